@@ -1,0 +1,3 @@
+"""Circuit breaker, retry and bulkhead."""
+
+__version__ = "0.1.0"

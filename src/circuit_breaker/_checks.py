@@ -1,0 +1,108 @@
+"""One check for each kind of parameter: the wrong type is a `TypeError`, the wrong value a `ValueError`.
+
+Each message names the parameter, what it got and what it takes; each check returns the value in its plain form.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+import reprlib
+from collections.abc import Callable
+from typing import Any, Final
+
+COUNT: Final = "an int >= {}"
+
+_NEVER_PLAIN: Final = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
+def wrong_type(name: str, value: object, takes: str) -> TypeError:
+    return TypeError(f"{name} must be {takes}, got {reprlib.repr(value)} ({type(value).__name__})")
+
+
+def wrong_value(name: str, value: object, takes: str) -> ValueError:
+    return ValueError(f"{name} must be {takes}, got {reprlib.repr(value)}")
+
+
+def _has(value: object, *methods: str) -> bool:
+    return any(hasattr(type(value), method) for method in methods)
+
+
+def count(name: str, value: Any, minimum: int, takes: str = "") -> int:
+    """Return value as an int of at least minimum; anything with `__index__` but a bool is an int."""
+    takes = takes or COUNT.format(minimum)
+    if isinstance(value, bool) or not _has(value, "__index__"):
+        raise wrong_type(name, value, takes)
+    number = operator.index(value)
+    if number < minimum:
+        raise wrong_value(name, value, takes)
+    return int(number)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    minimum: float | None = None,
+    maximum: float = math.inf,
+    infinite: bool = False,
+) -> float:
+    """Return value as a float within the bounds; anything with `__float__` or `__index__` but a bool is a number."""
+    bounds = [f"> {above:g}"] if above is not None else []
+    bounds += [f">= {minimum:g}"] if minimum is not None else []
+    bounds += [f"<= {maximum:g}"] if maximum < math.inf else []
+    takes = f"{'a' if infinite else 'a finite'} number {' and '.join(bounds)}".rstrip()
+    if isinstance(value, (bool, str)) or not _has(value, "__float__", "__index__"):
+        raise wrong_type(name, value, takes)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise wrong_value(name, value, takes) from error
+    if (
+        math.isnan(number)
+        or (math.isinf(number) and not infinite)
+        or (above is not None and number <= above)
+        or (minimum is not None and number < minimum)
+        or number > maximum
+    ):
+        raise wrong_value(name, value, takes)
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return value, which must be True or False."""
+    if not isinstance(value, bool):
+        raise wrong_type(name, value, "True or False")
+    return value
+
+
+def text(name: str, value: Any) -> str:
+    """Return value, which must be a str."""
+    if not isinstance(value, str):
+        raise wrong_type(name, value, "a str")
+    return value
+
+
+def function(name: str, value: Any, gives: str = "a function") -> Callable[..., Any]:
+    """Return value, which must be callable and give its result when called: no class, no `async def`, no generator."""
+    if not callable(value):
+        raise wrong_type(name, value, gives)
+    called: Callable[..., Any] = value
+    parts = (called, type(called).__call__)
+    if isinstance(value, type) or any(test(part) for test in _NEVER_PLAIN for part in parts):
+        raise wrong_type(name, called, f"{gives} (no class, no async def, no generator)")
+    return called
+
+
+def functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
+    """Return value, an iterable of functions, as a tuple."""
+    takes = "an iterable of functions that take one event"
+    if callable(value) or isinstance(value, (str, bytes)):
+        raise wrong_type(name, value, f"{takes} (a tuple, even of one)")
+    try:
+        items = tuple(value)
+    except TypeError as error:
+        raise wrong_type(name, value, takes) from error
+    return tuple(function(f"{name}[{index}]", item, "a function of one event") for index, item in enumerate(items))

@@ -1,0 +1,103 @@
+"""What listeners are told, and the two ways out of the house: the listeners of an object and the logger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ._models import CircuitState, Outcome
+
+__all__ = [
+    "BulkheadRejected",
+    "CallFinished",
+    "CallRejected",
+    "CircuitEvent",
+    "Listener",
+    "RetryScheduled",
+    "StateChanged",
+]
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class StateChanged:
+    """The machine of a breaker went from one state to another; those of one breaker arrive in order, each once."""
+
+    circuit_name: str
+    old_state: CircuitState
+    new_state: CircuitState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class CallRejected:
+    """A breaker refused a call; `retry_after_s` is None when it cannot tell for how long."""
+
+    circuit_name: str
+    retry_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class CallFinished:
+    """An outcome was counted: of a call, of a `record_*`, or of an answer that came late."""
+
+    circuit_name: str
+    outcome: Outcome
+    latency_ms: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class RetryScheduled:
+    """Attempt number `attempt` (the first is 0) failed, the next follows after `delay_s`; a bad value has no error."""
+
+    attempt: int
+    delay_s: float
+    error: BaseException | None
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class BulkheadRejected:
+    """A bulkhead refused a caller, at once or after it had waited for its time."""
+
+    bulkhead_name: str
+    active_count: int
+    queued_count: int
+
+
+CircuitEvent: TypeAlias = StateChanged | CallRejected | CallFinished
+Listener: TypeAlias = Callable[[Any], object]
+
+_logger = logging.getLogger("circuit_breaker")
+_logger.addHandler(logging.NullHandler())
+
+
+def log(level: int, message: str, *args: object, error: BaseException | None = None, **fields: object) -> None:
+    """Write one line, and swallow what a broken filter or handler raises: a log line never changes an outcome."""
+    try:
+        _logger.log(level, message, *args, exc_info=error, extra=fields)
+    except Exception:  # noqa: S110 - there is nowhere left to report it
+        pass
+
+
+def notify(listeners: Iterable[Listener], event: object) -> None:
+    """Give the event to every listener; never to be called under a lock.
+
+    An `Exception` of a listener is logged. A `BaseException` that is none (a `sys.exit`, a Ctrl-C) passes on once
+    every listener has been told; of several the first.
+    """
+    stop: BaseException | None = None
+    for listener in listeners:
+        try:
+            listener(event)
+        except Exception as error:
+            log(logging.ERROR, "listener %r raised at %r", listener, type(event).__name__, error=error)
+        except BaseException as error:
+            stop = error if stop is None else stop
+    if stop is not None:
+        try:
+            raise stop
+        finally:
+            stop = None

@@ -1,0 +1,40 @@
+"""What lives here is made whole again in a forked child, where the locks of other threads would stay held for ever."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any, Protocol, TypeVar
+
+
+class Survivor(Protocol):
+    """An object with a lock, or with state that only this process's threads can finish."""
+
+    def _after_fork_in_child(self) -> None: ...
+
+
+_T = TypeVar("_T")
+
+# A set of plain weak references, discarded by C code: a Python callback would swallow a Ctrl-C that lands in it.
+_living: set[weakref.ref[Any]] = set()
+
+
+def survive(survivor: Survivor) -> None:
+    """Call `_after_fork_in_child` of this object in every forked child, for as long as it lives."""
+    _living.add(weakref.ref(survivor, _living.discard))
+
+
+def living(kind: type[_T]) -> list[_T]:
+    """Return the survivors of this type that are alive, in no particular order."""
+    return [found for reference in _living.copy() if isinstance(found := reference(), kind)]
+
+
+def _in_child() -> None:
+    for reference in _living.copy():
+        survivor = reference()
+        if survivor is not None:
+            survivor._after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,116 @@
+"""What an exception says about the dependency: success, failure, or nothing.
+
+An exception is asked in this order: is it no `Exception`; is it a refusal of this library; is it listed as ignored; is
+it listed as a failure. A group is judged leaf by leaf before anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias, Union, cast, get_args, get_origin
+
+from . import _checks
+from ._models import Outcome
+from .exceptions import BulkheadFullError, CircuitOpenError
+
+REFUSALS: Final = (CircuitOpenError, BulkheadFullError)
+
+ExceptionTypes: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | types.UnionType"
+ExceptionFilter: TypeAlias = "ExceptionTypes | Callable[[BaseException], object]"
+
+_TAKES = "an exception type, a tuple or union of them, or a predicate of one exception"
+
+
+class Kinds:
+    """A checked `ExceptionFilter`: answers whether an exception is one of those meant."""
+
+    __slots__ = ("predicate", "refusals", "types")
+
+    def __init__(self, name: str, given: Any) -> None:
+        self.types: tuple[type[BaseException], ...] = ()
+        self.predicate: Callable[[Any], object] | None = None
+        if isinstance(given, type) or _members(given) is not None:
+            self.types = tuple(_types(name, given, given))
+        elif callable(given):
+            self.predicate = _checks.function(name, given, _TAKES)
+        else:
+            listed = isinstance(given, list | set | frozenset)
+            raise _checks.wrong_type(name, cast("object", given), f"{_TAKES} (a tuple is meant)" if listed else _TAKES)
+        self.refusals = tuple(kind for kind in self.types if issubclass(kind, REFUSALS))
+
+    def hold(self, error: BaseException) -> bool:
+        """Tell whether this exception, no group and no refusal, is one of those meant; a predicate may raise."""
+        if self.predicate is not None:
+            return bool(self.predicate(error))
+        return issubclass(type(error), self.types)
+
+
+def _members(given: Any) -> tuple[Any, ...] | None:
+    """Return what a tuple or a union is made of, None for anything else."""
+    if get_origin(given) in (types.UnionType, Union):
+        return get_args(given)
+    return tuple(cast("Iterable[Any]", given)) if isinstance(given, tuple) else None
+
+
+def _types(name: str, given: Any, part: Any) -> list[type[BaseException]]:
+    members = _members(part)
+    if members is not None:
+        return [kind for member in members for kind in _types(name, given, member)]
+    if not isinstance(part, type) or not issubclass(part, BaseException):
+        raise _checks.wrong_type(name, given, _TAKES)
+    if part is not BaseException and part is not BaseExceptionGroup and not issubclass(part, Exception):
+        raise _checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} is no Exception and never judged by type")
+    return [part]
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return what a group holds, groups in it opened too; an exception that is no group is its own only leaf."""
+    if not issubclass(type(error), BaseExceptionGroup):
+        return [error]
+    found: list[BaseException] = []
+    unopened: list[BaseException] = [error]
+    while unopened:
+        part: Any = unopened.pop()
+        if issubclass(type(part), BaseExceptionGroup):
+            unopened.extend(reversed(part.exceptions))
+        else:
+            found.append(part)
+    return found
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether this library itself refused the call."""
+    return issubclass(type(error), REFUSALS)
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Tell whether asyncio or trio cancelled the call; neither is imported to find out."""
+    for module, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and issubclass(type(error), kind):
+            return True
+    return False
+
+
+def judge(error: BaseException, failures: Kinds, ignored: Kinds, *, hung: bool) -> Outcome:
+    """Return what the exception says; `hung` tells that the call lasted long enough for a cancellation to be a failure.
+
+    A predicate that raises does so here.
+    """
+    outcomes = {_judge_leaf(leaf, failures, ignored, hung) for leaf in leaves(error)}
+    if Outcome.FAILURE in outcomes:
+        return Outcome.FAILURE
+    return Outcome.SUCCESS if Outcome.SUCCESS in outcomes else Outcome.IGNORED
+
+
+def _judge_leaf(error: BaseException, failures: Kinds, ignored: Kinds, hung: bool) -> Outcome:
+    kind = type(error)
+    if not issubclass(kind, Exception):
+        return Outcome.FAILURE if hung and is_cancellation(error) else Outcome.IGNORED
+    if is_refusal(error) and not issubclass(kind, failures.refusals):
+        return Outcome.IGNORED
+    if ignored.hold(error):
+        return Outcome.IGNORED
+    return Outcome.FAILURE if failures.hold(error) else Outcome.SUCCESS

@@ -1,0 +1,87 @@
+"""What kind of function it is, asked in one place, and the one way a pattern wraps each kind."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from enum import Enum
+from types import FunctionType
+from typing import Any, Protocol
+
+from . import _checks
+
+
+class Kind(Enum):
+    """How a function gives its result."""
+
+    PLAIN = "plain"
+    COROUTINE = "coroutine"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+
+
+_SPECIAL = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_TESTS = (
+    (inspect.isasyncgenfunction, Kind.ASYNC_GENERATOR),
+    (inspect.iscoroutinefunction, Kind.COROUTINE),
+    (inspect.isgeneratorfunction, Kind.GENERATOR),
+)
+
+
+def kind_of(func: Any) -> Kind:
+    """Return the kind of a callable; partials, bound methods and objects with `__call__` are looked into."""
+    if type(func) is FunctionType and not func.__dict__ and not func.__code__.co_flags & _SPECIAL:
+        return Kind.PLAIN  # asked at every `call()`, so the common answer is quick; a mark would stand in __dict__
+    for candidate in (func, getattr(type(func), "__call__", None)):  # noqa: B004 - the method itself is wanted
+        for test, kind in _TESTS:
+            if test(candidate):
+                return kind
+    return Kind.PLAIN
+
+
+class Pattern(Protocol):
+    """Breaker, retry and bulkhead: each knows how to wrap the four kinds, and takes options of its own."""
+
+    def _wrap_plain(self, func: Callable[..., Any], *options: Any) -> Callable[..., Any]: ...
+    def _wrap_coroutine(self, func: Callable[..., Any], *options: Any) -> Callable[..., Any]: ...
+    def _wrap_generator(self, func: Callable[..., Any], *options: Any) -> Callable[..., Any]: ...
+    def _wrap_async_generator(self, func: Callable[..., Any], *options: Any) -> Callable[..., Any]: ...
+
+
+def wrap(pattern: Pattern, func: Any, attribute: str, *options: Any) -> Any:
+    """Return func under the pattern, of the same kind and with the same metadata; `attribute` of it is the pattern.
+
+    A static or class method is wrapped inside and stays one.
+    """
+    if isinstance(func, (staticmethod, classmethod)):
+        return type(func)(wrap(pattern, func.__func__, attribute, *options))
+    check_callable(func)
+    kind = kind_of(func)
+    if kind is Kind.COROUTINE:
+        wrapper = pattern._wrap_coroutine(func, *options)
+    elif kind is Kind.GENERATOR:
+        wrapper = pattern._wrap_generator(func, *options)
+    elif kind is Kind.ASYNC_GENERATOR:
+        wrapper = pattern._wrap_async_generator(func, *options)
+    else:
+        wrapper = pattern._wrap_plain(func, *options)
+    functools.update_wrapper(wrapper, func)
+    setattr(wrapper, attribute, pattern)
+    return wrapper
+
+
+def check_callable(func: Any) -> None:
+    """Refuse what cannot be called; a coroutine object is somebody's forgotten lambda."""
+    if inspect.iscoroutine(func):
+        func.close()
+        raise TypeError(f"func must be a function, got the coroutine object {func!r}: pass the function uncalled")
+    if not callable(func):
+        raise _checks.wrong_type("func", func, "a function")
+
+
+def check_plain(func: Any) -> None:
+    """Refuse, before anything is admitted, what `call` cannot wait for."""
+    check_callable(func)
+    if kind_of(func) is Kind.COROUTINE:
+        raise TypeError(f"call() cannot await {func!r}: use call_async()")

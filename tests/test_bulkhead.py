@@ -1,0 +1,734 @@
+"""The bulkhead under threads: the count, the line, the refusals, streams, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import inspect
+import os
+import pickle
+import random
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from circuit_breaker import _bulkhead
+from circuit_breaker._bulkhead import Bulkhead
+from circuit_breaker._events import BulkheadRejected
+from circuit_breaker.exceptions import BulkheadFullError
+
+PATIENCE_S = 20.0
+
+
+class Line:
+    """Runs callers in threads and tells when one of them has lain down in the line."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self.asleep = threading.Semaphore(0)
+
+    def send(self, func: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Run func, which will wait in the line, and return once it does."""
+        future = self._pool.submit(func, *args)
+        self.expect(1)
+        return future
+
+    def start(self, func: Callable[..., Any], *args: Any) -> Future[Any]:
+        return self._pool.submit(func, *args)
+
+    def expect(self, count: int) -> None:
+        for _ in range(count):
+            assert self.asleep.acquire(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    with ThreadPoolExecutor(32) as pool:
+        line = Line(pool)
+        wait = _bulkhead._ThreadGate.wait
+
+        def tell_and_wait(gate: Any, timeout_s: float) -> None:
+            line.asleep.release()
+            wait(gate, timeout_s)
+
+        monkeypatch.setattr(_bulkhead._ThreadGate, "wait", tell_and_wait)
+        yield line
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(gate: Any, timeout_s: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_bulkhead._ThreadGate, "wait", wait)
+
+
+def soon(future: Future[Any]) -> Any:
+    return future.result(PATIENCE_S)
+
+
+# Names and checks
+
+
+def test_signature_and_attributes_are_those_of_the_original() -> None:
+    parameters = inspect.signature(Bulkhead).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        "name": "default",
+        "max_concurrent": 10,
+        "max_queue": 0,
+        "timeout_s": 0.0,
+        "listeners": (),
+        "clock": time.monotonic,
+    }
+    bulkhead = Bulkhead("api", 2, 3, 4)
+    figures = (bulkhead.name, bulkhead.max_concurrent, bulkhead.max_queue, bulkhead.timeout_s)
+    assert figures == ("api", 2, 3, 4.0)
+    assert (bulkhead.active_count, bulkhead.available_slots, bulkhead.queued_count) == (0, 2, 0)
+    assert repr(bulkhead) == "<Bulkhead 'api': 0 of 2 slots taken>"
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ({"name": 3}, TypeError),
+        ({"max_concurrent": -1}, ValueError),
+        ({"max_concurrent": True}, TypeError),
+        ({"max_concurrent": 1.5}, TypeError),
+        ({"max_queue": -1}, ValueError),
+        ({"max_queue": "3"}, TypeError),
+        ({"timeout_s": -0.1}, ValueError),
+        ({"timeout_s": float("nan")}, ValueError),
+        ({"timeout_s": float("inf")}, ValueError),
+        ({"timeout_s": "1"}, TypeError),
+        ({"listeners": print}, TypeError),
+        ({"clock": 3}, TypeError),
+    ],
+)
+def test_wrong_setting_is_refused_by_its_name(setting: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(setting))):
+        Bulkhead(**setting)
+
+
+def test_weak_references_work_and_copies_are_refused() -> None:
+    bulkhead = Bulkhead()
+    assert weakref.ref(bulkhead)() is bulkhead
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot be copied or pickled"):
+            attempt(bulkhead)
+
+
+# Taking, giving back, refusing
+
+
+def test_limit_is_reached_and_further_acquire_is_refused() -> None:
+    bulkhead = Bulkhead(max_concurrent=2)
+    assert [bulkhead.acquire() for _ in range(4)] == [True, True, False, False]
+    assert (bulkhead.active_count, bulkhead.available_slots) == (2, 0)
+    bulkhead.release()
+    assert bulkhead.acquire()
+
+
+def test_zero_slots_refuse_everybody() -> None:
+    bulkhead = Bulkhead(max_concurrent=0)
+    assert not bulkhead.acquire()
+    with pytest.raises(BulkheadFullError), bulkhead:
+        raise AssertionError
+
+
+def test_full_without_queue_fails_fast_instead_of_blocking() -> None:
+    bulkhead = Bulkhead("api", 1, max_queue=0, timeout_s=None)
+    with bulkhead as entered:
+        assert entered is bulkhead
+        with pytest.raises(BulkheadFullError) as refusal, bulkhead:
+            raise AssertionError
+    assert refusal.value.message == "Bulkhead 'api' is full"
+    assert (refusal.value.bulkhead_name, refusal.value.max_concurrency) == ("api", 1)
+    assert refusal.value.context == {
+        "bulkhead_name": "api",
+        "max_concurrency": 1,
+        "active_count": 1,
+        "queued_count": 0,
+        "max_queue": 0,
+    }
+    assert bulkhead.active_count == 0
+
+
+def test_release_without_holder_raises_and_grows_nothing() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    for release in (bulkhead.release, lambda: bulkhead.__exit__(None, None, None)):
+        with pytest.raises(RuntimeError, match="without a held slot"):
+            release()
+    assert [bulkhead.acquire(), bulkhead.acquire()] == [True, False]
+
+
+def test_body_that_raises_gives_its_slot_back() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    with pytest.raises(ZeroDivisionError), bulkhead:
+        raise ZeroDivisionError
+    assert bulkhead.active_count == 0
+
+
+def test_two_and_twenty_callers_of_a_queue_of_three_leave_three_waiting(line: Line) -> None:
+    refused = threading.Semaphore(0)
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=3, listeners=[lambda event: refused.release()])
+    bulkhead.acquire()
+    callers = [line.start(bulkhead.acquire) for _ in range(22)]
+    line.expect(3)
+    assert all(refused.acquire(timeout=PATIENCE_S) for _ in range(19))
+    assert bulkhead.queued_count == 3
+    for _ in range(4):
+        bulkhead.release()
+    assert sum(soon(caller) for caller in callers) == 3
+    assert bulkhead.active_count == 0
+
+
+def test_waiters_are_served_first_come_first_served(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=3)
+    bulkhead.acquire()
+    waiters = [line.send(bulkhead.acquire) for _ in range(3)]
+    for position, waiter in enumerate(waiters):
+        bulkhead.release()
+        assert soon(waiter) is True
+        assert not any(later.done() for later in waiters[position + 1 :])
+
+
+def test_handed_over_slot_never_becomes_free(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    bulkhead.release()
+    assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
+    assert soon(waiter) is True
+
+
+# Time-outs, cancelled waits
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, None])
+def test_zero_and_none_wait_without_limit(timeout_s: float | None, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=timeout_s)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    monkeypatch.setattr(_bulkhead.time, "monotonic", lambda: 1e9)
+    bulkhead.release()
+    assert soon(waiter) is True
+
+
+def test_waiter_whose_time_is_over_is_refused_and_holds_no_place() -> None:
+    events: list[BulkheadRejected] = []
+    bulkhead = Bulkhead("api", 1, max_queue=1, timeout_s=0.01, listeners=[events.append])
+    bulkhead.acquire()
+    assert [bulkhead.acquire(), bulkhead.acquire()] == [False, False]
+    assert events == [BulkheadRejected("api", 1, 0)] * 2
+    assert bulkhead.queued_count == 0
+    bulkhead.release()
+    assert bulkhead.acquire()
+
+
+def test_very_long_time_out_waits_instead_of_overflowing(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=1e300)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    bulkhead.release()
+    assert soon(waiter) is True
+
+
+def test_waiter_served_in_the_moment_its_time_is_over_keeps_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=0.001)
+    bulkhead.acquire()
+    wait = _bulkhead._ThreadGate.wait
+
+    def wait_too_long(gate: Any, timeout_s: float) -> None:
+        wait(gate, timeout_s)
+        bulkhead.release()
+
+    monkeypatch.setattr(_bulkhead._ThreadGate, "wait", wait_too_long)
+    assert bulkhead.acquire() is True
+    assert bulkhead.active_count == 1
+    assert bulkhead.snapshot().timed_out_count == 0
+
+
+def test_waiter_woken_for_nothing_goes_on_waiting(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    bulkhead._line[0].gate.open()
+    line.expect(1)
+    assert not waiter.done()
+    bulkhead.release()
+    assert soon(waiter) is True
+
+
+@pytest.mark.usefixtures("interrupted")
+def test_two_interrupted_waiters_leave_the_queue_empty() -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
+    bulkhead.acquire()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            bulkhead.acquire()
+    assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
+
+
+def test_waiter_interrupted_as_it_is_served_passes_the_slot_on(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
+    bulkhead.acquire()
+    behind: list[Future[Any]] = []
+    wait = _bulkhead._ThreadGate.wait
+
+    def serve_and_interrupt(gate: Any, timeout_s: float) -> None:
+        monkeypatch.setattr(_bulkhead._ThreadGate, "wait", wait)
+        behind.append(line.send(bulkhead.acquire))
+        bulkhead.release()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_bulkhead._ThreadGate, "wait", serve_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        bulkhead.acquire()
+    assert soon(behind[0]) is True
+    assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
+
+
+@pytest.mark.parametrize("leave", ["release", "exit", "call", "resize"])
+def test_interrupt_while_the_next_is_woken_loses_neither_slot_nor_waiter(
+    leave: str, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+    opening = _bulkhead._ThreadGate.open
+    waiters: list[Future[Any]] = []
+
+    def interrupt_once(gate: Any) -> bool:
+        monkeypatch.setattr(_bulkhead._ThreadGate, "open", opening)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        waiters.append(line.send(bulkhead.acquire))
+        monkeypatch.setattr(_bulkhead._ThreadGate, "open", interrupt_once)
+
+    with pytest.raises(KeyboardInterrupt):
+        if leave == "call":
+            bulkhead.call(work)
+        elif leave == "exit":
+            with bulkhead:
+                work()
+        else:
+            bulkhead.acquire()
+            work()
+            bulkhead.release() if leave == "release" else bulkhead.resize(2)
+    assert bulkhead.active_count == (2 if leave == "resize" else 1)
+    assert soon(waiters[0]) is True
+    assert bulkhead.queued_count == 0
+
+
+# Changing the size
+
+
+def test_growing_serves_those_who_wait_at_once(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=3)
+    bulkhead.acquire()
+    waiters = [line.send(bulkhead.acquire) for _ in range(3)]
+    bulkhead.resize(3)
+    assert [soon(waiters[0]), soon(waiters[1])] == [True, True]
+    assert (bulkhead.max_concurrent, bulkhead.active_count, bulkhead.queued_count) == (3, 3, 1)
+    assert bulkhead.snapshot().peak_active_count == 3
+    bulkhead.release()
+    assert soon(waiters[2]) is True
+
+
+def test_shrinking_takes_effect_as_holders_leave() -> None:
+    bulkhead = Bulkhead(max_concurrent=4)
+    for _ in range(4):
+        bulkhead.acquire()
+    bulkhead.resize(2)
+    assert (bulkhead.active_count, bulkhead.available_slots) == (4, 0)
+    bulkhead.release()
+    bulkhead.release()
+    assert not bulkhead.acquire()
+    bulkhead.release()
+    assert [bulkhead.acquire(), bulkhead.acquire()] == [True, False]
+
+
+def test_shrunk_to_zero_keeps_waiters_waiting_until_it_grows(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    bulkhead.resize(0)
+    bulkhead.release()
+    assert (bulkhead.active_count, bulkhead.queued_count) == (0, 1)
+    bulkhead.resize(1)
+    assert soon(waiter) is True
+
+
+@pytest.mark.parametrize(("size", "error"), [(-1, ValueError), (True, TypeError), ("3", TypeError)])
+def test_resize_to_nonsense_changes_nothing(size: Any, error: type[Exception]) -> None:
+    bulkhead = Bulkhead(max_concurrent=4)
+    with pytest.raises(error, match="max_concurrent"):
+        bulkhead.resize(size)
+    assert bulkhead.max_concurrent == 4
+
+
+# What is seen
+
+
+def test_snapshot_tells_all_totals(line: Line) -> None:
+    now = [100.0]
+    bulkhead = Bulkhead("api", 2, max_queue=1, clock=lambda: now[0])
+    bulkhead.acquire()
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    now[0] += 7.5
+    assert not bulkhead.acquire()
+    bulkhead.release()
+    assert soon(waiter) is True
+    bulkhead.release()
+    assert bulkhead.snapshot().to_dict() == {
+        "name": "api",
+        "max_concurrent": 2,
+        "max_queue": 1,
+        "active_count": 1,
+        "queued_count": 0,
+        "accepted_count": 3,
+        "rejected_count": 1,
+        "timed_out_count": 0,
+        "peak_active_count": 2,
+        "total_wait_s": 7.5,
+    }
+
+
+def test_snapshot_counts_one_who_timed_out_as_refused_too() -> None:
+    bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=0.001)
+    assert not bulkhead.acquire()
+    snapshot = bulkhead.snapshot()
+    assert (snapshot.rejected_count, snapshot.timed_out_count) == (1, 1)
+
+
+def test_listener_may_use_the_bulkhead_and_its_error_harms_nobody() -> None:
+    seen: list[int] = []
+
+    def broken(event: BulkheadRejected) -> None:
+        seen.append(bulkhead.active_count)
+        raise ValueError
+
+    bulkhead = Bulkhead(max_concurrent=0, listeners=[broken])
+    assert bulkhead.acquire() is False
+    assert seen == [0]
+
+
+def test_base_exception_of_a_listener_passes_on_after_everything_is_settled() -> None:
+    def leave(event: BulkheadRejected) -> None:
+        raise SystemExit
+
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=0.001, listeners=[leave])
+    bulkhead.acquire()
+    for caller in (bulkhead.acquire, bulkhead.__enter__, lambda: bulkhead.call(print)):
+        with pytest.raises(SystemExit):
+            caller()
+    assert (bulkhead.active_count, bulkhead.queued_count, bulkhead.snapshot().rejected_count) == (1, 0, 3)
+
+
+# Calls and decorated functions
+
+
+def test_call_holds_a_slot_and_passes_everything_on() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+
+    def inside(*args: int, **kwargs: int) -> tuple[int, tuple[int, ...], dict[str, int]]:
+        return bulkhead.active_count, args, kwargs
+
+    assert bulkhead.call(inside, 1, 2, func=3, self=4) == (1, (1, 2), {"func": 3, "self": 4})
+    assert bulkhead.active_count == 0
+
+
+def test_call_whose_function_raises_gives_the_slot_back() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    with pytest.raises(ZeroDivisionError):
+        bulkhead.call(lambda: 1 / 0)
+    assert bulkhead.active_count == 0
+
+
+def test_refused_call_does_not_touch_the_function() -> None:
+    bulkhead = Bulkhead(max_concurrent=0)
+    touched: list[int] = []
+    with pytest.raises(BulkheadFullError):
+        bulkhead.call(touched.append, 1)
+    assert touched == []
+
+
+def test_call_that_waited_is_served_and_hands_on(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
+    bulkhead.acquire()
+    waiters = [line.send(bulkhead.call, lambda: bulkhead.active_count) for _ in range(2)]
+    bulkhead.release()
+    assert [soon(waiter) for waiter in waiters] == [1, 1]
+    assert bulkhead.active_count == 0
+
+
+def test_call_of_what_it_cannot_call_is_a_type_error_before_admission() -> None:
+    async def coroutine_function() -> None: ...
+
+    bulkhead = Bulkhead(max_concurrent=1)
+    with pytest.raises(TypeError, match="call_async"):
+        bulkhead.call(coroutine_function)
+    with pytest.raises(TypeError, match="uncalled"):
+        bulkhead.call(coroutine_function())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="func must be a function"):
+        bulkhead(3)  # type: ignore[type-var]
+    assert bulkhead.snapshot().accepted_count == 0
+
+
+def test_decorated_function_method_static_and_class_method_hold_a_slot() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+
+    class Service:
+        @bulkhead
+        def method(self) -> int:
+            return bulkhead.active_count
+
+        @bulkhead
+        @staticmethod
+        def static() -> int:
+            return bulkhead.active_count
+
+        @bulkhead
+        @classmethod
+        def of_class(cls) -> int:
+            return bulkhead.active_count
+
+    service = Service()
+    assert [service.method(), service.static(), service.of_class()] == [1, 1, 1]
+    assert service.method.__name__ == "method"
+    assert service.method.bulkhead is bulkhead  # type: ignore[attr-defined]
+    assert bulkhead.active_count == 0
+
+
+# Generators
+
+
+def test_generator_holds_its_slot_from_the_first_item_to_the_end() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+
+    @bulkhead
+    def numbers() -> Iterator[int]:
+        sent = yield 1
+        try:
+            yield sent
+        except KeyError:
+            yield 3
+        return 4
+
+    stream: Any = numbers()
+    assert inspect.isgeneratorfunction(numbers)
+    assert bulkhead.active_count == 0
+    assert (next(stream), bulkhead.active_count) == (1, 1)
+    assert stream.send(2) == 2
+    assert stream.throw(KeyError()) == 3
+    assert bulkhead.active_count == 1
+    with pytest.raises(StopIteration) as stop:
+        next(stream)
+    assert stop.value.value == 4
+    assert bulkhead.active_count == 0
+
+
+def test_generator_refused_at_its_first_item_leaves_the_body_untouched() -> None:
+    bulkhead = Bulkhead(max_concurrent=0)
+    touched: list[int] = []
+
+    @bulkhead
+    def numbers() -> Iterator[int]:
+        touched.append(1)
+        yield 1
+
+    stream = numbers()
+    with pytest.raises(BulkheadFullError):
+        next(stream)
+    assert touched == []
+
+
+@pytest.mark.parametrize("end", ["error", "close", "drop", "collect"])
+def test_generator_that_ends_early_gives_its_slot_back(end: str) -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+
+    @bulkhead
+    def numbers() -> Iterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    stream: Any = numbers()
+    next(stream)
+    if end == "error":
+        with pytest.raises(ZeroDivisionError):
+            next(stream)
+    elif end == "close":
+        stream.close()
+    elif end == "drop":
+        del stream
+    else:
+        cycle: list[Any] = [stream]
+        cycle.append(cycle)
+        del cycle, stream
+        gc.collect()
+    assert bulkhead.active_count == 0
+
+
+@pytest.mark.parametrize("passer", ["enter", "exit", "acquire", "call", "resize", "full", "snapshot", "look"])
+def test_stream_collected_while_the_lock_is_held_waits_for_nobody_and_loses_no_slot(passer: str, line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=2, max_queue=1)
+    bulkhead.call(bulkhead.call, int)
+
+    @bulkhead
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    stream = numbers()
+    next(stream)
+    if passer in ("exit", "full", "look"):
+        bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire) if passer == "look" else None
+    with bulkhead._lock:
+        del stream
+    assert len(bulkhead._heap) == 1, "nobody waited for the lock, so the slot is still out"
+    if passer == "enter":
+        bulkhead.__enter__()
+    elif passer == "exit":
+        bulkhead.__exit__(None, None, None)
+    elif passer in ("acquire", "full"):
+        assert bulkhead.acquire()
+    elif passer == "call":
+        bulkhead.call(int)
+    elif passer == "resize":
+        bulkhead.resize(3)
+    elif waiter is not None:
+        bulkhead._line[0].gate.open()
+        assert soon(waiter) is True
+    else:
+        assert bulkhead.active_count == 0
+    assert len(bulkhead._heap) == 0
+    assert bulkhead.active_count == {"enter": 1, "acquire": 1, "full": 2, "look": 2}.get(passer, 0)
+
+
+def test_stream_collected_under_the_lock_of_any_section_is_settled_by_that_section() -> None:
+    streams: list[Any] = []
+
+    class Collecting:
+        """The lock, with a garbage collection just before it is left."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self.locked = self._lock.locked
+
+        def __enter__(self) -> bool:
+            return self._lock.__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            if streams:
+                streams.pop()
+            self._lock.__exit__(*error)
+
+    bulkhead = Bulkhead(max_concurrent=3)
+    bulkhead.call(bulkhead.call, bulkhead.call, int)
+    stream = bulkhead(lambda: None)
+    assert stream() is None
+
+    @bulkhead
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    def working() -> None:
+        streams.append(opened())
+
+    def opened() -> Any:
+        stream = numbers()
+        next(stream)
+        return stream
+
+    for passer in (bulkhead.snapshot, bulkhead.acquire, bulkhead.release, lambda: bulkhead.resize(3), bulkhead._tidy):
+        streams.append(opened())
+        bulkhead._lock = Collecting()  # type: ignore[assignment]
+        passer()
+        assert not bulkhead._heap
+    bulkhead.call(working)
+    assert not bulkhead._heap
+    assert bulkhead.active_count == 0
+
+
+# Ctrl-C
+
+SHOTS = int(os.environ.get("BULKHEAD_SHOTS", "2000"))
+
+
+def storm(body: Callable[[], object]) -> int:
+    """Run body again and again under interrupts at random moments; return how many there were."""
+    draw = random.Random(1)
+    shots = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal shots
+        shots += 1
+        raise KeyboardInterrupt
+
+    def hammer(shot: int) -> None:
+        signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 1e-4))
+        while shots == shot:
+            body()
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for shot in range(SHOTS):
+            with contextlib.suppress(KeyboardInterrupt):
+                hammer(shot)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    return shots
+
+
+needs_timer = pytest.mark.skipif(
+    not hasattr(signal, "setitimer") or sys.gettrace() is not None,
+    reason="no interval timer here, or a tracer whose own locks an interrupt would leave held",
+)
+
+
+@needs_timer
+@pytest.mark.parametrize("way", ["call", "decorator"])
+def test_thousands_of_interrupts_lose_no_slot_and_leave_no_lock_held(way: str) -> None:
+    bulkhead = Bulkhead(max_concurrent=1_000_000)
+
+    def work() -> None:
+        pass
+
+    decorated = bulkhead(work)
+    assert storm(decorated if way == "decorator" else lambda: bulkhead.call(work)) == SHOTS
+    assert not bulkhead._lock.locked()
+    assert bulkhead.active_count == 0
+
+
+@needs_timer
+def test_interrupts_among_waiting_threads_lose_neither_slot_nor_waiter() -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=3)
+    stop = threading.Event()
+
+    def other() -> int:
+        calls = 0
+        while not stop.is_set():
+            bulkhead.call(int)
+            calls += 1
+        return calls
+
+    def body() -> None:
+        bulkhead.call(int)
+
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(other) for _ in range(2)]
+        try:
+            storm(body)
+        finally:
+            stop.set()
+        assert all(soon(future) > 0 for future in others)
+    assert not bulkhead._lock.locked()
+    assert (bulkhead.active_count, bulkhead.queued_count) == (0, 0)

@@ -1,0 +1,214 @@
+"""Rules that the source keeps: who imports whom, and what may not be written at all."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "circuit_breaker"
+
+# Each room, and the rooms it may import from. What is imported under TYPE_CHECKING does not count.
+SMALL = {"exceptions", "_fork", "_running", "_streams", "_models", "_checks", "_events", "_outcomes", "_hints"}
+SMALL |= {"_config", "_wrap", "_typing"}
+ROOMS: dict[str, set[str]] = {
+    "exceptions": set(),
+    "_fork": set(),
+    "_running": set(),
+    "_streams": set(),
+    "_models": set(),
+    "_checks": set(),
+    "_hints": set(),
+    "_typing": set(),
+    "_events": {"_models"},
+    "_outcomes": {"_checks", "_models", "exceptions"},
+    "_config": {"_checks", "_outcomes"},
+    "_wrap": {"_checks", "_streams"},
+    "_window": set(),
+    "_machine": {"_models", "_window", "_config"},
+    "_breaker": SMALL | {"_machine", "_window", "_permit", "_guards"},
+    "_permit": SMALL | {"_machine"},
+    "_guards": SMALL | {"_machine", "_permit"},
+    "_bulkhead": SMALL,
+    "_budget": {"_checks", "_fork"},
+    "_backoff": {"_checks"},
+    "_attempts": SMALL | {"_backoff", "_budget"},
+    "_retry": SMALL | {"_backoff", "_budget", "_attempts"},
+    "_registry": SMALL | {"_breaker", "_machine"},
+    "_decorators": SMALL | {"_breaker", "_bulkhead", "_retry", "_budget"},
+}
+ROOMS["testing"] = set(ROOMS)
+ROOMS["__init__"] = ROOMS["testing"]
+ROOMS["__main__"] = set(ROOMS) - {"__main__"}
+THE_DEMONSTRATION = {"__main__"}
+
+Source: TypeAlias = dict[str, ast.Module]
+
+
+def source() -> Source:
+    return {path.stem: ast.parse(path.read_text("utf-8"), str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def sample(text: str, room: str = "_window") -> Source:
+    return {room: ast.parse(text)}
+
+
+def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk over everything but what stands under TYPE_CHECKING."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield from at_run_time(child)
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Give the line and the absolute dotted name of every import; of `from . import a`, that of a."""
+    for node in at_run_time(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from ((node.lineno, f"circuit_breaker.{name}") for name in names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module or ""
+
+
+# Each check takes the source and gives what breaks its rule.
+
+
+def loops_that_could_keep_a_lock(rooms: Source) -> Iterator[str]:
+    """A `while` directly under `with ...lock` or under a `try`: a Ctrl-C at its closing jump escapes the giving back."""
+    for room, tree in rooms.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.With):
+                guarded = any("lock" in ast.unparse(item.context_expr).lower() for item in node.items)
+            else:
+                guarded = isinstance(node, ast.Try | ast.TryStar)
+            if guarded and isinstance(node, ast.With | ast.Try | ast.TryStar):
+                yield from (f"{room}:{loop.lineno} a while" for loop in loops_in(node.body))
+
+
+def loops_in(body: list[ast.stmt]) -> Iterator[ast.While]:
+    """Give each `while` in this very function: what is called from here is another frame."""
+    for statement in body:
+        if isinstance(statement, ast.While):
+            yield statement
+        if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            blocks = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody")]
+            blocks += [part.body for name in ("handlers", "cases") for part in getattr(statement, name, [])]
+            for block in blocks:
+                yield from loops_in(block)
+
+
+def heavy_primitives(rooms: Source) -> Iterator[str]:
+    """Condition, Semaphore and Event are Python code that an interrupt can leave half done."""
+    banned = {"Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore"}
+    for room, tree in rooms.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "threading":
+                yield from (f"{room}:{node.lineno} {alias.name}" for alias in node.names if alias.name in banned)
+            if isinstance(node, ast.Attribute) and node.attr in banned and ast.unparse(node.value) == "threading":
+                yield f"{room}:{node.lineno} {node.attr}"
+
+
+def imports_beyond_the_standard_library(rooms: Source) -> Iterator[str]:
+    known = sys.stdlib_module_names | {"circuit_breaker"}
+    for room, tree in rooms.items():
+        yield from (f"{room}:{line} {name}" for line, name in imported(tree) if name.partition(".")[0] not in known)
+
+
+def imports_of_an_event_loop(rooms: Source) -> Iterator[str]:
+    """Not even under TYPE_CHECKING or in a function: what runs is found in sys.modules."""
+    for room, tree in rooms.items():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                if name.partition(".")[0] in {"asyncio", "trio", "anyio"} and room not in THE_DEMONSTRATION:
+                    yield f"{room}:{getattr(node, 'lineno', 0)} {name}"
+
+
+def imports_from_below(rooms: Source) -> Iterator[str]:
+    for room, tree in rooms.items():
+        if room not in ROOMS:
+            yield f"{room} is a room that the table does not know"
+            continue
+        for line, name in imported(tree):
+            package, _, part = name.partition(".")
+            if package == "circuit_breaker" and part and part not in ROOMS[room]:
+                yield f"{room}:{line} {name}"
+
+
+CHECKS: dict[Callable[[Source], Iterator[str]], list[Source]] = {
+    loops_that_could_keep_a_lock: [
+        sample("with self._lock:\n    while x:\n        pass"),
+        sample("with a, lock():\n    if x:\n        while x:\n            pass"),
+        sample("with self._lock:\n    for a in b:\n        pass\n    else:\n        while x:\n            pass"),
+        sample("try:\n    while x:\n        pass\nfinally:\n    give_back()"),
+        sample("try:\n    with other:\n        while x:\n            pass\nexcept E:\n    give_back()"),
+        sample("try:\n    match x:\n        case 1:\n            while x:\n                pass\nexcept E:\n    pass"),
+        sample("with lock:\n    try:\n        pass\n    except E:\n        while x:\n            pass"),
+    ],
+    heavy_primitives: [
+        sample("import threading\nthreading.Condition()"),
+        sample("from threading import Lock, Semaphore"),
+        sample("def f(self):\n    self._ready = threading.Event()"),
+    ],
+    imports_beyond_the_standard_library: [
+        sample("import requests"),
+        sample("def f():\n    from trio.lowlevel import x"),
+        sample("import os, yaml.nodes"),
+    ],
+    imports_of_an_event_loop: [
+        sample("import asyncio"),
+        sample("import os, asyncio.events"),
+        sample("from trio import sleep"),
+        sample("def f():\n    import trio"),
+        sample("if TYPE_CHECKING:\n    import asyncio"),
+    ],
+    imports_from_below: [
+        sample("from ._breaker import CircuitBreaker", "_machine"),
+        sample("from . import _retry", "_bulkhead"),
+        sample("import circuit_breaker._models", "_window"),
+        sample("def f():\n    from circuit_breaker._registry import x", "_breaker"),
+        sample("", "_cellar"),
+    ],
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_source_keeps_the_rule(check: Callable[[Source], Iterator[str]]) -> None:
+    assert list(check(source())) == []
+
+
+@pytest.mark.parametrize(("check", "bad"), [(check, bad) for check, samples in CHECKS.items() for bad in samples])
+def test_a_planted_breach_is_caught(check: Callable[[Source], Iterator[str]], bad: Source) -> None:
+    assert len(list(check(bad))) == 1
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "with self._lock:\n    for a in b:\n        pass\nwhile x:\n    pass",
+        "with self._lock:\n    def later():\n        while x:\n            pass",
+        "try:\n    pass\nfinally:\n    while x:\n        pass",
+        "with open(path):\n    while x:\n        pass",
+        "if TYPE_CHECKING:\n    from ._breaker import CircuitBreaker",
+        "import threading, sys\nfrom threading import Lock\nthreading.local()",
+    ],
+)
+def test_what_is_harmless_is_let_through(harmless: str) -> None:
+    assert [breach for check in CHECKS for breach in check(sample(harmless))] == []
+
+
+def test_the_import_table_has_no_circle() -> None:
+    assert set(TopologicalSorter(ROOMS).static_order()) == set(ROOMS)
+
+
+def test_the_whole_package_is_read() -> None:
+    assert {"exceptions", "_checks", "_models"} <= source().keys()
