@@ -10,7 +10,11 @@ import math
 import operator
 import reprlib
 from collections.abc import Callable
-from typing import Any, Final
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+_T = TypeVar("_T")
+_E = TypeVar("_E", bound=Enum)
 
 COUNT: Final = "an int >= {}"
 
@@ -82,6 +86,31 @@ def text(name: str, value: Any) -> str:
     """Return value, which must be a str."""
     if not isinstance(value, str):
         raise wrong_type(name, value, "a str")
+    return value
+
+
+def latency(name: str, value: Any) -> float:
+    """Return value, which must be a number; one that is negative or not finite is 0.0: the outcome counts anyhow."""
+    if isinstance(value, (bool, str)) or not _has(value, "__float__", "__index__"):
+        raise wrong_type(name, value, "a number of milliseconds")
+    try:
+        number = float(value)
+    except OverflowError:
+        return 0.0
+    return number if 0.0 <= number < math.inf else 0.0
+
+
+def instance(name: str, value: Any, kind: type[_T]) -> _T:
+    """Return value, which must be an instance of kind."""
+    if not isinstance(value, kind):
+        raise wrong_type(name, value, f"a {kind.__name__}")
+    return value
+
+
+def member(name: str, value: Any, kind: type[_E]) -> _E:
+    """Return value, which must be a member of the enumeration kind."""
+    if not isinstance(value, kind):
+        raise wrong_type(name, value, f"one of {', '.join(str(member) for member in kind)}")
     return value
 
 

@@ -120,6 +120,11 @@ class CircuitBreakerConfig:
             return self.minimum_calls
         return self.error_rate_window if isinstance(self.error_rate_window, int) else MINIMUM_CALLS_OF_A_TIME
 
+    @property
+    def _window_calls(self) -> int:
+        """The size of a window of calls; 0 of one of time."""
+        return self.error_rate_window if isinstance(self.error_rate_window, int) else 0
+
 
 def _share(name: str, value: Any) -> float:
     return _checks.number(name, value, above=0, maximum=1)

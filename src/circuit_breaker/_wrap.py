@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from enum import Enum
 from types import FunctionType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from . import _checks
 
@@ -33,20 +33,24 @@ def kind_of(func: Any) -> Kind:
     """Return the kind of a callable; partials, bound methods and objects with `__call__` are looked into."""
     if type(func) is FunctionType and not func.__dict__ and not func.__code__.co_flags & _SPECIAL:
         return Kind.PLAIN  # asked at every `call()`, so the common answer is quick; a mark would stand in __dict__
-    for candidate in (func, getattr(type(func), "__call__", None)):  # noqa: B004 - the method itself is wanted
-        for test, kind in _TESTS:
+    for candidate in (func, getattr(cast("Any", type(func)), "__call__", None)):  # noqa: B004 - the method itself is wanted
+        for test, answer in _TESTS:
             if test(candidate):
-                return kind
+                return answer
     return Kind.PLAIN
 
 
 class Pattern(Protocol):
     """Breaker, retry and bulkhead: each knows how to wrap the four kinds, and takes options of its own."""
 
-    def _wrap_plain(self, func: Callable[..., Any], *options: Any) -> Callable[..., Any]: ...
-    def _wrap_coroutine(self, func: Callable[..., Any], *options: Any) -> Callable[..., Any]: ...
-    def _wrap_generator(self, func: Callable[..., Any], *options: Any) -> Callable[..., Any]: ...
-    def _wrap_async_generator(self, func: Callable[..., Any], *options: Any) -> Callable[..., Any]: ...
+    @property
+    def _wrap_plain(self) -> Callable[..., Callable[..., Any]]: ...
+    @property
+    def _wrap_coroutine(self) -> Callable[..., Callable[..., Any]]: ...
+    @property
+    def _wrap_generator(self) -> Callable[..., Callable[..., Any]]: ...
+    @property
+    def _wrap_async_generator(self) -> Callable[..., Callable[..., Any]]: ...
 
 
 def wrap(pattern: Pattern, func: Any, attribute: str, *options: Any) -> Any:
@@ -54,8 +58,9 @@ def wrap(pattern: Pattern, func: Any, attribute: str, *options: Any) -> Any:
 
     A static or class method is wrapped inside and stays one.
     """
-    if isinstance(func, (staticmethod, classmethod)):
-        return type(func)(wrap(pattern, func.__func__, attribute, *options))
+    for method in (staticmethod, classmethod):
+        if isinstance(func, method):
+            return cast("Any", method)(wrap(pattern, cast("Any", func).__func__, attribute, *options))
     check_callable(func)
     kind = kind_of(func)
     if kind is Kind.COROUTINE:

@@ -1,0 +1,85 @@
+"""Which unsettled calls this code is inside of: one stack for every context, shared by all breakers.
+
+Threads have a context each, and every task has a copy of the one it was made in. So what is entered here is seen by the
+tasks made inside, and a frame can only be ended once, wherever that is.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Final
+
+from ._periods import Permission, Probe
+
+OPEN_BLOCKS_REMEMBERED: Final = 1_000
+
+
+class Frame:
+    """One call or `with` block of one owner; when it is over the owner is None, and it keeps nothing alive."""
+
+    __slots__ = ("block", "depth", "outer", "owner", "permission", "started")
+
+    def __init__(self, owner: object, permission: Permission, started: float, block: bool, outer: Frame | None) -> None:
+        self.owner: object | None = owner
+        self.permission = permission
+        self.started = started
+        self.block = block
+        self.outer: Frame | None = outer
+        self.depth: int = 1 if outer is None else outer.depth + 1
+        if self.depth > OPEN_BLOCKS_REMEMBERED:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        frame = self
+        for depth in range(OPEN_BLOCKS_REMEMBERED, 0, -1):
+            frame.depth = depth
+            if frame.outer is None:
+                return
+            last, frame = frame, frame.outer
+        last.outer = None
+
+
+stack: ContextVar[Frame | None] = ContextVar("circuit_breaker_stack", default=None)
+
+
+def push(owner: object, permission: Permission, started: float, block: bool) -> Frame:
+    """Enter a call or block."""
+    frame = Frame(owner, permission, started, block, stack.get())
+    stack.set(frame)
+    return frame
+
+
+def end(frame: Frame) -> None:
+    """Leave a call or block, in whatever order and context; those above it stay."""
+    frame.owner = None
+    top = stack.get()
+    if top is not None and top.owner is None:
+        stack.set(_living(top))
+
+
+def _living(frame: Frame | None) -> Frame | None:
+    while frame is not None and frame.owner is None:
+        frame = frame.outer
+    return frame
+
+
+def innermost_block(owner: object) -> Frame | None:
+    """Return the last `with` block of this owner that was entered in this context and not yet settled."""
+    frame = stack.get()
+    while frame is not None:
+        if frame.owner is owner and frame.block:
+            if type(frame.permission) is not Probe or not frame.permission.settled:
+                return frame
+            frame.owner = None  # settled by a block that was left elsewhere
+        frame = frame.outer
+    return None
+
+
+def innermost_probe(owner: object) -> Probe | None:
+    """Return the innermost unsettled probe of this owner that this code is inside of."""
+    frame = stack.get()
+    while frame is not None:
+        if frame.owner is owner and type(frame.permission) is Probe and not frame.permission.settled:
+            return frame.permission
+        frame = frame.outer
+    return None

@@ -1,0 +1,423 @@
+"""Every way to ask a breaker, and to tell it how a call ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from inspect import isawaitable
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+
+from . import _blocks, _checks, _fork
+from ._config import CircuitBreakerConfig
+from ._core import Core
+from ._events import CallRejected, Listener, notify
+from ._guards import StreamGuard
+from ._live import LiveStats, dated
+from ._machine import Unknown
+from ._models import CircuitMode, CircuitSnapshot, CircuitState, CircuitStats, Outcome
+from ._periods import Permission, Probe
+from ._permit import Permit
+from ._streams import guarded, guarded_async
+from ._typing import Protected, ProtectedFunction
+from ._wrap import check_callable, check_plain, wrap
+from .exceptions import CircuitOpenError
+
+__all__ = ["CircuitBreaker"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Guards = TypeVar("_Guards")
+
+_DEFAULT_CONFIG = CircuitBreakerConfig()
+_NOT_ON_THE_WAY = ("allow_request", "record_failure", "record_ignored", "record_success")
+
+
+class CircuitBreaker(Core):
+    """Stops calling what fails: after too many failures calls are refused at once, until probes show that it answers.
+
+    One object serves any number of threads, tasks and event loops at the same time. Use it as a decorator, as a `with`
+    or `async with` block, through `call()` and `call_async()`, through a `permit()`, or record outcomes by hand.
+
+    Args:
+        name: shown in errors, events, log lines and snapshots; it need not be unique.
+        config: when it opens, how it probes, what counts as what; None takes the defaults of `CircuitBreakerConfig`.
+        mode: who decides, see `CircuitMode`.
+        listeners: functions that are given every `StateChanged`, `CallRejected` and `CallFinished`, outside every lock.
+        clock: a function that returns monotonic seconds; all elapsed time is measured by it.
+
+    Raises:
+        TypeError: a setting is of the wrong type.
+    """
+
+    def __init__(
+        self,
+        name: str = "default",
+        config: CircuitBreakerConfig | None = None,
+        *,
+        mode: CircuitMode = CircuitMode.AUTO,
+        listeners: Iterable[Listener] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(
+            _checks.text("name", name),
+            _DEFAULT_CONFIG if config is None else _checks.instance("config", config, CircuitBreakerConfig),
+            _checks.member("mode", mode, CircuitMode),
+            _checks.functions("listeners", listeners),
+            _checks.function("clock", clock, "a function that returns seconds"),
+        )
+        _fork.survive(self)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _NOT_ON_THE_WAY:
+            if getattr(cls, name) is not getattr(CircuitBreaker, name):
+                raise TypeError(f"{cls.__name__} overrides {name}(), which calls do not go through: use listeners=")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self._machine.state.value}, mode {self._machine.mode.value}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a CircuitBreaker cannot be copied or pickled: its state is that of this one object")
+
+    # Reading
+
+    @classmethod
+    def instances(cls) -> list[CircuitBreaker]:
+        """Return all breakers of this class that are alive, in no particular order; for health pages."""
+        return list(_fork.living(cls))
+
+    @property
+    def state(self) -> CircuitState:
+        """What a caller meets now; an open circuit whose time is over is half-open from this look on."""
+        return self._look()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callers are refused until some time is over."""
+        return self.state is CircuitState.OPEN
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether every caller is admitted."""
+        return self.state is CircuitState.CLOSED
+
+    @property
+    def stats(self) -> CircuitStats:
+        """The totals, as one live object."""
+        with self._lock:
+            if self._stats is None:
+                self._stats = LiveStats(self._machine, self._lock, self._clock)
+            return self._stats
+
+    def snapshot(self) -> CircuitSnapshot:
+        """Return a consistent copy of everything there is to see."""
+        now = self._clock()
+        with self._lock:
+            machine = self._machine
+            state = machine.look(now).state
+            counts = machine.counts(now)
+            refusing = machine.state is not CircuitState.CLOSED
+            snapshot = CircuitSnapshot(
+                name=self.name,
+                state=machine.state,
+                machine_state=state,
+                mode=machine.mode,
+                stats=machine.stats(),
+                window_calls=counts.calls,
+                window_failures=counts.failures,
+                window_slow=counts.slow,
+                error_rate=counts.error_rate,
+                slow_call_rate=counts.slow_call_rate,
+                retry_after_s=machine.retry_after_s(now) if refusing else 0.0,
+                probes_in_flight=machine.probes_in_flight(now),
+            )
+        dated(snapshot.stats, now)
+        self._tell()
+        return snapshot
+
+    # Steering
+
+    @property
+    def config(self) -> CircuitBreakerConfig:
+        """The configuration; another one takes effect at once.
+
+        The window starts anew if its kind or size changed, the streak stays, and an open period keeps its end.
+        """
+        return self._machine.config
+
+    @config.setter
+    def config(self, config: CircuitBreakerConfig) -> None:
+        _checks.instance("config", config, CircuitBreakerConfig)
+        now = self._clock()
+        with self._lock:
+            self._machine.configure(config, now)
+        self._tell()
+
+    @property
+    def mode(self) -> CircuitMode:
+        """Who decides; setting another mode keeps the totals and starts afresh, setting the same changes nothing."""
+        return self._machine.mode
+
+    @mode.setter
+    def mode(self, mode: CircuitMode) -> None:
+        _checks.member("mode", mode, CircuitMode)
+        now = self._clock()
+        with self._lock:
+            self._machine.set_mode(mode, now)
+        self._tell()
+
+    def reset(self) -> None:
+        """Be as new: mode AUTO, closed, all totals zero. Answers of calls that are out count in the totals alone."""
+        now = self._clock()
+        with self._lock:
+            self._machine.reset(now)
+        self._tell()
+
+    # Admissions and outcomes by hand
+
+    def allow_request(self) -> bool:
+        """Tell whether one call may be made now; each True should be followed by one `record_*`.
+
+        In half-open it takes a permit, which the next `record_*` gives back. Nothing tells which call a record is
+        about, so the answer of one from before the circuit opened is taken for that of a probe: where this matters
+        use `permit()`.
+        """
+        now = self._clock()
+        with self._lock:
+            admitted = self._machine.admit_anonymous(now)
+            retry_after_s = self._machine.retry_after_s(now)
+        self._tell()
+        if not admitted and self._listeners:
+            notify(self._listeners, CallRejected(self.name, retry_after_s))
+        return admitted
+
+    def record_success(self, latency_ms: float = 0.0) -> None:
+        """Count one success toward the present state.
+
+        Args:
+            latency_ms: how long the call took in milliseconds; one that is negative or not finite counts as 0.0.
+
+        Raises:
+            TypeError: `latency_ms` is no number; nothing is counted.
+        """
+        self._record(Outcome.SUCCESS, _checks.latency("latency_ms", latency_ms))
+
+    def record_failure(self, latency_ms: float = 0.0) -> None:
+        """Count one failure toward the present state; latency and errors as for `record_success`."""
+        self._record(Outcome.FAILURE, _checks.latency("latency_ms", latency_ms))
+
+    def record_ignored(self) -> None:
+        """Give back what `allow_request` took: the call says nothing about the dependency."""
+        self._record(Outcome.IGNORED, 0.0)
+
+    def permit(self) -> Permit:
+        """Admit one call now, and return the right to make it, to be settled exactly once from anywhere.
+
+        Raises:
+            CircuitOpenError: refused.
+        """
+        fast = self._machine.fast
+        permission = _admitted(self._admit(riding=False)) if fast is None else fast
+        return Permit(self, permission, self._clock())
+
+    # Blocks
+
+    def __enter__(self) -> CircuitBreaker:
+        fast = self._machine.fast
+        permission = _admitted(self._admit(block=True)) if fast is None else fast
+        _blocks.push(self, permission, self._clock(), block=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        now = self._clock()
+        frame = _blocks.innermost_block(self)
+        permission: Permission | Unknown = Unknown.ELSEWHERE
+        latency_s = 0.0
+        if frame is not None:
+            permission, latency_s = frame.permission, now - frame.started
+            _blocks.end(frame)
+        if error is None:
+            self._settle_success(permission, now, latency_s)
+        else:
+            self._settle_error(permission, now, latency_s, error)
+
+    async def __aenter__(self) -> CircuitBreaker:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    # Calling and decorating
+
+    @overload
+    def __call__(self, func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | CircuitBreaker]: ...
+    @overload
+    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, CircuitBreaker]: ...
+    def __call__(self, func: Any, /) -> Any:
+        """Return func, of whatever kind, such that every call is guarded; a generator is over its whole iteration."""
+        return wrap(self, func, "circuit_breaker", None)
+
+    def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call func, and count how it ends.
+
+        Raises:
+            CircuitOpenError: refused; func was not touched.
+            TypeError: func is a coroutine function or cannot be called.
+        """
+        check_plain(func)
+        return self._run(func, args, kwargs, None)  # type: ignore[no-any-return]
+
+    async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call func, await its result, and count how that ends; cancelling says nothing about the dependency.
+
+        Raises:
+            CircuitOpenError: refused; func was not touched.
+            TypeError: func cannot be called, or what it returned cannot be awaited.
+        """
+        check_callable(func)
+        return await self._run_async(partial(_awaitable, func), args, kwargs, None)  # type: ignore[no-any-return]
+
+    def _wrap_plain(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
+        machine, clock = self._machine, self._clock
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            fast = machine.fast
+            if fast is None:
+                return self._run(func, args, kwargs, fallback)
+            started = clock()
+            try:
+                result = func(*args, **kwargs)
+            except BaseException as error:
+                now = clock()
+                self._settle_error(fast, now, now - started, error)
+                raise
+            now = clock()
+            with self._lock:
+                # Another state, and this answer is late: asked under the lock, so that none is counted twice.
+                if fast is machine.fast and now < fast.until and now - started < fast.slow_s:
+                    fast.successes += 1
+                    fast.latency_s += now - started
+                    fast.last_success_at = now
+                    return result
+            self._settle_result(fast, now, now - started, result)
+            return result
+
+        return wrapper
+
+    def _wrap_coroutine(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
+        machine, clock = self._machine, self._clock
+
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            fast = machine.fast
+            if fast is None:
+                return await self._run_async(func, args, kwargs, fallback)
+            started = clock()
+            try:
+                result = await func(*args, **kwargs)
+            except BaseException as error:
+                now = clock()
+                self._settle_error(fast, now, now - started, error)
+                raise
+            now = clock()
+            with self._lock:
+                if fast is machine.fast and now < fast.until and now - started < fast.slow_s:
+                    fast.successes += 1
+                    fast.latency_s += now - started
+                    fast.last_success_at = now
+                    return result
+            self._settle_result(fast, now, now - started, result)
+            return result
+
+        return wrapper
+
+    def _wrap_generator(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
+        return guarded(func, partial(StreamGuard, self, fallback))
+
+    def _wrap_async_generator(
+        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
+    ) -> Callable[..., Any]:
+        return guarded_async(func, partial(StreamGuard, self, fallback))
+
+    def _run(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        fallback: Callable[..., Any] | None,
+    ) -> Any:
+        permission = self._admit()
+        if isinstance(permission, CircuitOpenError):
+            if fallback is None:
+                raise permission
+            return fallback(permission, *args, **kwargs)
+        started = self._clock()
+        frame = self._enter(permission, started)
+        try:
+            result = func(*args, **kwargs)
+        except BaseException as error:
+            _leave(frame)
+            now = self._clock()
+            self._settle_error(permission, now, now - started, error)
+            raise
+        _leave(frame)
+        now = self._clock()
+        self._settle_result(permission, now, now - started, result)
+        return result
+
+    async def _run_async(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        fallback: Callable[..., Any] | None,
+    ) -> Any:
+        permission = self._admit()
+        if isinstance(permission, CircuitOpenError):
+            if fallback is None:
+                raise permission
+            value = fallback(permission, *args, **kwargs)
+            return await value if isawaitable(value) else value
+        started = self._clock()
+        frame = self._enter(permission, started)
+        try:
+            result = await func(*args, **kwargs)
+        except BaseException as error:
+            _leave(frame)
+            now = self._clock()
+            self._settle_error(permission, now, now - started, error)
+            raise
+        _leave(frame)
+        now = self._clock()
+        self._settle_result(permission, now, now - started, result)
+        return result
+
+    def _enter(self, permission: Permission, started: float) -> _blocks.Frame | None:
+        """Show calls made inside that they ride on this probe."""
+        return _blocks.push(self, permission, started, block=False) if type(permission) is Probe else None
+
+    def _record(self, outcome: Outcome, latency_ms: float) -> None:
+        self._settle(Unknown.ANONYMOUS, outcome, self._clock(), latency_ms, None)
+
+
+def _leave(frame: _blocks.Frame | None) -> None:
+    if frame is not None:
+        _blocks.end(frame)
+
+
+def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
+    if isinstance(admitted, CircuitOpenError):
+        raise admitted
+    return admitted
+
+
+async def _awaitable(func: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    awaitable = func(*args, **kwargs)
+    if not isawaitable(awaitable):
+        raise TypeError(f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}")
+    return await awaitable

@@ -1,0 +1,257 @@
+"""The lock around the machine: how a call is admitted, how its end is settled, and who is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import repeat
+from threading import RLock
+from typing import Any
+
+from . import _blocks, _checks
+from ._config import CircuitBreakerConfig
+from ._events import CallFinished, CallRejected, Listener, StateChanged, log, notify
+from ._live import LiveStats
+from ._machine import RESET_TIMEOUT_S_UNTIL_ASKED, Change, Machine, Unknown
+from ._models import CircuitMode, CircuitState, Outcome
+from ._outcomes import is_refusal, judge, leaves
+from ._periods import Closed, LastFailure, Open, Permission
+from .exceptions import CircuitOpenError
+
+LAST_FAILURE_TEXT = 200
+
+
+class Core:
+    """What every way of calling has in common."""
+
+    # `_lock` guards the machine and `_telling`. Under it no caller's code runs: no call, no predicate, no listener, no
+    # clock, no log line. It is reentrant, because a signal handler or the destructor of a dropped stream may come here
+    # in the middle of a locked section, on the thread that has it.
+
+    def __init__(
+        self,
+        name: str,
+        config: CircuitBreakerConfig,
+        mode: CircuitMode,
+        listeners: tuple[Listener, ...],
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self._clock = clock
+        self._listeners = listeners
+        self._lock = RLock()
+        self._machine = Machine(config, mode, bool(listeners), clock())
+        self._stats: LiveStats | None = None
+        self._telling = False
+
+    # Admitting
+
+    def _admit(self, *, riding: bool = True, block: bool = False) -> Permission | CircuitOpenError:
+        """Return the permission for one call, or the refusal, not raised."""
+        now = self._clock()
+        outer = _blocks.innermost_probe(self) if riding else None
+        machine = self._machine
+        with self._lock:
+            permission = machine.admit(now, outer, block)
+            state, mode, retry_after_s = machine.state, machine.mode, machine.retry_after_s(now)
+            last_failure = machine.last_failure
+        if machine.changes:
+            try:
+                self._tell()
+            except BaseException:
+                if permission is not None:
+                    with self._lock:
+                        machine.withdraw(permission)
+                raise
+        if permission is not None:
+            return permission
+        if self._listeners:
+            notify(self._listeners, CallRejected(self.name, retry_after_s))
+        return CircuitOpenError(
+            f"Circuit {self.name!r} is open",
+            self.name,
+            mode=mode.value,
+            retry_after_s=retry_after_s,
+            state=state,
+            last_failure=last_failure,
+        )
+
+    def _look(self) -> CircuitState:
+        """Return what a caller meets now."""
+        now = self._clock()
+        with self._lock:
+            self._machine.look(now)
+            state = self._machine.state
+        self._tell()
+        return state
+
+    def _failures_in_mind(self, now: float, mode: CircuitMode, config: CircuitBreakerConfig) -> int | None:
+        """Return the failures that would be forgotten with this breaker; None: more than failures would."""
+        with self._lock:
+            machine = self._machine
+            if type(machine.period) is not Closed or machine.mode is not mode or machine.config is not config:
+                return None
+            return max(machine.period.consecutive_failures(), machine.counts(now).failures)
+
+    # Settling
+
+    def _settle_result(self, permission: Permission, now: float, latency_s: float, result: object) -> None:
+        """Settle a call that returned."""
+        failed = self._machine.config.failure_result
+        outcome = Outcome.SUCCESS
+        if failed is not None:
+            try:
+                outcome = Outcome.FAILURE if failed(result) else Outcome.SUCCESS
+            except BaseException:
+                self._settle(permission, Outcome.IGNORED, now, latency_s * 1_000, None)
+                raise
+        self._settle(permission, outcome, now, latency_s * 1_000, None)
+
+    def _settle_success(self, permission: Permission | Unknown, now: float, latency_s: float) -> None:
+        """Settle a call or block that ended well, and has no value to look at."""
+        with self._lock:
+            # In another state this answer is late: asked under the lock, so that each counts in one period alone.
+            fast = self._machine.fast
+            if fast is not None and permission is fast and now < fast.until and latency_s < fast.slow_s:
+                fast.successes += 1
+                fast.latency_s += latency_s
+                fast.last_success_at = now
+                return
+        self._settle(permission, Outcome.SUCCESS, now, latency_s * 1_000, None)
+
+    def _settle_error(
+        self,
+        permission: Permission | Unknown,
+        now: float,
+        latency_s: float,
+        error: BaseException,
+        waited_s: float | None = None,
+    ) -> None:
+        """Settle a call that raised; it hangs if it was cancelled after waiting for long, else for its latency."""
+        config = self._machine.config
+        waited_s = latency_s if waited_s is None else waited_s
+        hung = config.slow_call_duration_s is not None and waited_s >= config.slow_call_duration_s
+        try:
+            outcome = judge(error, config._failures, config._ignored, hung=hung)
+        except BaseException:
+            self._settle(permission, Outcome.IGNORED, now, latency_s * 1_000, error)
+            raise
+        self._settle(permission, outcome, now, latency_s * 1_000, error)
+
+    def _settle(
+        self,
+        permission: Permission | Unknown,
+        outcome: Outcome,
+        now: float,
+        latency_ms: float,
+        error: BaseException | None,
+    ) -> None:
+        """Count an outcome, and do what follows from it."""
+        machine = self._machine
+        slow = self._is_slow(latency_ms, error)
+        with self._lock:
+            opened = machine.settle(permission, outcome, now, latency_ms, slow)
+            config = machine.config
+        try:
+            if opened is not None:
+                self._ask(opened, config, error)
+        finally:
+            try:
+                self._tell()
+            finally:
+                if self._listeners:
+                    notify(self._listeners, CallFinished(self.name, outcome, latency_ms, error))
+
+    def _is_slow(self, latency_ms: float, error: BaseException | None) -> bool:
+        slow_s = self._machine.config.slow_call_duration_s
+        if slow_s is None or latency_ms < slow_s * 1_000:
+            return False
+        return error is None or not all(is_refusal(leaf) for leaf in leaves(error))
+
+    # Following up
+
+    def _ask(self, opened: Open, config: CircuitBreakerConfig, error: BaseException | None) -> None:
+        """Let the caller's functions say how long the circuit stays open, and keep in words why it opened."""
+        until = opened.until
+        if callable(config.reset_timeout_s):
+            wait_s = self._seconds("reset_timeout_s", config.reset_timeout_s, opened.openings)
+            until = opened.at + (RESET_TIMEOUT_S_UNTIL_ASKED if wait_s is None else wait_s)
+        if config.retry_after is not None and error is not None:
+            wish_s = self._seconds("retry_after", config.retry_after, error)
+            if wish_s is not None:
+                until = max(until, opened.at + min(wish_s, config.retry_after_max_s))
+        last_failure = None if error is None else LastFailure(type(error).__name__, _text(error))
+        with self._lock:
+            opened.until = until
+            opened.last_failure = last_failure
+
+    def _seconds(self, name: str, function: Callable[[Any], Any], argument: object) -> float | None:
+        try:
+            seconds = function(argument)
+            return None if seconds is None else _checks.number(name, seconds, minimum=0, infinite=True)
+        except Exception as error:
+            log(logging.ERROR, "circuit %r: %s raised or gave no seconds", self.name, name, error=error)
+            return None
+
+    def _tell(self) -> None:
+        """Tell what changed, in order: whoever has the turn tells for everybody, until nothing is left."""
+        machine = self._machine
+        if not machine.changes:
+            return
+        stop: BaseException | None = None
+        mine = False
+        try:
+            with self._lock:
+                if not self._telling:
+                    self._telling = mine = True
+            for _ in repeat(None):
+                with self._lock:
+                    change = machine.changes.popleft() if mine and machine.changes else None
+                    if mine and change is None:
+                        self._telling = mine = False
+                if change is None:
+                    break
+                try:
+                    self._tell_change(change)
+                except BaseException as error:
+                    stop = error if stop is None else stop
+        finally:
+            if mine:
+                self._telling = False
+        if stop is not None:
+            try:
+                raise stop
+            finally:
+                stop = None
+
+    def _tell_change(self, change: Change) -> None:
+        log(
+            logging.WARNING if change.new_state is CircuitState.OPEN else logging.INFO,
+            "circuit %r: %s -> %s: %s",
+            self.name,
+            change.old_state.value,
+            change.new_state.value,
+            change.reason,
+            circuit_name=self.name,
+            old_state=change.old_state.value,
+            new_state=change.new_state.value,
+            reason=change.reason,
+        )
+        if self._listeners:
+            notify(self._listeners, StateChanged(self.name, *change))
+
+    # Forking
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = RLock()
+        self._telling = False
+        self._machine.forget_probes()
+        if self._stats is not None:
+            self._stats._lock = self._lock
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:LAST_FAILURE_TEXT]
+    except Exception:
+        return "<str() raised>"

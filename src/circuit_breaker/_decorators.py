@@ -1,0 +1,188 @@
+"""The three decorators: each makes its object, or takes one, and lets it wrap the function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, overload
+
+from . import _checks
+from ._breaker import CircuitBreaker
+from ._bulkhead import Bulkhead
+from ._config import CircuitBreakerConfig
+from ._events import Listener
+from ._models import CircuitMode
+from ._typing import Decorator, Protected, ProtectedFunction
+from ._wrap import Pattern, wrap
+
+__all__ = ["bulkhead", "circuit_breaker"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Guards = TypeVar("_Guards")
+
+
+@overload
+def circuit_breaker(func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | CircuitBreaker]: ...
+@overload
+def circuit_breaker(func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, CircuitBreaker]: ...
+@overload
+def circuit_breaker(
+    name: str | None = None,
+    failure_threshold: int | None = ...,
+    reset_timeout_s: float | Callable[[int], float] = ...,
+    *,
+    config: CircuitBreakerConfig | None = None,
+    breaker: CircuitBreaker | None = None,
+    fallback: Callable[..., Any] | None = None,
+    mode: CircuitMode = ...,
+    listeners: Iterable[Listener] = (),
+    clock: Callable[[], float] = ...,
+) -> Decorator[CircuitBreaker]: ...
+def circuit_breaker(
+    name: Any = None,
+    failure_threshold: int | None = CircuitBreakerConfig.failure_threshold,
+    reset_timeout_s: float | Callable[[int], float] = CircuitBreakerConfig.reset_timeout_s,
+    *,
+    config: CircuitBreakerConfig | None = None,
+    breaker: CircuitBreaker | None = None,
+    fallback: Callable[..., Any] | None = None,
+    mode: CircuitMode = CircuitMode.AUTO,
+    listeners: Iterable[Listener] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> Any:
+    """Guard a function with a circuit breaker, which is then its attribute `circuit_breaker`.
+
+    Works bare and with arguments, on functions, coroutine functions, generators, async generators and methods of all
+    kinds. Two decorators of one name make two breakers: to share one, give both the same `breaker=`, or decorate both
+    with one decorator object.
+
+    Args:
+        name: of the breaker, which is then one for everything that this decorator object decorates; None: each function
+            gets its own, called `module.qualname`.
+        failure_threshold: consecutive failures that open the circuit.
+        reset_timeout_s: seconds the circuit stays open before it probes.
+        config: all settings, in place of the two before.
+        breaker: one that exists, in place of all settings.
+        fallback: called as `fallback(error, *args, **kwargs)` when this very decorator refuses a call, and its result
+            returned (awaited for an `async def`, iterated for a generator); never for an error of the function.
+        mode: who decides, see `CircuitMode`.
+        listeners: functions that are given every event of the breaker.
+        clock: a function that returns monotonic seconds.
+
+    Raises:
+        TypeError: a setting is of the wrong type, or beside one that takes its place.
+        ValueError: a setting is out of range.
+    """
+    if _is_bare(name):
+        return _making(CircuitBreaker, None, "circuit_breaker", None)(name)
+    if fallback is not None and not callable(fallback):
+        raise _checks.wrong_type("fallback", fallback, "a function or None")
+    short = {
+        "failure_threshold": (failure_threshold, CircuitBreakerConfig.failure_threshold),
+        "reset_timeout_s": (reset_timeout_s, CircuitBreakerConfig.reset_timeout_s),
+    }
+    if breaker is not None:
+        _checks.instance("breaker", breaker, CircuitBreaker)
+        beside = {"mode": (mode, CircuitMode.AUTO), "listeners": (listeners, ()), "clock": (clock, time.monotonic)}
+        _stands_alone("breaker", {"config": (config, None), **short, **beside})
+        return _applying(breaker, "circuit_breaker", fallback)
+    if config is not None:
+        _stands_alone("config", short)
+    else:
+        config = CircuitBreakerConfig(failure_threshold, reset_timeout_s=reset_timeout_s)
+    listeners = _checks.functions("listeners", listeners)
+    make = partial(CircuitBreaker, config=config, mode=mode, listeners=listeners, clock=clock)
+    return _making(make, name, "circuit_breaker", fallback)
+
+
+@overload
+def bulkhead(func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | Bulkhead]: ...
+@overload
+def bulkhead(func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, Bulkhead]: ...
+@overload
+def bulkhead(
+    name: str | None = None,
+    max_concurrent: int = ...,
+    max_queue: int = ...,
+    timeout_s: float | None = ...,
+    *,
+    bulkhead: Bulkhead | None = None,
+    listeners: Iterable[Listener] = (),
+    clock: Callable[[], float] = ...,
+) -> Decorator[Bulkhead]: ...
+def bulkhead(
+    name: Any = None,
+    max_concurrent: int = 10,
+    max_queue: int = 0,
+    timeout_s: float | None = 0.0,
+    *,
+    bulkhead: Bulkhead | None = None,
+    listeners: Iterable[Listener] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> Any:
+    """Limit how many calls of a function run at once, by a `Bulkhead`, which is then its attribute `bulkhead`.
+
+    Works bare and with arguments, on functions, coroutine functions, generators, async generators and methods of all
+    kinds. Two decorators of one name make two bulkheads: to share one, give both the same `bulkhead=`, or decorate both
+    with one decorator object.
+
+    Args:
+        name: of the bulkhead, which is then one for everything that this decorator object decorates; None: each
+            function gets its own, called `module.qualname`.
+        max_concurrent: how many may be inside; 0 refuses everybody.
+        max_queue: how many may wait; 0 refuses at once when every slot is taken.
+        timeout_s: seconds that a caller waits at most; both 0.0 and None mean no limit.
+        listeners: functions that are given a `BulkheadRejected` for every refusal.
+        clock: a function that returns monotonic seconds.
+        bulkhead: one that exists, in place of all settings.
+
+    Raises:
+        TypeError: a setting is of the wrong type, or beside one that takes its place.
+        ValueError: a setting is out of range.
+    """
+    if _is_bare(name):
+        return _making(Bulkhead, None, "bulkhead")(name)
+    if bulkhead is not None:
+        _checks.instance("bulkhead", bulkhead, Bulkhead)
+        settings = {"max_concurrent": (max_concurrent, 10), "max_queue": (max_queue, 0), "timeout_s": (timeout_s, 0.0)}
+        _stands_alone("bulkhead", {**settings, "listeners": (listeners, ()), "clock": (clock, time.monotonic)})
+        return _applying(bulkhead, "bulkhead")
+    make = partial(
+        Bulkhead,
+        max_concurrent=max_concurrent,
+        max_queue=max_queue,
+        timeout_s=timeout_s,
+        listeners=_checks.functions("listeners", listeners),
+        clock=clock,
+    )
+    return _making(make, name, "bulkhead")
+
+
+def _is_bare(name: object) -> bool:
+    """Tell whether the decorator was given the function where a name may stand."""
+    return callable(name) or isinstance(name, (staticmethod, classmethod))
+
+
+def _stands_alone(given: str, beside: dict[str, tuple[Any, Any]]) -> None:
+    """Refuse each setting that differs from its default, beside the one that takes its place."""
+    for name, (value, default) in beside.items():
+        if value is not default and value != default:
+            raise TypeError(f"{given}= takes the place of {name}=, got both (and {name}={value!r})")
+
+
+def _applying(pattern: Pattern, attribute: str, *options: Any) -> Callable[[Any], Any]:
+    return lambda func: wrap(pattern, func, attribute, *options)
+
+
+def _making(make: Callable[..., Pattern], name: str | None, attribute: str, *options: Any) -> Callable[[Any], Any]:
+    if name is not None:
+        return _applying(make(name=name), attribute, *options)
+    make()  # what is wrong with the settings is said here, not where a function is decorated
+    return lambda func: wrap(make(name=_qualified_name(func)), func, attribute, *options)
+
+
+def _qualified_name(func: Any) -> str:
+    name = getattr(func, "__qualname__", type(func).__qualname__)
+    return f"{getattr(func, '__module__', type(func).__module__)}.{name}"

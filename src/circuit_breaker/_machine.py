@@ -1,0 +1,318 @@
+"""The state machine: who is admitted, and which outcome leads where. No lock, no I/O, no logging, no waiting.
+
+::
+
+                 a rule trips                     the time is over
+      CLOSED ──────────────────▶ OPEN ──────────────────────────────▶ HALF_OPEN
+        ▲                         ▲   (on the first look after it)      │    │
+        │                         │                                     │    │
+        │                         └───────────── a probe fails ─────────┘    │
+        └───────────────────── enough probes succeed ────────────────────────┘
+
+An operator's mode and `reset()` lead to a fresh CLOSED period from everywhere, FORCED_OPEN to one that is OPEN without
+end. One stay in one state is a period, an object that holds what its state needs. A permit belongs to the period that
+issued it, so the answer of a call from an earlier one is known by `is not`: it counts in the totals alone.
+
+Every method is for one caller at a time: the breaker calls it under its lock, with the time it read before.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from math import inf
+from typing import Final, NamedTuple
+
+from ._config import CircuitBreakerConfig
+from ._models import CircuitMode, CircuitState, CircuitStats, Outcome
+from ._periods import Closed, HalfOpen, LastFailure, Open, Period, Permission, Probe
+from ._window import Counts
+
+RESET_TIMEOUT_S_UNTIL_ASKED: Final = 30.0
+
+
+class Unknown(Enum):
+    """Who settles without a permission in hand."""
+
+    ANONYMOUS = "a record, perhaps of what was allowed before"
+    ELSEWHERE = "the end of a `with` block, left where it was not entered"
+
+
+class Change(NamedTuple):
+    """The machine went from one state to another."""
+
+    old_state: CircuitState
+    new_state: CircuitState
+    reason: str
+
+
+class Machine:
+    """Where a circuit stands, and what it has counted.
+
+    Attributes:
+        fast: the present period if it is CLOSED and a success only needs counting there, else None.
+        totals: what is not counted in the present CLOSED period; times in it are readings of the breaker's clock.
+        changes: what has not been told to anybody yet, oldest first; None until the first.
+    """
+
+    __slots__ = ("_watched", "changes", "config", "fast", "mode", "openings", "period", "totals")
+
+    def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, watched: bool, now: float) -> None:
+        self.config = config
+        self.mode = mode
+        self.openings = 0
+        self.totals = CircuitStats()
+        self.changes: deque[Change] | None = None
+        self._watched = watched  # every outcome is told to somebody
+        self.fast: Closed | None
+        self.period: Period = self._beginning(now)
+        self._find_fast()
+
+    # Admitting
+
+    def look(self, now: float) -> Period:
+        """Return the present period; an open one whose time is over ends here."""
+        period = self.period
+        if isinstance(period, Open) and now >= period.until:
+            reason = f"open for {now - period.at:.3g} s"
+            period = HalfOpen(period.last_failure)
+            self._enter(period, reason)
+        return period
+
+    def admit(self, now: float, outer: Probe | None = None, block: bool = False) -> Permission | None:
+        """Return the permission for one call, or None to refuse it; `outer` is the probe around it, if there is one."""
+        period = self.look(now)
+        if isinstance(period, Closed):
+            return period
+        if isinstance(period, HalfOpen):
+            rides = outer is not None and outer.period is period and not outer.settled
+            probe = Probe(period, now, rides, block)
+            if rides or period.admit(self.config, now, probe):
+                return probe
+        return self._refuse(now)
+
+    def admit_anonymous(self, now: float) -> bool:
+        """Admit one call whose answer will not say which it is; in half-open the next such answer is taken for it."""
+        admitted = self.admit(now)
+        if isinstance(admitted, Probe) and isinstance(self.period, HalfOpen):
+            self.period.anonymous.append(admitted)
+        return admitted is not None
+
+    def _refuse(self, now: float) -> Permission | None:
+        if self.mode is CircuitMode.SHADOW:
+            self.totals.shadow_rejected_count += 1
+            return Probe(None, now)
+        self.totals.rejected_count += 1
+        return None
+
+    def withdraw(self, permission: Permission) -> None:
+        """Take a permission back that nobody got to use: nothing is counted."""
+        if isinstance(permission, Probe):
+            self._give_back(permission)
+
+    # Settling
+
+    def settle(
+        self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_ms: float, slow: bool
+    ) -> Open | None:
+        """Count the outcome of a call; return the period that it opened, if it did."""
+        settled = self._find(permission, now) if isinstance(permission, Unknown) else permission
+        period = self.period
+        if settled is period:
+            if isinstance(period, Closed):
+                return self._settle_closed(period, outcome, now, latency_ms, slow)
+            if isinstance(period, HalfOpen):
+                return self._settle_half_open(period, False, outcome, now, latency_ms, slow)
+        elif isinstance(settled, Probe) and not settled.settled:
+            self._give_back(settled)
+            if settled.period is period and isinstance(period, HalfOpen):
+                return self._settle_half_open(period, settled.rides, outcome, now, latency_ms, slow)
+        self.count(outcome, now, latency_ms, slow)
+        return None
+
+    def _find(self, unknown: Unknown, now: float) -> Permission | Period:
+        """Return what the outcome of a call that nothing is known of counts for: a probe, or the present period."""
+        period = self.look(now)
+        if isinstance(period, HalfOpen):
+            period.forget_overdue(self.config, now)
+            if unknown is Unknown.ELSEWHERE:
+                return next((probe for probe in period.out if probe.block), period)
+            if period.anonymous:
+                return period.anonymous.popleft()
+        return period
+
+    def _give_back(self, probe: Probe) -> None:
+        probe.settled = True
+        if probe.period is not None:
+            probe.period.out.pop(probe, None)
+
+    def _settle_closed(
+        self, period: Closed, outcome: Outcome, now: float, latency_ms: float, slow: bool
+    ) -> Open | None:
+        if outcome is Outcome.IGNORED:
+            self.totals.ignored_count += 1
+            return None
+        failed = outcome is Outcome.FAILURE
+        self.totals.total_latency_ms += latency_ms
+        self.totals.slow_count += slow
+        if failed:
+            self.totals.failure_count += 1
+            self.totals.last_failure_time = now
+        reason = period.answer(self.config, now, failed, slow)
+        if reason is None or self.mode is CircuitMode.FORCED_CLOSED:
+            return None
+        return self._open(now, reason)
+
+    def _settle_half_open(
+        self, period: HalfOpen, rides: bool, outcome: Outcome, now: float, latency_ms: float, slow: bool
+    ) -> Open | None:
+        self.count(outcome, now, latency_ms, slow)
+        if outcome is Outcome.IGNORED:
+            return None
+        if outcome is Outcome.FAILURE:
+            return self._open(now, "a probe failed")
+        if slow and self.config.slow_call_rate_threshold is not None:
+            return self._open(now, "a probe was slow")
+        if not rides:
+            period.successes += 1
+            if period.successes >= self.config.success_threshold:
+                self.openings = 0
+                self._enter(Closed(self.config, now), f"{period.successes} probes succeeded")
+        return None
+
+    def count(self, outcome: Outcome, now: float, latency_ms: float, slow: bool) -> None:
+        """Count an outcome in the totals alone."""
+        totals = self.totals
+        if outcome is Outcome.IGNORED:
+            totals.ignored_count += 1
+            return
+        totals.total_latency_ms += latency_ms
+        totals.slow_count += slow
+        if outcome is Outcome.FAILURE:
+            totals.failure_count += 1
+            totals.consecutive_failures += 1
+            totals.last_failure_time = now
+        else:
+            totals.success_count += 1
+            totals.consecutive_failures = 0
+            totals.last_success_time = now
+
+    # Changing
+
+    def configure(self, config: CircuitBreakerConfig, now: float) -> None:
+        """Take another configuration; what is under way stays under way."""
+        period = self.look(now)
+        former, self.config = self.config, config
+        if isinstance(period, Closed):
+            if former.error_rate_window == config.error_rate_window:
+                period.limit(config)
+            else:
+                period.configure(config, now)
+        elif isinstance(period, HalfOpen):
+            period.next_overdue = -inf
+        self._find_fast()
+
+    def set_mode(self, mode: CircuitMode, now: float) -> None:
+        """Begin a fresh period under another mode."""
+        if mode is not self.mode:
+            self._begin(mode, now, f"mode {mode.value}")
+
+    def reset(self, now: float) -> None:
+        """Be as new."""
+        self._begin(CircuitMode.AUTO, now, "reset")
+        self.zero()
+
+    def zero(self) -> None:
+        """Begin the totals and the streak anew."""
+        self.totals = CircuitStats()
+        if isinstance(self.period, Closed):
+            period = self.period
+            period.streak = 0
+            self.totals.success_count = -period.successes
+            self.totals.total_latency_ms = -period.latency_s * 1_000
+            period.last_success_at = None
+
+    def forget_probes(self) -> None:
+        """Take all half-open permits: whoever holds one is in another process."""
+        if isinstance(self.period, HalfOpen):
+            self.period = HalfOpen(self.period.last_failure, self.period.successes)
+        self.changes = None
+
+    def _open(self, now: float, reason: str) -> Open:
+        wait_s = self.config.reset_timeout_s
+        until = now + (RESET_TIMEOUT_S_UNTIL_ASKED if callable(wait_s) else wait_s)
+        period = Open(now, until, self.openings)
+        self.openings += 1
+        self.totals.opened_count += 1
+        self._enter(period, reason)
+        return period
+
+    def _begin(self, mode: CircuitMode, now: float, reason: str) -> None:
+        self.mode = mode
+        self.openings = 0
+        self._enter(self._beginning(now), reason)
+
+    def _beginning(self, now: float) -> Period:
+        return Open(now, inf, 0) if self.mode is CircuitMode.FORCED_OPEN else Closed(self.config, now)
+
+    def _enter(self, period: Period, reason: str) -> None:
+        former = self.period
+        if isinstance(former, Closed):
+            self.totals = self.stats()
+        self.period = period
+        self._find_fast()
+        if period.state is not former.state:
+            self.changes = self.changes if self.changes is not None else deque()
+            self.changes.append(Change(former.state, period.state, reason))
+
+    def _find_fast(self) -> None:
+        counting = not self._watched and self.config.failure_result is None
+        self.fast = self.period if isinstance(self.period, Closed) and counting else None
+
+    # Reading
+
+    def stats(self) -> CircuitStats:
+        """Return a copy of all totals; times in it are readings of the breaker's clock."""
+        totals = self.totals
+        period = self.period if isinstance(self.period, Closed) else None
+        return CircuitStats(
+            totals.success_count + (period.successes if period else 0),
+            totals.failure_count,
+            period.consecutive_failures() if period else totals.consecutive_failures,
+            totals.last_failure_time,
+            period.last_success_at if period and period.last_success_at is not None else totals.last_success_time,
+            totals.total_latency_ms + (period.latency_s * 1_000 if period else 0.0),
+            ignored_count=totals.ignored_count,
+            rejected_count=totals.rejected_count,
+            slow_count=totals.slow_count,
+            opened_count=totals.opened_count,
+            shadow_rejected_count=totals.shadow_rejected_count,
+        )
+
+    def counts(self, now: float) -> Counts:
+        """Return what is in the window; nothing is while the circuit is not closed."""
+        return self.period.counts(self.config, now) if isinstance(self.period, Closed) else Counts()
+
+    def retry_after_s(self, now: float) -> float | None:
+        """Return the seconds until a probe may pass; None: nobody knows."""
+        if isinstance(self.period, Open) and self.mode is not CircuitMode.FORCED_OPEN:
+            return max(0.0, self.period.until - now)
+        return None
+
+    @property
+    def last_failure(self) -> LastFailure | None:
+        """The failure that opened the circuit, while it is not closed again."""
+        period = self.period
+        return None if isinstance(period, Closed) else period.last_failure
+
+    def probes_in_flight(self, now: float) -> int:
+        """Return how many half-open permits are out and not overdue."""
+        if not isinstance(self.period, HalfOpen):
+            return 0
+        self.period.forget_overdue(self.config, now)
+        return len(self.period.out)
+
+    @property
+    def state(self) -> CircuitState:
+        """What a caller meets."""
+        return CircuitState.CLOSED if self.mode is CircuitMode.SHADOW else self.period.state

@@ -1,0 +1,183 @@
+"""One breaker for each key: a host, a model, a tenant."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from threading import RLock
+from typing import Any, Final, NamedTuple, NoReturn
+
+from . import _checks, _fork
+from ._breaker import CircuitBreaker
+from ._config import CircuitBreakerConfig
+from ._events import Listener, log
+from ._models import CircuitMode
+
+__all__ = ["CircuitBreakerRegistry"]
+
+
+FAILURES_LOOKED_PAST: Final = 32
+
+
+class _Entry(NamedTuple):
+    breaker: CircuitBreaker
+    config: CircuitBreakerConfig  # it was made with
+
+
+class _Forgotten(NamedTuple):
+    breaker: weakref.ref[CircuitBreaker]
+    config: CircuitBreakerConfig
+
+
+class CircuitBreakerRegistry:
+    """`registry[key]` is the one breaker of that key, made when it is first asked for.
+
+    Safe from any thread or task. Holds at most `max_size` breakers, and forgets one of the least recently used then:
+    one that is closed and steered by nobody, preferably without failures in mind. One that is forgotten while somebody
+    still holds it is the one that its key gives again. If none can go, the registry grows, and warns once.
+
+    Args:
+        config: of every breaker, or a function that gives the one of a key; None takes the defaults.
+        max_size: how many breakers are kept, >= 1.
+        mode: of every breaker, as are `listeners` and `clock`; see `CircuitBreaker`.
+
+    Raises:
+        TypeError, ValueError: a setting is of the wrong type or out of range.
+    """
+
+    # `_lock` guards every field below it. Under it no code of the caller runs but the keys' own hash and comparison: a
+    # breaker is made before. It is reentrant, because a destructor may come here in the middle of a locked section. The
+    # lock of a breaker may be taken under it, never the other way.
+
+    def __init__(
+        self,
+        config: CircuitBreakerConfig | Callable[[Any], CircuitBreakerConfig] | None = None,
+        *,
+        max_size: int = 1024,
+        mode: CircuitMode = CircuitMode.AUTO,
+        listeners: Iterable[Listener] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if config is not None and not isinstance(config, CircuitBreakerConfig):
+            _checks.function("config", config, "a CircuitBreakerConfig or a function of the key that gives one")
+        self._config = CircuitBreakerConfig() if config is None else config
+        self._max_size = _checks.count("max_size", max_size, 1)
+        self._mode = _checks.member("mode", mode, CircuitMode)
+        self._listeners = _checks.functions("listeners", listeners)
+        self._clock = _checks.function("clock", clock, "a function that returns seconds")
+        self._lock = RLock()
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()  # the least recently used first
+        self._forgotten: dict[Hashable, _Forgotten] = {}
+        self._sweep_at = self._max_size
+        self._grown = False
+        self._warned = False
+        _fork.survive(self)
+
+    def __repr__(self) -> str:
+        return f"<CircuitBreakerRegistry of {len(self)} breakers, max_size {self._max_size}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a CircuitBreakerRegistry cannot be copied or pickled: its breakers are those of this object")
+
+    def __getitem__(self, key: Hashable) -> CircuitBreaker:
+        """Return the breaker of this key; a key that is no str names its breaker by `str(key)`."""
+        now = self._clock()
+        with self._lock:
+            entry = self._find_locked(key, now)
+        if entry is None:
+            config = self._config if isinstance(self._config, CircuitBreakerConfig) else self._config(key)
+            made = CircuitBreaker(str(key), config, mode=self._mode, listeners=self._listeners, clock=self._clock)
+            with self._lock:
+                # Another thread may have made one for this key meanwhile: the first to come here wins.
+                entry = self._find_locked(key, now) or self._add_locked(key, _Entry(made, made.config), now)
+        if self._grown and not self._warned:
+            self._warn()
+        return entry.breaker
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether the breaker of this key is kept; this does not count as its use."""
+        with self._lock:
+            return key in self._entries
+
+    def __len__(self) -> int:
+        """Return how many breakers are kept."""
+        with self._lock:
+            return len(self._entries)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over a copy of the keys, the least recently used first."""
+        with self._lock:
+            return iter(list(self._entries))
+
+    def remove(self, key: Hashable) -> None:
+        """Forget the breaker of this key; the next use of the key makes a new one, whoever still holds the old.
+
+        Raises:
+            KeyError: no breaker of this key is known.
+        """
+        with self._lock:
+            kept = self._entries.pop(key, None)
+            reference = self._forgotten.pop(key, None)
+            if kept is None and (reference is None or reference.breaker() is None):
+                raise KeyError(key)
+
+    def reset_all(self) -> None:
+        """Reset every breaker that is kept."""
+        with self._lock:
+            entries = list(self._entries.values())
+        for entry in entries:
+            entry.breaker.reset()
+
+    def _find_locked(self, key: Hashable, now: float) -> _Entry | None:
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+            return entry
+        forgotten = self._forgotten.pop(key, None)
+        breaker = forgotten.breaker() if forgotten is not None else None
+        if forgotten is None or breaker is None:
+            return None
+        return self._add_locked(key, _Entry(breaker, forgotten.config), now)
+
+    def _add_locked(self, key: Hashable, entry: _Entry, now: float) -> _Entry:
+        if len(self._entries) >= self._max_size and not self._forget_one_locked(now):
+            self._grown = True
+        self._entries[key] = entry
+        return entry
+
+    def _forget_one_locked(self, now: float) -> bool:
+        chosen = None
+        for position, (key, (breaker, config)) in enumerate(self._entries.items()):
+            if position >= FAILURES_LOOKED_PAST and chosen is not None:
+                break
+            failures = breaker._failures_in_mind(now, self._mode, config)
+            if failures == 0:
+                chosen = key
+                break
+            if failures is not None and chosen is None:
+                chosen = key
+        if chosen is None:
+            return False
+        breaker, config = self._entries.pop(chosen)
+        self._forgotten[chosen] = _Forgotten(weakref.ref(breaker), config)
+        if len(self._forgotten) >= self._sweep_at:
+            self._forgotten = {key: kept for key, kept in self._forgotten.items() if kept.breaker() is not None}
+            self._sweep_at = max(self._max_size, 2 * len(self._forgotten))
+        return True
+
+    def _warn(self) -> None:
+        with self._lock:
+            first, self._warned = not self._warned, True
+        if first:
+            log(
+                logging.WARNING,
+                "a registry grows beyond its max_size of %d: none of its breakers is closed and as it was made",
+                self._max_size,
+                max_size=self._max_size,
+            )
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = RLock()
