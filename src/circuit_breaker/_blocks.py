@@ -31,12 +31,13 @@ class Frame:
 
     def _forget_oldest(self) -> None:
         frame = self
-        for depth in range(OPEN_BLOCKS_REMEMBERED, 0, -1):
+        for depth in range(OPEN_BLOCKS_REMEMBERED, 1, -1):
             frame.depth = depth
             if frame.outer is None:
                 return
-            last, frame = frame, frame.outer
-        last.outer = None
+            frame = frame.outer
+        frame.depth = 1
+        frame.outer = None
 
 
 stack: ContextVar[Frame | None] = ContextVar("circuit_breaker_stack", default=None)

@@ -93,7 +93,7 @@ class StreamGuard(Guard):
 
 
 def _iterate(items: Any) -> Stream:
-    return (yield from items)  # type: ignore[no-any-return]
+    return (yield from items)
 
 
 async def _iterate_async(items: AsyncIterable[Any]) -> AsyncStream:
