@@ -37,7 +37,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(clock: Clock) -> Callable[..., CircuitBreaker]:
-    """Make a breaker on the fake clock: settings of the breaker by their names, all others go into its configuration."""
+    """Make a breaker on the fake clock; what is no setting of its own goes into its configuration."""
 
     def make(name: str = "api", **settings: Any) -> CircuitBreaker:
         own = {key: settings.pop(key) for key in ("mode", "listeners") if key in settings}
@@ -60,7 +60,7 @@ def fail(breaker: CircuitBreaker, times: int = 1, error: BaseException | None = 
         raise Down if error is None else error
 
     for _ in range(times):
-        with pytest.raises(BaseException) as raised:  # noqa: PT011 - whatever it is, it is checked
+        with pytest.raises(BaseException) as raised:
             breaker.call(body)
         assert raised.type is (Down if error is None else type(error))
 
@@ -105,7 +105,8 @@ def _generator(breaker: CircuitBreaker, body: Body) -> Any:
     def stream() -> Iterator[Any]:
         yield body()
 
-    return list(stream())[0]
+    (value,) = stream()
+    return value
 
 
 async def _async_generator(breaker: CircuitBreaker, body: Body) -> Any:
@@ -113,7 +114,8 @@ async def _async_generator(breaker: CircuitBreaker, body: Body) -> Any:
     async def stream() -> Any:
         yield body()
 
-    return [item async for item in stream()][0]
+    (value,) = [item async for item in stream()]
+    return value
 
 
 def _in_a_loop(way: Callable[[CircuitBreaker, Body], Any]) -> Way:

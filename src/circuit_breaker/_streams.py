@@ -58,33 +58,38 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
             except StopIteration as stop:
                 return stop.value
             for _ in repeat(None):
+                step: Callable[..., Any] = stream.send
                 try:
-                    sent = yield item
+                    said = yield item
                 except GeneratorExit:
                     stream.close()
                     raise
                 except BaseException as error:
-                    step: Callable[..., Any] = stream.throw
-                    said: Any = error
-                else:
-                    step, said = stream.send, sent
-                guard.resume()
+                    step, said = stream.throw, error
+                item = None
                 try:
-                    item = step(said)
+                    guard.resume()
+                    try:
+                        item = step(said)
+                    finally:
+                        said = None
+                        guard.pause()
                 except StopIteration as stop:
                     value = stop.value
                     break
-                finally:
-                    said = None
-                    guard.pause()
+                except BaseException:
+                    stream.close()  # it is over already, unless the guard raised
+                    raise
         except BaseException as error:
             ended = error
             raise
         finally:
-            if guard.leave is not None:
-                guard.leave(guard)
-            guard.end(ended)
-            ended = None
+            try:
+                if guard.leave is not None:
+                    guard.leave(guard)
+                guard.end(ended)
+            finally:
+                said = ended = None  # an exception that is kept in a frame of its own traceback is a circle
         return value
 
     return wrapper
@@ -102,31 +107,36 @@ def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guar
             except StopAsyncIteration:
                 return
             for _ in repeat(None):
+                step: Callable[..., Any] = stream.asend
                 try:
-                    sent = yield item
+                    said = yield item
                 except GeneratorExit:
                     await stream.aclose()
                     raise
                 except BaseException as error:
-                    step: Callable[..., Any] = stream.athrow
-                    said: Any = error
-                else:
-                    step, said = stream.asend, sent
-                guard.resume()
+                    step, said = stream.athrow, error
+                item = None
                 try:
-                    item = await step(said)
+                    guard.resume()
+                    try:
+                        item = await step(said)
+                    finally:
+                        said = None
+                        guard.pause()
                 except StopAsyncIteration:
                     break
-                finally:
-                    said = None
-                    guard.pause()
+                except BaseException:
+                    await stream.aclose()  # it is over already, unless the guard raised
+                    raise
         except BaseException as error:
             ended = error
             raise
         finally:
-            if guard.leave is not None:
-                guard.leave(guard)
-            guard.end(ended)
-            ended = None
+            try:
+                if guard.leave is not None:
+                    guard.leave(guard)
+                guard.end(ended)
+            finally:
+                said = ended = None  # an exception that is kept in a frame of its own traceback is a circle
 
     return wrapper
