@@ -76,13 +76,14 @@ class StreamGuard(Guard):
     def end(self, error: BaseException | None) -> None:
         """Settle, if it was admitted."""
         permission, self._permission = self._permission, None
-        if permission is None or self._latency_s is None:
+        if permission is None:
             return
         now = self._core._clock()
+        latency_s = 0.0 if self._latency_s is None else self._latency_s
         if error is None:
-            self._core._settle_success(permission, now, self._latency_s)
+            self._core._settle_success(permission, now, latency_s)
         else:
-            self._core._settle_error(permission, now, self._latency_s, error, waited_s=now - self._asked)
+            self._core._settle_error(permission, now, latency_s, error, waited_s=now - self._asked)
 
     def _admit(self) -> CircuitOpenError | None:
         admitted = self._core._admit()

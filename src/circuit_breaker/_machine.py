@@ -13,7 +13,9 @@ An operator's mode and `reset()` lead to a fresh CLOSED period from everywhere, 
 end. One stay in one state is a period, an object that holds what its state needs. A permit belongs to the period that
 issued it, so the answer of a call from an earlier one is known by `is not`: it counts in the totals alone.
 
-Every method is for one caller at a time: the breaker calls it under its lock, with the time it read before.
+Every method is for one thread at a time: the breaker calls it under its lock, with the time it read before. Only a
+destructor or a signal handler may come in between, on the same thread; so counting is done in place, and iterating over
+a copy.
 """
 
 from __future__ import annotations
@@ -136,7 +138,7 @@ class Machine:
         if isinstance(period, HalfOpen):
             period.forget_overdue(self.config, now)
             if unknown is Unknown.ELSEWHERE:
-                return next((probe for probe in period.out if probe.block), period)
+                return next((probe for probe in list(period.out) if probe.block), period)
             if period.anonymous:
                 return period.anonymous.popleft()
         return period
@@ -257,10 +259,16 @@ class Machine:
 
     def _enter(self, period: Period, reason: str) -> None:
         former = self.period
-        if isinstance(former, Closed):
-            self.totals = self.stats()
+        streak = former.consecutive_failures() if isinstance(former, Closed) else 0
         self.period = period
         self._find_fast()
+        if isinstance(former, Closed):
+            # Only now: what a destructor or a signal handler counts in between is late, and in the totals already.
+            self.totals.success_count += former.successes
+            self.totals.total_latency_ms += former.latency_s * 1_000
+            self.totals.consecutive_failures = streak
+            if former.last_success_at is not None:
+                self.totals.last_success_time = former.last_success_at
         if period.state is not former.state:
             self.changes = self.changes if self.changes is not None else deque()
             self.changes.append(Change(former.state, period.state, reason))

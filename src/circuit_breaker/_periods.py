@@ -177,9 +177,10 @@ class HalfOpen:
         """Take the permits of probes that have been silent for too long; their answers still count."""
         timeout_s = config.half_open_timeout_s
         if now >= self.next_overdue:
-            for probe in [probe for probe in self.out if now - probe.since >= timeout_s]:
-                del self.out[probe]
-            self.next_overdue = min((probe.since + timeout_s for probe in self.out), default=inf)
+            for probe in list(self.out):
+                if now - probe.since >= timeout_s:
+                    self.out.pop(probe, None)
+            self.next_overdue = min((probe.since + timeout_s for probe in list(self.out)), default=inf)
         while self.anonymous and now - self.anonymous[0].since >= timeout_s:
             self.anonymous.popleft()
 
