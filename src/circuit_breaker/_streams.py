@@ -56,7 +56,7 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
             try:
                 stream, item = guard.open(func, args, kwargs)
             except StopIteration as stop:
-                return None
+                return stop.value
             for _ in repeat(None):
                 step: Callable[..., Any] = stream.send
                 try:
