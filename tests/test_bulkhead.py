@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gc
 import inspect
-import os
 import pickle
-import random
-import signal
-import sys
 import threading
 import time
 import weakref
@@ -19,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from storms import SHOTS, needs_timer, storm
 
 from circuit_breaker import _bulkhead
 from circuit_breaker._bulkhead import Bulkhead
@@ -659,39 +655,6 @@ def test_stream_collected_under_the_lock_of_any_section_is_settled_by_that_secti
 
 
 # Ctrl-C
-
-SHOTS = int(os.environ.get("BULKHEAD_SHOTS", "2000"))
-
-
-def storm(body: Callable[[], object]) -> int:
-    """Run body again and again under interrupts at random moments; return how many there were."""
-    draw = random.Random(1)
-    shots = 0
-
-    def interrupt(*_: object) -> None:
-        nonlocal shots
-        shots += 1
-        raise KeyboardInterrupt
-
-    def hammer(shot: int) -> None:
-        signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 1e-4))
-        while shots == shot:
-            body()
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for shot in range(SHOTS):
-            with contextlib.suppress(KeyboardInterrupt):
-                hammer(shot)
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    return shots
-
-
-needs_timer = pytest.mark.skipif(
-    not hasattr(signal, "setitimer") or sys.gettrace() is not None,
-    reason="no interval timer here, or a tracer whose own locks an interrupt would leave held",
-)
 
 
 @needs_timer

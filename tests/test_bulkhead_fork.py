@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import pytest
+from conftest import PATIENCE_S
+from forks import fork, needs_fork, told_by_child
 
 from circuit_breaker._bulkhead import Bulkhead
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-
-PATIENCE_S = 20.0
-
-
-def told_by_child(tell: Callable[[], object]) -> str:
-    """Return the repr of what tell returns in a forked child; a child that hangs is ended and tells ''."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-    if child == 0:
-        try:
-            os.write(writer, repr(tell()).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    ready, _, _ = select.select([reader], [], [], PATIENCE_S)
-    told = os.read(reader, 10_000).decode() if ready else ""
-    os.close(reader)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return told
+pytestmark = needs_fork
 
 
 def test_child_does_not_deadlock_on_a_lock_that_another_thread_held() -> None:
@@ -105,12 +81,7 @@ def test_call_and_stream_of_the_parent_end_in_the_child_without_effect() -> None
     next(stream)
     reader, writer = os.pipe()
 
-    def fork_inside() -> int:
-        return os.fork()
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = bulkhead.call(fork_inside)
+    child = bulkhead.call(fork)
     if child == 0:
         try:
             bulkhead.acquire()
