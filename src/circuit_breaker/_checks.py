@@ -11,7 +11,7 @@ import operator
 import reprlib
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_origin
 
 _T = TypeVar("_T")
 _E = TypeVar("_E", bound=Enum)
@@ -22,11 +22,18 @@ _NEVER_PLAIN: Final = (inspect.iscoroutinefunction, inspect.isgeneratorfunction,
 
 
 def wrong_type(name: str, value: object, takes: str) -> TypeError:
-    return TypeError(f"{name} must be {takes}, got {reprlib.repr(value)} ({type(value).__name__})")
+    return TypeError(f"{name} must be {takes}, got {_shown(value)} ({type(value).__name__})")
 
 
 def wrong_value(name: str, value: object, takes: str) -> ValueError:
-    return ValueError(f"{name} must be {takes}, got {reprlib.repr(value)}")
+    return ValueError(f"{name} must be {takes}, got {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to print an int of thousands of digits
+        return "more digits than can be shown"
 
 
 def _has(value: object, *methods: str) -> bool:
@@ -38,7 +45,10 @@ def count(name: str, value: Any, minimum: int, takes: str = "") -> int:
     takes = takes or COUNT.format(minimum)
     if isinstance(value, bool) or not _has(value, "__index__"):
         raise wrong_type(name, value, takes)
-    number = operator.index(value)
+    try:
+        number = operator.index(value)
+    except TypeError as error:  # an array has the method, and refuses
+        raise wrong_type(name, value, takes) from error
     if number < minimum:
         raise wrong_value(name, value, takes)
     return int(number)
@@ -62,7 +72,9 @@ def number(
         raise wrong_type(name, value, takes)
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
+    except TypeError as error:
+        raise wrong_type(name, value, takes) from error
+    except (ValueError, OverflowError) as error:
         raise wrong_value(name, value, takes) from error
     if (
         math.isnan(number)
@@ -95,7 +107,9 @@ def latency(name: str, value: Any) -> float:
         raise wrong_type(name, value, "a number of milliseconds")
     try:
         number = float(value)
-    except OverflowError:
+    except TypeError as error:
+        raise wrong_type(name, value, "a number of milliseconds") from error
+    except (ValueError, OverflowError):
         return 0.0
     return number if 0.0 <= number < math.inf else 0.0
 
@@ -120,7 +134,8 @@ def function(name: str, value: Any, gives: str = "a function") -> Callable[..., 
         raise wrong_type(name, value, gives)
     called: Callable[..., Any] = value
     parts = (called, type(called).__call__)
-    if isinstance(value, type) or any(test(part) for test in _NEVER_PLAIN for part in parts):
+    is_class = isinstance(get_origin(value) or value, type)  # list[int] is one too
+    if is_class or any(test(part) for test in _NEVER_PLAIN for part in parts):
         raise wrong_type(name, called, f"{gives} (no class, no async def, no generator)")
     return called
 
