@@ -10,6 +10,7 @@ import pytest
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
+from circuit_breaker._models import CircuitState
 
 PATIENCE_S = 20.0
 
@@ -44,6 +45,21 @@ def make(clock: Clock) -> Callable[..., CircuitBreaker]:
         return CircuitBreaker(name, CircuitBreakerConfig(**settings), clock=clock, **own)
 
     return make
+
+
+@pytest.fixture
+def probing(make: Callable[..., CircuitBreaker], clock: Clock) -> Callable[..., CircuitBreaker]:
+    """Make a breaker that is half-open, with one permit, and closes at one success."""
+
+    def probing(**settings: Any) -> CircuitBreaker:
+        breaker = make(**{"failure_threshold": 1, "success_threshold": 1, "half_open_max_calls": 1, **settings})
+        breaker.record_failure()
+        clock.advance(breaker.config.reset_timeout_s)
+        assert breaker.state is CircuitState.HALF_OPEN
+        breaker.stats.reset()
+        return breaker
+
+    return probing
 
 
 class Down(Exception):
