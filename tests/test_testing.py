@@ -1,0 +1,198 @@
+"""The aids for tests: a clock that is told the time, and retries that do not wait."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import trio
+
+from circuit_breaker._retry import RetryPolicy
+from circuit_breaker.testing import FakeClock, instant_retries
+
+
+def fail() -> None:
+    raise ValueError
+
+
+async def fail_async() -> None:
+    raise ValueError
+
+
+def never(seconds: float) -> None:
+    raise AssertionError(f"slept for {seconds} s")
+
+
+# The clock
+
+
+def test_clock_stands_still_until_it_is_advanced() -> None:
+    clock = FakeClock()
+    assert [clock(), clock()] == [0.0, 0.0]
+    clock.advance(2)
+    clock.advance(0.5)
+    assert clock() == 2.5
+    assert clock.sleeps == []
+    assert repr(clock) == "<FakeClock at 2.5 s>"
+
+
+def test_sleep_advances_and_is_remembered() -> None:
+    clock = FakeClock(-10)
+    clock.sleep(3)
+    clock.sleep(0.0)
+    assert clock() == -7.0
+    assert clock.sleeps == [3.0, 0.0]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda main: trio.run(lambda: main)], ids=["asyncio", "trio"])
+def test_async_sleep_advances_and_is_remembered(run: Any) -> None:
+    clock = FakeClock()
+    run(clock.sleep_async(3))
+    assert (clock(), clock.sleeps) == (3.0, [3.0])
+
+
+def test_async_sleep_works_where_no_loop_runs() -> None:
+    clock = FakeClock()
+    with pytest.raises(StopIteration):
+        clock.sleep_async(3).send(None)
+    assert clock() == 3.0
+
+
+def test_async_sleep_lets_others_run_and_can_be_cancelled() -> None:
+    async def main() -> None:
+        task = asyncio.create_task(FakeClock().sleep_async(1))
+        await asyncio.sleep(0)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_clock_is_exact_when_many_threads_advance_it() -> None:
+    clock = FakeClock()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(800):
+            pool.submit(clock.sleep, 1)
+    assert clock() == 800.0
+    assert clock.sleeps == [1.0] * 800
+
+
+@pytest.mark.parametrize("use", [FakeClock().advance, FakeClock().sleep])
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [(-1, ValueError), (math.nan, ValueError), (math.inf, ValueError), (True, TypeError), ("3", TypeError)],
+)
+def test_time_that_cannot_pass_is_refused(use: Any, bad: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^seconds must be a finite number >= 0"):
+        use(bad)
+
+
+@pytest.mark.parametrize(("bad", "error"), [(math.nan, ValueError), (None, TypeError), ("3", TypeError)])
+def test_start_that_is_no_number_is_refused(bad: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^start must be a finite number"):
+        FakeClock(bad)
+
+
+# Instant retries
+
+
+def test_inside_no_policy_sleeps_and_outside_it_does() -> None:
+    clock = FakeClock()
+    policy = RetryPolicy(2, jitter=False, sleep=clock.sleep)
+    with instant_retries(), pytest.raises(ValueError):
+        policy.call(fail)
+    assert clock.sleeps == []
+    with pytest.raises(ValueError):
+        policy.call(fail)
+    assert clock.sleeps == [0.1, 0.2]
+
+
+def test_inside_time_sleep_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", never)
+    with instant_retries():
+        assert list(RetryPolicy().attempts()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda main: trio.run(lambda: main)], ids=["asyncio", "trio"])
+def test_inside_async_policies_do_not_sleep_but_let_others_run(run: Any) -> None:
+    policy = RetryPolicy(3, 1_000.0, backoff_max=1_000.0)
+    with instant_retries(), pytest.raises(ValueError):
+        run(policy.call_async(fail_async))
+
+
+def test_inside_endless_retries_wait_for_the_task_that_helps_them() -> None:
+    async def main() -> str:
+        ready: list[str] = []
+
+        async def first() -> str:
+            return ready[0]
+
+        waiting = asyncio.create_task(RetryPolicy(None, 1_000.0).call_async(first))
+        await asyncio.sleep(0)
+        ready.append("done")
+        return await waiting
+
+    with instant_retries():
+        assert asyncio.run(main()) == "done"
+
+
+def test_it_holds_for_threads_started_inside() -> None:
+    policy = RetryPolicy(2, sleep=never)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            policy.call(fail)
+        except BaseException as error:
+            raised.append(error)
+
+    with instant_retries():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert [type(error) for error in raised] == [ValueError]
+
+
+def test_nested_and_left_by_an_error_it_ends_with_the_outermost() -> None:
+    clock = FakeClock()
+    policy = RetryPolicy(1, jitter=False, sleep=clock.sleep)
+    with pytest.raises(KeyError), instant_retries():
+        with pytest.raises(KeyError), instant_retries():
+            raise KeyError
+        with pytest.raises(ValueError):
+            policy.call(fail)
+        raise KeyError
+    assert clock.sleeps == []
+    with pytest.raises(ValueError):
+        policy.call(fail)
+    assert clock.sleeps == [0.1]
+
+
+def test_it_decorates_a_test() -> None:
+    @instant_retries()
+    def inside() -> list[int]:
+        return list(RetryPolicy(sleep=never).attempts())
+
+    assert inside() == [0, 1, 2, 3]
+
+
+def test_deadline_ends_the_attempts_where_it_would_in_earnest() -> None:
+    told: list[Any] = []
+    clock = FakeClock()
+    policy = RetryPolicy(
+        None, 1.0, jitter=False, max_elapsed_s=8.0, clock=clock, sleep=clock.sleep, listeners=[told.append]
+    )
+    with pytest.raises(ValueError) as in_earnest:
+        policy.call(fail)
+    earnest, told[:] = [(event.delay_s, event.elapsed_s) for event in told], []
+    with instant_retries(), pytest.raises(ValueError) as instantly:
+        policy.call(fail)
+    assert [(event.delay_s, event.elapsed_s) for event in told] == earnest == [(1.0, 0.0), (2.0, 1.0), (4.0, 3.0)]
+    assert instantly.value.__notes__ == in_earnest.value.__notes__
