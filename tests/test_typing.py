@@ -19,15 +19,15 @@ pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")
 
 
 def run(*command: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    ).stdout
+    """Return what a checker printed, whether it found errors or none; one that breaks down has another status."""
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode in (0, 1)
+    return done.stdout
 
 
 def errors_of_mypy(path: str, cache: Path) -> dict[int, str]:
     lines = run("mypy", "--strict", "--output=json", "--no-pretty", f"--cache-dir={cache}", path).splitlines()
     found = [json.loads(line) for line in lines if line.startswith("{")]
-    assert found or any("Success" in line for line in lines) or not lines
     return {error["line"]: f"{error['file']}: {error['message']}" for error in found if error["severity"] == "error"}
 
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from . import _checks
 from ._breaker import CircuitBreaker
+from ._budget import RetryBudget
 from ._bulkhead import Bulkhead
 from ._config import CircuitBreakerConfig
 from ._events import Listener
 from ._models import CircuitMode
+from ._outcomes import ExceptionFilter
+from ._retry import RetryPolicy
 from ._typing import Decorator, Protected, ProtectedFunction
 from ._wrap import Pattern, wrap
 
-__all__ = ["bulkhead", "circuit_breaker"]
+__all__ = ["bulkhead", "circuit_breaker", "retry"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Guards = TypeVar("_Guards")
+
+_POLICY = RetryPolicy()
 
 
 @overload
@@ -158,6 +163,84 @@ def bulkhead(
         clock=clock,
     )
     return _making(make, name, "bulkhead")
+
+
+@overload
+def retry(func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | RetryPolicy]: ...
+@overload
+def retry(func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, RetryPolicy]: ...
+@overload
+def retry(
+    max_retries: int | None = ...,
+    backoff_base: float = ...,
+    backoff_multiplier: float = ...,
+    retryable_exceptions: ExceptionFilter | None = None,
+    *,
+    policy: RetryPolicy | None = None,
+    backoff_max: float = ...,
+    jitter: bool | Literal["full"] = ...,
+    max_elapsed_s: float | None = None,
+    retry_result: Callable[[Any], object] | None = None,
+    retry_after: Callable[[Any], float | None] | None = ...,
+    retry_after_max_s: float = ...,
+    budget: RetryBudget | None = None,
+    listeners: Iterable[Listener] = (),
+    sleep: Callable[[float], object] | None = None,
+    clock: Callable[[], float] = ...,
+    random: Callable[[], float] | None = None,
+) -> Decorator[RetryPolicy]: ...
+def retry(
+    max_retries: Any = _POLICY.max_retries,
+    backoff_base: float = _POLICY.backoff_base,
+    backoff_multiplier: float = _POLICY.backoff_multiplier,
+    retryable_exceptions: ExceptionFilter | None = _POLICY.retryable_exceptions,
+    *,
+    policy: RetryPolicy | None = None,
+    backoff_max: float = _POLICY.backoff_max,
+    jitter: bool | Literal["full"] = _POLICY.jitter,
+    max_elapsed_s: float | None = _POLICY.max_elapsed_s,
+    retry_result: Callable[[Any], object] | None = _POLICY.retry_result,
+    retry_after: Callable[[Any], float | None] | None = _POLICY.retry_after,
+    retry_after_max_s: float = _POLICY.retry_after_max_s,
+    budget: RetryBudget | None = _POLICY.budget,
+    listeners: Iterable[Listener] = _POLICY.listeners,
+    sleep: Callable[[float], object] | None = _POLICY.sleep,
+    clock: Callable[[], float] = _POLICY.clock,
+    random: Callable[[], float] | None = _POLICY.random,
+) -> Any:
+    """Retry a function that fails, by a `RetryPolicy`, which is then its attribute `retry_policy`.
+
+    Works bare and with arguments, on functions, coroutine functions, generators, async generators and methods of all
+    kinds; generators are retried until their first item only. The arguments are those of `RetryPolicy`; or `policy` is
+    one that exists, in place of them all.
+
+    Raises:
+        TypeError: a setting is of the wrong type, or beside `policy`.
+        ValueError: a setting is out of range.
+    """
+    if _is_bare(max_retries):
+        return _POLICY(max_retries)
+    settings: dict[str, Any] = {
+        "max_retries": max_retries,
+        "backoff_base": backoff_base,
+        "backoff_multiplier": backoff_multiplier,
+        "backoff_max": backoff_max,
+        "jitter": jitter,
+        "retryable_exceptions": retryable_exceptions,
+        "max_elapsed_s": max_elapsed_s,
+        "retry_result": retry_result,
+        "retry_after": retry_after,
+        "retry_after_max_s": retry_after_max_s,
+        "budget": budget,
+        "listeners": listeners,
+        "sleep": sleep,
+        "clock": clock,
+        "random": random,
+    }
+    if policy is not None:
+        _checks.instance("policy", policy, RetryPolicy)
+        _stands_alone("policy", {name: (value, getattr(_POLICY, name)) for name, value in settings.items()})
+    return _applying(RetryPolicy(**settings) if policy is None else policy, "retry_policy")
 
 
 def _is_bare(name: object) -> bool:

@@ -27,9 +27,12 @@ class StreamGuard(Guard):
         """Admit the iteration, and give its first item; refused, that of the fallback."""
         refusal = self._admit()
         if refusal is not None:
-            if self._fallback is None:
-                raise refusal
-            return super().open(_iterate, (self._fallback(refusal, *args, **kwargs),), {})
+            try:
+                if self._fallback is None:
+                    raise refusal
+                return super().open(_iterate, (self._fallback(refusal, *args, **kwargs),), {})
+            finally:
+                del refusal  # an exception that is kept in a frame of its own traceback is a circle
         self.resume()
         try:
             return super().open(func, args, kwargs)
@@ -42,9 +45,12 @@ class StreamGuard(Guard):
         """Do the same as `open`."""
         refusal = self._admit()
         if refusal is not None:
-            if self._fallback is None:
-                raise refusal
-            return await super().open_async(_iterate_async, (self._fallback(refusal, *args, **kwargs),), {})
+            try:
+                if self._fallback is None:
+                    raise refusal
+                return await super().open_async(_iterate_async, (self._fallback(refusal, *args, **kwargs),), {})
+            finally:
+                del refusal  # an exception that is kept in a frame of its own traceback is a circle
         self.resume()
         try:
             return await super().open_async(func, args, kwargs)
@@ -93,7 +99,7 @@ class StreamGuard(Guard):
         return None
 
 
-def _iterate(items: Any) -> Stream:
+def _iterate(items: Stream) -> Stream:
     return (yield from items)
 
 

@@ -55,7 +55,11 @@ async def with_parentheses(number: int) -> bytes:
     return bytes(number)
 
 
-@circuit_breaker("name", 5, fallback=lambda error, number: [number])
+def other_numbers(error: CircuitOpenError, number: int) -> Iterator[int]:
+    yield number
+
+
+@circuit_breaker("name", 5, fallback=other_numbers)
 def generator(number: int) -> Iterator[int]:
     yield number
 
