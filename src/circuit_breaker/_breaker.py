@@ -353,9 +353,12 @@ class CircuitBreaker(Core):
     ) -> Any:
         permission = self._admit()
         if isinstance(permission, CircuitOpenError):
-            if fallback is None:
-                raise permission
-            return fallback(permission, *args, **kwargs)
+            try:
+                if fallback is None:
+                    raise permission
+                return fallback(permission, *args, **kwargs)
+            finally:
+                del permission  # an exception that is kept in a frame of its own traceback is a circle
         started = self._clock()
         frame = self._enter(permission, started)
         try:
@@ -379,10 +382,13 @@ class CircuitBreaker(Core):
     ) -> Any:
         permission = self._admit()
         if isinstance(permission, CircuitOpenError):
-            if fallback is None:
-                raise permission
-            value = fallback(permission, *args, **kwargs)
-            return await value if isawaitable(value) else value
+            try:
+                if fallback is None:
+                    raise permission
+                value = fallback(permission, *args, **kwargs)
+                return await value if isawaitable(value) else value
+            finally:
+                del permission
         started = self._clock()
         frame = self._enter(permission, started)
         try:
@@ -412,7 +418,10 @@ def _leave(frame: _blocks.Frame | None) -> None:
 
 def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
     if isinstance(admitted, CircuitOpenError):
-        raise admitted
+        try:
+            raise admitted
+        finally:
+            del admitted
     return admitted
 
 

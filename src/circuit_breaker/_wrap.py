@@ -33,6 +33,8 @@ def kind_of(func: Any) -> Kind:
     """Return the kind of a callable; partials, bound methods and objects with `__call__` are looked into."""
     if type(func) is FunctionType and not func.__dict__ and not func.__code__.co_flags & _SPECIAL:
         return Kind.PLAIN  # asked at every `call()`, so the common answer is quick; a mark would stand in __dict__
+    while isinstance(func, functools.partial):
+        func = cast("Any", func).func
     for candidate in (func, getattr(cast("Any", type(func)), "__call__", None)):  # noqa: B004 - the method itself is wanted
         for test, answer in _TESTS:
             if test(candidate):
