@@ -38,7 +38,8 @@ ROOMS: dict[str, set[str]] = {
     "_permit": {"_models", "_checks", "_periods", "_blocks", "_core"},
     "_guards": {"exceptions", "_streams", "_periods", "_blocks", "_core"},
     "_breaker": SMALL | {"_periods", "_machine", "_blocks", "_live", "_core", "_permit", "_guards"},
-    "_bulkhead": SMALL,
+    "_line": {"_fork", "_running"},
+    "_bulkhead": SMALL | {"_line"},
     "_budget": {"_checks", "_fork"},
     "_backoff": {"_checks"},
     "_attempts": SMALL | {"_backoff", "_budget"},
@@ -48,14 +49,21 @@ ROOMS: dict[str, set[str]] = {
 }
 ROOMS["testing"] = set(ROOMS)
 ROOMS["__init__"] = ROOMS["testing"]
-ROOMS["__main__"] = set(ROOMS) - {"__main__"}
-THE_DEMONSTRATION = {"__main__"}
+# The demonstration uses what everybody can: `from circuit_breaker import ...`, and its own rooms.
+ROOMS |= {"_demo": set(), "_demo.plan": set(), "_demo.server": {"_demo.plan"}}
+ROOMS["_demo.story"] = {"_demo.plan", "_demo.server"}
+ROOMS["_demo.screen"] = ROOMS["_demo.threads"] = ROOMS["_demo.tasks"] = {"_demo", "_demo.plan", "_demo.story"}
+ROOMS["__main__"] = {room for room in ROOMS if room.startswith("_demo")}
+THE_DEMONSTRATION = {"_demo.tasks"}
 
 Source: TypeAlias = dict[str, ast.Module]
 
 
 def source() -> Source:
-    return {path.stem: ast.parse(path.read_text("utf-8"), str(path)) for path in sorted(PACKAGE.rglob("*.py"))}
+    rooms = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+    return {
+        room.removesuffix(".__init__"): ast.parse(path.read_text("utf-8"), str(path)) for room, path in rooms.items()
+    }
 
 
 def sample(text: str, room: str = "_window") -> Source:

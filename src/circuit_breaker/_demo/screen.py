@@ -1,0 +1,244 @@
+"""What is shown: the code that is at work, the timeline in two forms, and the summary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from math import ceil
+from typing import Final, NamedTuple, TextIO, TypeAlias
+
+from circuit_breaker import CircuitState
+from circuit_breaker._demo import plan as settings
+from circuit_breaker._demo.plan import QUARTER_S, Phase, Plan
+from circuit_breaker._demo.story import Ending, Quarter
+
+NARROWEST: Final = 60
+LABEL: Final = 10
+TOTAL: Final = 7
+WIDEST_MARK: Final = 4
+
+STATES: Final = {CircuitState.CLOSED: "closed", CircuitState.OPEN: "open", CircuitState.HALF_OPEN: "probing"}
+
+
+class Marks(NamedTuple):
+    """What the timeline is drawn with."""
+
+    bars: str
+    edge: str
+    states: dict[CircuitState, str]
+
+
+BLOCKS: Final = Marks("▁▂▃▄▅▆▇█", "│", {CircuitState.CLOSED: "─", CircuitState.OPEN: "█", CircuitState.HALF_OPEN: "▒"})
+ASCII: Final = Marks(".:-=+*%@", "|", {CircuitState.CLOSED: "-", CircuitState.OPEN: "#", CircuitState.HALF_OPEN: "?"})
+
+Paint: TypeAlias = Callable[[str, str], str]
+
+COLOURS: Final = {"green": 32, "red": 31, "yellow": 33, "cyan": 36, "bold": 1, "faint": 2}
+STATE_COLOURS: Final = {CircuitState.CLOSED: "green", CircuitState.OPEN: "red", CircuitState.HALF_OPEN: "yellow"}
+PHASE_COLOURS: Final = {Phase.HEALTHY: "green", Phase.FAILS: "red", Phase.HANGS: "yellow", Phase.RECOVERED: "green"}
+
+
+def no_colours(text: str, colour: str) -> str:
+    """Leave the text as it is."""
+    return text
+
+
+def colours(text: str, colour: str) -> str:
+    """Return the text in a colour."""
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if text.strip() else text
+
+
+# Where it is shown
+
+
+class Plain:
+    """A line for each quarter of a second."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def start(self, plan: Plan) -> None:
+        """Write the head of the table."""
+        self._write("  time  server     circuit  calls  failures  refused")
+
+    def show(self, quarter: Quarter) -> None:
+        """Write one line."""
+        self._write(line(quarter))
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Write lines beside the timeline."""
+        self._write("\n".join(lines))
+
+    def paint(self, text: str, colour: str) -> str:
+        """Use no colours, since the text may go anywhere."""
+        return no_colours(text, colour)
+
+    def _write(self, text: str) -> None:
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+
+class Live(Plain):
+    """A picture that grows to the right, drawn over itself; it follows the width of the terminal."""
+
+    def __init__(self, out: TextIO, marks: Marks, paint: Paint) -> None:
+        super().__init__(out)
+        self._marks = marks
+        self._paint = paint
+        self._quarters: list[Quarter] = []
+        self._drawn = 0
+
+    def start(self, plan: Plan) -> None:
+        """Draw the picture with nothing in it yet."""
+        self._plan = plan
+        self._draw()
+
+    def show(self, quarter: Quarter) -> None:
+        """Draw it with one more quarter of a second."""
+        self._quarters.append(quarter)
+        self._draw()
+
+    def say(self, lines: Iterable[str]) -> None:
+        """Write lines below the picture, over the `^C` that a terminal writes there."""
+        self._write("\r\x1b[J" + "\n".join(lines))
+
+    def paint(self, text: str, colour: str) -> str:
+        """Use colours where they are welcome."""
+        return self._paint(text, colour)
+
+    def _draw(self) -> None:
+        width = max(NARROWEST, os.get_terminal_size(self._out.fileno()).columns)
+        lines = timeline(self._quarters, self._plan, width, self._marks, self._paint)
+        up = f"\x1b[{self._drawn}A\r" if self._drawn else ""
+        self._write(up + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
+        self._drawn = len(lines)
+
+
+def screen(out: TextIO, plain: bool, environ: Mapping[str, str]) -> Plain:
+    """Return the screen that suits what the text goes to."""
+    if plain or not out.isatty() or environ.get("TERM") == "dumb":
+        return Plain(out)
+    if sys.platform == "win32" and "WT_SESSION" not in environ:  # an old console would show the escapes
+        return Plain(out)
+    size = os.get_terminal_size(out.fileno())
+    if size.columns < NARROWEST or size.lines < 10:
+        return Plain(out)
+    return Live(out, marks_for(out.encoding), no_colours if environ.get("NO_COLOR") else colours)
+
+
+def marks_for(encoding: str) -> Marks:
+    """Return the finest marks that the encoding has."""
+    try:
+        (BLOCKS.bars + BLOCKS.edge + "".join(BLOCKS.states.values())).encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return ASCII
+    return BLOCKS
+
+
+# What is shown
+
+
+def code(plan: Plan, on_a_loop: bool) -> list[str]:
+    """Return what is at work, as the code that it is."""
+    callers, function = ("tasks", "async def") if on_a_loop else ("threads", "def")
+    return [
+        f"Eight {callers} call a server that falls ill and recovers:",
+        "",
+        f"    @retry(max_retries={settings.MAX_RETRIES}, backoff_base={settings.BACKOFF_BASE_S})",
+        f'    @circuit_breaker("server", reset_timeout_s={plan.reset_timeout_s:.3g})',
+        f'    @bulkhead("server", max_concurrent={settings.MAX_CONCURRENT}, max_queue={settings.MAX_QUEUE})',
+        f"    {function} fetch(): ...  # one GET with a timeout of {plan.timeout_s:.3g} s",
+        "",
+    ]
+
+
+def line(quarter: Quarter) -> str:
+    """Return a quarter of a second as a line of the table."""
+    return (
+        f"{quarter.at_s:6.2f}  {quarter.phase.value:9}  {STATES[quarter.state]:7}"
+        f"  {quarter.calls:5}  {quarter.failures:8}  {quarter.refused:7}"
+    )
+
+
+def timeline(quarters: Sequence[Quarter], plan: Plan, width: int, marks: Marks, paint: Paint) -> list[str]:
+    """Return the picture of all quarters so far, no line of it as wide as the terminal."""
+    length = max(plan.quarters, len(quarters))
+    room = width - 1 - LABEL - TOTAL
+    per_mark = ceil(length / room)  # quarters in one mark
+    wide = min(max(1, room // length), WIDEST_MARK)  # columns of one mark
+    columns = ceil(length / per_mark) * wide
+    groups = [quarters[first : first + per_mark] for first in range(0, len(quarters), per_mark)]
+    rows = {
+        "calls": ([sum(quarter.calls for quarter in group) for group in groups], "green"),
+        "failures": ([sum(quarter.failures for quarter in group) for group in groups], "red"),
+        "refused": ([sum(quarter.refused for quarter in group) for group in groups], "cyan"),
+    }
+    most = max((max(figures, default=0) for figures, _ in rows.values()), default=0)
+    lines = [
+        "server".ljust(LABEL) + _phases(quarters, plan, per_mark, wide, columns, marks, paint),
+        "circuit".ljust(LABEL) + _states(groups, wide, marks, paint),
+    ]
+    for label, (figures, colour) in rows.items():
+        bars = "".join(_bar(figure, most, marks) * wide for figure in figures).ljust(columns)
+        lines.append(f"{label:{LABEL}}{paint(bars, colour)}{sum(figures):{TOTAL},}")
+    legend = "  ".join(f"{paint(mark, STATE_COLOURS[state])} {STATES[state]}" for state, mark in marks.states.items())
+    at_s = quarters[-1].at_s if quarters else 0.0
+    time = f"{at_s:.2f} s"
+    return [*lines, f"{time:{LABEL}}{legend}   a mark is {per_mark * QUARTER_S:g} s"]
+
+
+def _phases(
+    quarters: Sequence[Quarter], plan: Plan, per_mark: int, wide: int, columns: int, marks: Marks, paint: Paint
+) -> str:
+    now = quarters[-1].phase if quarters else Phase.HEALTHY
+    text, begin = "", 0
+    for phase in Phase:
+        end = columns if phase is Phase.RECOVERED else plan.end(phase) // per_mark * wide
+        label = f"{marks.edge}{phase.value}"[: end - begin].ljust(end - begin)
+        text += paint(label, PHASE_COLOURS[phase] if phase is now else "faint")
+        begin = end
+    return text
+
+
+def _states(groups: Sequence[Sequence[Quarter]], wide: int, marks: Marks, paint: Paint) -> str:
+    states = [_telling(group) for group in groups]
+    return "".join(
+        paint(marks.states[state] * wide * len(list(same)), STATE_COLOURS[state]) for state, same in groupby(states)
+    )
+
+
+def _telling(group: Sequence[Quarter]) -> CircuitState:
+    probing = any(quarter.state is CircuitState.HALF_OPEN for quarter in group)
+    return CircuitState.HALF_OPEN if probing else group[-1].state
+
+
+def _bar(figure: int, most: int, marks: Marks) -> str:
+    return marks.bars[ceil(figure / most * len(marks.bars)) - 1] if figure else " "
+
+
+def summary(ending: Ending, paint: Paint = no_colours) -> list[str]:
+    """Return what to remember, at a glance."""
+    breaker, bulkhead = ending.breaker.stats, ending.bulkhead
+    opened, closed = "the circuit has not opened", "the circuit has not closed again"
+    if ending.opened:
+        opened = "until the circuit opened: " + ending.opened.reason.partition(" (")[0]
+    if ending.closed:
+        closed = "until it closed again after the recovery"
+    figures = [
+        (_seconds(ending.opened_after_s), opened),
+        (f"{ending.spared:,}", f"calls the sick server was spared, {ending.suffered:,} reached it"),
+        (_seconds(ending.closed_after_s), closed),
+    ]
+    return [
+        *(f"{paint(f'{figure:>9}', 'bold')}  {text}" for figure, text in figures),
+        "",
+        f"    retry  tried again {ending.retries:,} times, which saved {ending.saved:,} calls",
+        f"  breaker  opened {breaker.opened_count} times, refused {breaker.rejected_count:,} calls",
+        f" bulkhead  let at most {bulkhead.peak_active_count} in at once, turned {bulkhead.rejected_count:,} away",
+    ]
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f} s"

@@ -1,0 +1,252 @@
+"""How it comes about: the phases one after the other, and what the library tells about them.
+
+All figures are those that any user can read: `snapshot()` of breaker and bulkhead, and events given to listeners.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from threading import Lock
+from typing import Final
+
+from circuit_breaker import (
+    Bulkhead,
+    BulkheadFullError,
+    BulkheadSnapshot,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitSnapshot,
+    CircuitState,
+    RetryScheduled,
+    StateChanged,
+)
+from circuit_breaker._demo.plan import QUARTER_S, Phase, Plan
+from circuit_breaker._demo.server import Server
+
+LATEST: Final = 1.5  # how much longer than planned it may take on a busy machine until the circuit is closed again
+
+_retries_of_this_call: ContextVar[int] = ContextVar("retries_of_this_call", default=0)
+
+
+@dataclass(frozen=True)
+class Quarter:
+    """A quarter of a second: the state that tells most about it, and how many calls there were.
+
+    Attributes:
+        at_s: when it ended, in seconds since the start.
+        calls: those that the server answered or owed an answer; `failures` are among them.
+        refused: those that the circuit refused.
+    """
+
+    at_s: float
+    phase: Phase
+    state: CircuitState
+    calls: int
+    failures: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class Change:
+    """The circuit went to another state."""
+
+    at_s: float
+    state: CircuitState
+    reason: str
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What the breaker was when a phase began."""
+
+    at_s: float
+    breaker: CircuitSnapshot
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What there is to tell at the end.
+
+    Attributes:
+        chapters: how each phase that was reached began.
+        changes: what the circuit did, in order.
+        retries: how many attempts were made beyond the first.
+        saved: how many calls were answered only because of them.
+    """
+
+    chapters: dict[Phase, Chapter]
+    changes: list[Change]
+    breaker: CircuitSnapshot
+    bulkhead: BulkheadSnapshot
+    retries: int = 0
+    saved: int = 0
+
+    @property
+    def opened(self) -> Change | None:
+        """How the circuit opened, once the server had fallen ill."""
+        return next((change for change in self._since(Phase.FAILS) if change.state is CircuitState.OPEN), None)
+
+    @property
+    def closed(self) -> Change | None:
+        """How the circuit closed for good, once the server had recovered."""
+        last = next(reversed(self._since(Phase.RECOVERED)), None)
+        return last if last is not None and last.state is CircuitState.CLOSED else None
+
+    @property
+    def opened_after_s(self) -> float | None:
+        """Seconds from falling ill to the open circuit; None: it did not open."""
+        return None if self.opened is None else self.opened.at_s - self.chapters[Phase.FAILS].at_s
+
+    @property
+    def closed_after_s(self) -> float | None:
+        """Seconds from the recovery to the closed circuit; None: it did not close."""
+        return None if self.closed is None else self.closed.at_s - self.chapters[Phase.RECOVERED].at_s
+
+    @property
+    def spared(self) -> int:
+        """How many calls were refused while the server was ill."""
+        ill, well = self._illness()
+        return well.stats.rejected_count - ill.stats.rejected_count
+
+    @property
+    def suffered(self) -> int:
+        """How many calls it had to bear all the same."""
+        ill, well = self._illness()
+        return answers(well) - answers(ill)
+
+    @property
+    def as_told(self) -> bool:
+        """Whether the circuit opened and closed again."""
+        return self.opened is not None and self.closed is not None
+
+    def _since(self, phase: Phase) -> list[Change]:
+        chapter = self.chapters.get(phase)
+        return [] if chapter is None else [change for change in self.changes if change.at_s >= chapter.at_s]
+
+    def _illness(self) -> tuple[CircuitSnapshot, CircuitSnapshot]:
+        """Return the breaker as it was when the server fell ill and when it was well again, or at the end."""
+        ill, well = self.chapters.get(Phase.FAILS), self.chapters.get(Phase.RECOVERED)
+        return (self.breaker if ill is None else ill.breaker, self.breaker if well is None else well.breaker)
+
+
+def answers(snapshot: CircuitSnapshot) -> int:
+    """Return how many calls reached the server."""
+    return snapshot.stats.success_count + snapshot.stats.failure_count
+
+
+def quarter(
+    at_s: float, phase: Phase, before: CircuitSnapshot, after: CircuitSnapshot, changes: list[Change]
+) -> Quarter:
+    """Return what happened between two snapshots; a probe is told even if it was over before the second."""
+    state = after.state
+    if state is CircuitState.OPEN and any(change.state is CircuitState.HALF_OPEN for change in changes):
+        state = CircuitState.HALF_OPEN
+    return Quarter(
+        at_s,
+        phase,
+        state,
+        answers(after) - answers(before),
+        after.stats.failure_count - before.stats.failure_count,
+        after.stats.rejected_count - before.stats.rejected_count,
+    )
+
+
+@dataclass
+class Story:
+    """Lets the server fall ill and recover while callers call, and keeps what the library tells.
+
+    Attributes:
+        show: is given each quarter of a second as it ends.
+        over: the callers stop when it is true.
+        interrupted: somebody did not want to see the rest.
+    """
+
+    plan: Plan
+    server: Server
+    show: Callable[[Quarter], object]
+    over: bool = False
+    interrupted: bool = False
+    clock: Callable[[], float] = time.monotonic
+    # `_lock` guards the four after it, which change on the threads of the callers; nothing else happens under it.
+    _lock: Lock = field(default_factory=Lock)
+    _changes: list[Change] = field(default_factory=list[Change])
+    _retries: int = 0
+    _saved: int = 0
+
+    def __post_init__(self) -> None:
+        self._began = self.clock()
+        self._chapters: dict[Phase, Chapter] = {}
+
+    def listen(self, event: object) -> None:
+        """Be told by breaker and retry what they do; a retry is told in the context of the call that is retried."""
+        if isinstance(event, StateChanged):
+            change = Change(self._now_s(), event.new_state, event.reason)
+            with self._lock:
+                self._changes.append(change)
+        elif isinstance(event, RetryScheduled):
+            _retries_of_this_call.set(_retries_of_this_call.get() + 1)
+            with self._lock:
+                self._retries += 1
+
+    @contextmanager
+    def calling(self) -> Generator[None, None, None]:
+        """Make one call in the `with` block, as a caller who lives with a refusal and with an error of the server."""
+        _retries_of_this_call.set(0)
+        try:
+            yield
+        except (CircuitOpenError, BulkheadFullError, OSError, HTTPException):
+            return
+        if _retries_of_this_call.get():
+            with self._lock:
+                self._saved += 1
+
+    def happen(self, breaker: CircuitBreaker) -> Iterator[float]:
+        """Let it happen: yield how long to sleep, in whatever way, as often as it takes."""
+        before, told, due = breaker.snapshot(), 0, self.clock()
+        for number in range(round(self.plan.quarters * LATEST)):
+            if number >= self.plan.quarters and breaker.is_closed:
+                return
+            self._turn(self.plan.phase(number), breaker)
+            # On a machine that stood still the rest is told later, not in less time.
+            due = max(due, self.clock() - QUARTER_S) + QUARTER_S
+            yield from self._until(due)
+            if self.interrupted:
+                return
+            after = breaker.snapshot()
+            with self._lock:
+                changes = self._changes[told:]
+            told += len(changes)
+            self.show(quarter(self._now_s(), self.server.phase, before, after, changes))
+            before = after
+
+    def interrupt(self, *_: object) -> None:
+        """End the story as soon as it wakes up; safe from a signal handler, and harmless the second time."""
+        self.interrupted = True
+
+    def end(self) -> None:
+        """Let the callers stop, and the server answer those who still wait."""
+        self.over = True
+        self.server.phase = Phase.RECOVERED
+
+    def ending(self, breaker: CircuitBreaker, bulkhead: Bulkhead) -> Ending:
+        """Return what there is to tell."""
+        final = breaker.snapshot()
+        with self._lock:
+            return Ending(self._chapters, list(self._changes), final, bulkhead.snapshot(), self._retries, self._saved)
+
+    def _turn(self, phase: Phase, breaker: CircuitBreaker) -> None:
+        if phase not in self._chapters:
+            self._chapters[phase] = Chapter(self._now_s(), breaker.snapshot())
+            self.server.phase = phase
+
+    def _until(self, due: float) -> Iterator[float]:
+        while not self.interrupted and (left_s := due - self.clock()) > 0:
+            yield left_s
+
+    def _now_s(self) -> float:
+        return self.clock() - self._began
