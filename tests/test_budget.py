@@ -163,6 +163,14 @@ def test_forked_child_goes_on_with_the_tokens_though_another_thread_held_the_loc
     assert budget.tokens == 1.0
 
 
+def test_child_has_a_lock_of_its_own() -> None:
+    budget, _ = bucket(burst=1, full=True)
+    lock = budget._lock
+    budget._after_fork_in_child()
+    assert budget._lock is not lock
+    assert budget.tokens == 1.0
+
+
 @pytest.mark.parametrize("copying", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_copying_or_pickling_is_a_clear_type_error(copying: Any) -> None:
     with pytest.raises(TypeError, match="RetryBudget cannot be copied or pickled"):
