@@ -89,7 +89,8 @@ async def _in_stream(breaker: CircuitBreaker, work: Work) -> Any:
     async def stream() -> AsyncIterator[Any]:
         yield await work()
 
-    return [item async for item in stream()][0]
+    (value,) = [item async for item in stream()]
+    return value
 
 
 ASYNC_WAYS: dict[str, Callable[[CircuitBreaker, Work], Coroutine[Any, Any, Any]]] = {
@@ -101,6 +102,11 @@ ASYNC_WAYS: dict[str, Callable[[CircuitBreaker, Work], Coroutine[Any, Any, Any]]
     "async generator": _in_stream,
 }
 every_way = pytest.mark.parametrize("guarded", ASYNC_WAYS.values(), ids=ASYNC_WAYS)
+every_riding_way = pytest.mark.parametrize(
+    "guarded",
+    [way for way in ASYNC_WAYS.values() if way is not _in_permit],
+    ids=[name for name in ASYNC_WAYS if name != "async permit"],
+)
 
 
 # Every shape of coroutine function
@@ -216,7 +222,7 @@ def test_call_async_takes_whatever_returns_an_awaitable(func: Any, make: Make) -
 
 def test_call_async_of_a_function_that_returns_no_awaitable_says_so_and_keeps_no_permit(probing: Make) -> None:
     breaker = probing()
-    with pytest.raises(TypeError, match="can be awaited; .* returned 0"):
+    with pytest.raises(TypeError, match=r"can be awaited; .* returned 0"):
         run(breaker.call_async(int))  # type: ignore[arg-type]
     assert breaker.snapshot().probes_in_flight == 0
 
@@ -676,3 +682,482 @@ def test_coroutine_that_is_never_started_takes_no_permit(guarded: Any, probing: 
 
 
 # Inside a probe
+
+
+# Inside a probe: calls of the same breaker ride on it
+
+
+@every_riding_way
+def test_call_inside_a_probe_needs_no_permit_and_leaves_the_verdict_to_it(guarded: Any, probing: Make) -> None:
+    breaker = probing()
+
+    async def outer() -> None:
+        assert await guarded(breaker, suspended) == "done"
+        assert breaker.state is HALF_OPEN
+        assert counts(breaker) == (1, 0, 0)
+        assert breaker.snapshot().probes_in_flight == 1
+
+    finish(guarded(breaker, outer))
+    assert counts(breaker) == (2, 0, 0)
+    assert breaker.is_closed
+
+
+@every_riding_way
+def test_failure_inside_a_probe_opens_the_circuit_at_once_whatever_becomes_of_the_probe(
+    guarded: Any, probing: Make
+) -> None:
+    breaker = probing()
+
+    async def broken() -> None:
+        raise Down
+
+    async def outer() -> None:
+        with pytest.raises(Down):
+            await guarded(breaker, broken)
+        assert breaker.is_open
+
+    finish(guarded(breaker, outer))
+    assert counts(breaker) == (1, 1, 0)
+    assert breaker.is_open
+
+
+@every_riding_way
+def test_cancellation_inside_a_probe_says_nothing(guarded: Any, probing: Make) -> None:
+    breaker = probing()
+
+    async def outer() -> None:
+        with suppress(asyncio.CancelledError):
+            await guarded(breaker, suspended)
+
+    coroutine = guarded(breaker, outer)
+    advance(coroutine, 1)
+    with suppress(StopIteration):
+        coroutine.throw(asyncio.CancelledError())
+    assert counts(breaker) == (1, 0, 1)
+    assert breaker.is_closed
+
+
+@every_way
+def test_tasks_and_threads_made_inside_a_probe_ride_while_it_is_out(guarded: Any, probing: Make) -> None:
+    breaker = probing()
+
+    async def outer() -> None:
+        assert await asyncio.gather(*(breaker.call_async(function, 7) for _ in range(10))) == [7] * 10
+        assert await asyncio.to_thread(breaker.call, lambda: 8) == 8  # type: ignore[arg-type]
+        assert contextvars.copy_context().run(breaker.call, lambda: 9) == 9
+        assert breaker.state is HALF_OPEN
+
+    run(guarded(breaker, outer))
+    assert counts(breaker) == (13, 0, 0)
+    assert breaker.is_closed
+
+
+@every_way
+def test_task_made_before_the_probe_does_not_ride(guarded: Any, probing: Make) -> None:
+    breaker = probing()
+
+    async def main() -> None:
+        inside = asyncio.Event()
+
+        async def other() -> None:
+            await inside.wait()
+            with pytest.raises(CircuitOpenError):
+                await breaker.call_async(function, 7)
+
+        async def outer() -> None:
+            inside.set()
+            await task
+
+        task = asyncio.create_task(other())
+        await guarded(breaker, outer)
+
+    run(main())
+    assert breaker.is_closed
+
+
+@every_way
+def test_task_that_outlives_the_probe_asks_for_a_permit_of_its_own(guarded: Any, probing: Make) -> None:
+    breaker = probing(success_threshold=2)
+
+    async def main() -> None:
+        over = asyncio.Event()
+
+        async def late() -> None:
+            await over.wait()
+            async with breaker:
+                assert breaker.snapshot().probes_in_flight == 1
+                with pytest.raises(CircuitOpenError):
+                    breaker.permit()
+
+        async def outer() -> asyncio.Task[None]:
+            return asyncio.create_task(late())
+
+        task = await guarded(breaker, outer)
+        assert breaker.state is HALF_OPEN
+        over.set()
+        await task
+
+    run(main())
+    assert breaker.is_closed
+
+
+@every_way
+def test_permit_and_allow_request_inside_a_probe_ask_for_one_of_their_own(guarded: Any, probing: Make) -> None:
+    breaker = probing()
+
+    async def outer() -> None:
+        assert not breaker.allow_request()
+        with pytest.raises(CircuitOpenError):
+            breaker.permit()
+
+    finish(guarded(breaker, outer))
+    assert breaker.is_closed
+
+
+@every_way
+def test_probe_of_another_breaker_gives_nobody_a_ride(guarded: Any, probing: Make) -> None:
+    one, other = probing(name="one"), probing(name="other")
+    held = other.permit()
+
+    async def outer() -> None:
+        with pytest.raises(CircuitOpenError, match="'other'"):
+            await guarded(other, suspended)
+
+    finish(guarded(one, outer))
+    held.success()
+    assert one.is_closed
+    assert other.is_closed
+
+
+@every_way
+def test_call_that_was_admitted_before_the_circuit_opened_gives_nobody_a_ride(
+    guarded: Any, make: Make, clock: Clock
+) -> None:
+    breaker = make(failure_threshold=1, half_open_max_calls=1)
+
+    async def outer() -> None:
+        breaker.record_failure()
+        clock.advance(30)
+        held = breaker.permit()
+        with pytest.raises(CircuitOpenError):
+            await guarded(breaker, suspended)
+        held.ignore()
+
+    finish(guarded(breaker, outer))
+    assert breaker.state is HALF_OPEN
+    assert counts(breaker) == (1, 1, 1)
+
+
+@every_riding_way
+def test_lost_probe_gives_no_rides_for_ever(guarded: Any, probing: Make, clock: Clock) -> None:
+    breaker = probing(half_open_timeout_s=5)
+
+    def lose() -> None:
+        breaker.__enter__()
+        finish(guarded(breaker, suspended))
+        assert breaker.state is HALF_OPEN
+        clock.advance(5)
+        finish(guarded(breaker, suspended))
+
+    contextvars.copy_context().run(lose)
+    assert breaker.is_closed
+
+
+@every_riding_way
+def test_call_inside_an_overdue_probe_rides_where_no_permit_is_left(guarded: Any, probing: Make, clock: Clock) -> None:
+    breaker = probing(half_open_timeout_s=5)
+
+    async def outer() -> None:
+        clock.advance(5)
+        held = breaker.permit()
+        assert await guarded(breaker, suspended) == "done"
+        assert breaker.state is HALF_OPEN
+        held.ignore()
+
+    finish(guarded(breaker, outer))
+    assert breaker.is_closed
+
+
+# Many tasks
+
+
+@every_way
+def test_of_hundreds_of_tasks_one_gets_the_only_permit(guarded: Any, probing: Make) -> None:
+    breaker = probing()
+    inside = 0
+
+    async def work() -> None:
+        nonlocal inside
+        inside += 1
+        assert inside == 1
+        await settle()
+        inside -= 1
+
+    async def main() -> list[Any]:
+        return await asyncio.gather(*(guarded(breaker, work) for _ in range(300)), return_exceptions=True)
+
+    ended = run(main())
+    assert ended.count(None) == 1
+    assert sum(type(error) is CircuitOpenError for error in ended) == 299
+    assert counts(breaker) == (1, 0, 0)
+    assert breaker.is_closed
+
+
+@every_way
+def test_permit_passes_on_from_each_cancelled_task_to_the_next(guarded: Any, probing: Make) -> None:
+    breaker = probing()
+
+    async def main() -> None:
+        for _ in range(100):
+            first = asyncio.create_task(guarded(breaker, hang))
+            second = asyncio.create_task(guarded(breaker, hang))
+            await settle()
+            assert type(second.exception()) is CircuitOpenError
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+
+    run(main())
+    assert counts(breaker) == (0, 0, 100)
+    succeed(breaker)
+    assert breaker.is_closed
+
+
+def test_event_loops_and_threads_share_one_breaker_and_the_totals_are_exact(make: Make) -> None:
+    breaker = make(failure_threshold=None, error_rate_threshold=1.0)
+    start = threading.Barrier(8)
+
+    @breaker
+    async def work(number: int) -> None:
+        await asyncio.sleep(0)
+        if number % 2:
+            raise Down
+
+    def loop() -> None:
+        async def calls(first: int) -> None:
+            for number in range(first, CALLS, 10):
+                with suppress(Down):
+                    await work(number)
+
+        async def main() -> None:
+            await asyncio.gather(*(calls(first) for first in range(10)))
+
+        start.wait(PATIENCE_S)
+        asyncio.run(main())
+
+    def thread() -> None:
+        start.wait(PATIENCE_S)
+        for number in range(CALLS):
+            with suppress(Down), breaker:
+                if number % 2:
+                    raise Down
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(body) for body in (loop, thread) * 4]:
+            future.result()
+    assert counts(breaker) == (4 * CALLS, 4 * CALLS, 0)
+    assert breaker.is_closed
+
+
+# Blocks that are left elsewhere
+
+
+def test_block_left_in_another_task_settles_the_probe_that_a_block_holds(probing: Make) -> None:
+    breaker = probing(half_open_max_calls=2)
+
+    async def main() -> None:
+        permit = breaker.permit()
+        await asyncio.create_task(breaker.__aenter__())
+        assert breaker.snapshot().probes_in_flight == 2
+        await breaker.__aexit__(None, None, None)
+        assert breaker.is_closed
+        permit.ignore()
+
+    run(main())
+    assert counts(breaker) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("error", [None, Down(), asyncio.CancelledError()], ids=["well", "failed", "cancelled"])
+def test_block_left_in_another_task_of_a_closed_circuit_counts_once(error: BaseException | None, make: Make) -> None:
+    breaker = make()
+
+    async def main() -> None:
+        await asyncio.create_task(breaker.__aenter__())
+        await breaker.__aexit__(type(error) if error else None, error, None)
+
+    run(main())
+    assert sum(counts(breaker)) == 1
+    assert breaker.stats.total_latency_ms == 0
+
+
+def test_block_left_in_a_task_that_was_made_inside_it_keeps_its_latency(make: Make, clock: Clock) -> None:
+    breaker = make()
+
+    async def main() -> None:
+        await breaker.__aenter__()
+        clock.advance(1)
+        await asyncio.create_task(breaker.__aexit__(None, None, None))
+
+    run(main())
+    assert counts(breaker) == (1, 0, 0)
+    assert breaker.stats.total_latency_ms == 1000
+
+
+def test_probe_settled_elsewhere_is_not_settled_again_where_its_block_ends(probing: Make) -> None:
+    breaker = probing(half_open_max_calls=2, success_threshold=5)
+
+    async def main() -> None:
+        async with breaker:
+            other = asyncio.create_task(breaker.__aexit__(None, None, None), context=contextvars.Context())
+            await other
+            assert breaker.snapshot().probes_in_flight == 0
+            held = breaker.permit()
+        assert breaker.snapshot().probes_in_flight == 1
+        held.ignore()
+
+    run(main())
+    assert counts(breaker) == (2, 0, 1)
+
+
+def test_blocks_of_two_tasks_that_overlap_in_every_order_settle_their_own_probes(probing: Make, clock: Clock) -> None:
+    breaker = probing(half_open_max_calls=3, success_threshold=9)
+
+    async def main() -> None:
+        gates = [asyncio.Event() for _ in range(3)]
+
+        async def work(gate: asyncio.Event) -> None:
+            async with breaker:
+                await gate.wait()
+
+        tasks = [asyncio.create_task(work(gate)) for gate in gates]
+        await settle()
+        for left, number in ((2, 1), (1, 2), (0, 0)):
+            clock.advance(1)
+            gates[number].set()
+            await tasks[number]
+            assert breaker.snapshot().probes_in_flight == left
+
+    run(main())
+    assert counts(breaker) == (3, 0, 0)
+    assert breaker.stats.total_latency_ms == 6000
+
+
+def test_permits_left_in_other_tasks_settle_exactly_their_own(probing: Make, clock: Clock) -> None:
+    breaker = probing(half_open_max_calls=2, success_threshold=9)
+
+    async def main() -> None:
+        first = breaker.permit()
+        clock.advance(1)
+        second = breaker.permit()
+        await asyncio.create_task(first.__aenter__())
+        await asyncio.create_task(second.__aenter__())
+        clock.advance(1)
+        await asyncio.create_task(first.__aexit__(None, None, None))
+        assert breaker.stats.total_latency_ms == 2000
+        await second.__aexit__(None, None, None)
+        assert breaker.stats.total_latency_ms == 3000
+        with pytest.raises(RuntimeError, match="settled once"):
+            first.success()
+
+    run(main())
+    assert counts(breaker) == (2, 0, 0)
+    assert breaker.snapshot().probes_in_flight == 0
+
+
+# What contexts remember
+
+
+@pytest.mark.parametrize("state", CircuitState)
+@every_way
+def test_context_and_tasks_made_inside_keep_no_breaker_alive(
+    guarded: Any, state: CircuitState, make: Make, clock: Clock
+) -> None:
+    async def work() -> asyncio.Task[None]:
+        return asyncio.create_task(hang())
+
+    async def main() -> None:
+        breaker = make(failure_threshold=1)
+        if state is not CLOSED:
+            breaker.record_failure()
+        if state is HALF_OPEN:
+            clock.advance(30)
+        task = None
+        with suppress(CircuitOpenError):
+            task = await guarded(breaker, work)
+        await settle()
+        alive = weakref.ref(breaker)
+        del breaker
+        assert alive() is None
+        if task is not None:
+            task.cancel()
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+
+
+@every_way
+def test_failed_call_keeps_no_breaker_alive(guarded: Any, make: Make) -> None:
+    async def broken() -> None:
+        await Pause()
+        raise Down
+
+    breaker = make()
+    coroutine = guarded(breaker, broken)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(Down):
+            finish(coroutine)
+        alive = weakref.ref(breaker)
+        del breaker, coroutine
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+def test_task_that_starts_the_next_one_inside_its_block_for_ever_adds_nothing_to_the_context(make: Make) -> None:
+    breaker = make()
+    depths = []
+
+    async def link(left: int) -> None:
+        async with breaker:
+            frame = _blocks.stack.get()
+            assert frame is not None
+            depths.append(frame.depth)
+            task = asyncio.create_task(link(left - 1)) if left else None
+        if task is not None:
+            await asyncio.sleep(0)
+            tasks.append(task)
+
+    async def main() -> None:
+        await link(50)
+        for task in tasks:
+            await task
+
+    tasks: list[asyncio.Task[None]] = []
+    run(main())
+    assert set(depths) == {1}
+    assert counts(breaker) == (51, 0, 0)
+
+
+def test_blocks_that_overlap_for_ever_push_no_open_block_out_of_the_context(make: Make, clock: Clock) -> None:
+    whole, sliding = make("whole"), [make(name) for name in "abc"]
+
+    async def main() -> None:
+        async with whole:
+            clock.advance(1)
+            for breaker in sliding:
+                await breaker.__aenter__()
+            for _ in range(_blocks.OPEN_BLOCKS_REMEMBERED):
+                for breaker in sliding:
+                    await breaker.__aexit__(None, None, None)
+                    await breaker.__aenter__()
+            for breaker in sliding:
+                await breaker.__aexit__(None, None, None)
+
+    run(main())
+    assert whole.stats.total_latency_ms == 1000

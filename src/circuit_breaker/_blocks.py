@@ -27,17 +27,19 @@ class Frame:
         self.outer: Frame | None = outer
         self.depth: int = 1 if outer is None else outer.depth + 1
         if self.depth > OPEN_BLOCKS_REMEMBERED:
-            self._forget_oldest()
+            self._forget()
 
-    def _forget_oldest(self) -> None:
-        frame = self
-        for depth in range(OPEN_BLOCKS_REMEMBERED, 1, -1):
-            frame.depth = depth
-            if frame.outer is None:
-                return
-            frame = frame.outer
-        frame.depth = 1
-        frame.outer = None
+    def _forget(self) -> None:
+        """Forget what is over in the middle of the stack, and then the oldest if too many are left."""
+        frames: list[Frame] = []
+        frame: Frame | None = self
+        while frame is not None and len(frames) < OPEN_BLOCKS_REMEMBERED:
+            frames.append(frame)
+            frame.outer = outer = _living(frame.outer)
+            frame = outer
+        frames[-1].outer = None
+        for depth, kept in enumerate(reversed(frames), 1):
+            kept.depth = depth
 
 
 stack: ContextVar[Frame | None] = ContextVar("circuit_breaker_stack", default=None)
@@ -45,7 +47,7 @@ stack: ContextVar[Frame | None] = ContextVar("circuit_breaker_stack", default=No
 
 def push(owner: object, permission: Permission, started: float, block: bool) -> Frame:
     """Enter a call or block."""
-    frame = Frame(owner, permission, started, block, stack.get())
+    frame = Frame(owner, permission, started, block, _living(stack.get()))
     stack.set(frame)
     return frame
 

@@ -87,11 +87,19 @@ class Machine:
         if isinstance(period, Closed):
             return period
         if isinstance(period, HalfOpen):
-            rides = outer is not None and outer.period is period and not outer.settled
-            probe = Probe(period, now, rides, block)
-            if rides or period.admit(self.config, now, probe):
+            probe = self._probe(period, now, outer, block)
+            if probe is not None:
                 return probe
         return self._refuse(now)
+
+    def _probe(self, period: HalfOpen, now: float, outer: Probe | None, block: bool) -> Probe | None:
+        probe = Probe(period, now, False, block)
+        if outer is None or outer.period is not period or outer.settled:
+            return probe if period.admit(self.config, now, probe) else None
+        # A probe that is overdue may be lost for good, and its verdict with it: what is inside it gives one if it can.
+        overdue = now - outer.since >= self.config.half_open_timeout_s
+        probe.rides = not (overdue and period.admit(self.config, now, probe))
+        return probe
 
     def admit_anonymous(self, now: float) -> bool:
         """Admit one call whose answer will not say which it is; in half-open the next such answer is taken for it."""
