@@ -275,8 +275,7 @@ class Machine:
             self.totals.success_count += former.successes
             self.totals.total_latency_ms += former.latency_s * 1_000
             self.totals.consecutive_failures = streak
-            if former.last_success_at is not None:
-                self.totals.last_success_time = former.last_success_at
+            self.totals.last_success_time = _later(self.totals.last_success_time, former.last_success_at)
         if period.state is not former.state:
             self.changes = self.changes if self.changes is not None else deque()
             self.changes.append(Change(former.state, period.state, reason))
@@ -296,7 +295,7 @@ class Machine:
             totals.failure_count,
             period.consecutive_failures() if period else totals.consecutive_failures,
             totals.last_failure_time,
-            period.last_success_at if period and period.last_success_at is not None else totals.last_success_time,
+            _later(totals.last_success_time, period.last_success_at if period else None),
             totals.total_latency_ms + (period.latency_s * 1_000 if period else 0.0),
             ignored_count=totals.ignored_count,
             rejected_count=totals.rejected_count,
@@ -332,3 +331,7 @@ class Machine:
     def state(self) -> CircuitState:
         """What a caller meets."""
         return CircuitState.CLOSED if self.mode is CircuitMode.SHADOW else self.period.state
+
+
+def _later(one: float | None, other: float | None) -> float | None:
+    return max((at for at in (one, other) if at is not None), default=None)

@@ -1,0 +1,405 @@
+"""What a breaker must do, told a second time: naive and slow, over lists of everything that happened.
+
+It shares nothing with the machine of the library but the public words (states, modes, outcomes, the configuration).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import takewhile
+from math import inf, isnan
+from types import UnionType
+from typing import Any, NamedTuple
+
+from tally import Tally
+
+from circuit_breaker import (
+    BulkheadFullError,
+    CircuitBreakerConfig,
+    CircuitMode,
+    CircuitOpenError,
+    CircuitState,
+    Outcome,
+)
+
+CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
+SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
+REFUSALS = (CircuitOpenError, BulkheadFullError)
+
+
+class Answer(NamedTuple):
+    """One outcome that counted."""
+
+    outcome: Outcome
+    at: float
+    latency_ms: float
+    slow: bool
+
+
+@dataclass(eq=False)
+class Period:
+    """One stay in one state."""
+
+    state: CircuitState
+    at: float
+    until: float = inf
+    failure: tuple[str, str] | None = None
+    window: list[Answer] = field(default_factory=list)
+    successes: int = 0
+    tickets: list[Ticket] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One admission; one whose period is None was let through by SHADOW."""
+
+    period: Period | None
+    since: float
+    rides: bool = False
+    block: bool = False
+    anonymous: bool = False
+    settled: bool = False
+    overdue: bool = False
+
+
+@dataclass(eq=False)
+class Frame:
+    """Being inside of a call or block."""
+
+    ticket: Ticket
+    started: float
+    block: bool
+    over: bool = False
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in leaves(part)]
+    return [error]
+
+
+def _is_meant(error: BaseException, kinds: Any) -> bool:
+    return isinstance(error, kinds) if isinstance(kinds, type | tuple | UnionType) else bool(kinds(error))
+
+
+def _lists_refusal(error: BaseException, kinds: Any) -> bool:
+    listed = kinds if isinstance(kinds, tuple) else (kinds,)
+    return any(isinstance(kind, type) and issubclass(kind, REFUSALS) and isinstance(error, kind) for kind in listed)
+
+
+def judge(error: BaseException, config: CircuitBreakerConfig, waited_s: float) -> Outcome:
+    """Return what the exception says; a predicate may raise."""
+    slow_s = config.slow_call_duration_s
+    outcomes = []
+    for leaf in leaves(error):
+        if not isinstance(leaf, Exception):
+            hung = isinstance(leaf, asyncio.CancelledError) and slow_s is not None and waited_s >= slow_s
+            outcomes.append(FAILURE if hung else IGNORED)
+        elif isinstance(leaf, REFUSALS) and not _lists_refusal(leaf, config.failure_exceptions):
+            outcomes.append(IGNORED)
+        elif _is_meant(leaf, config.ignored_exceptions):
+            outcomes.append(IGNORED)
+        else:
+            outcomes.append(FAILURE if _is_meant(leaf, config.failure_exceptions) else SUCCESS)
+    if FAILURE in outcomes:
+        return FAILURE
+    return IGNORED if all(outcome is IGNORED for outcome in outcomes) else SUCCESS
+
+
+class Oracle:
+    """Knows what every breaker with this history must look like."""
+
+    def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, tally: Tally) -> None:
+        self.config = config
+        self.mode = mode
+        self.now = now
+        self.events: list[tuple[Any, ...]] = []
+        self._tally = tally
+        self._in_a_row = 0
+        self._forget_totals()
+        self.period = self._first_period()
+
+    # Admitting
+
+    def look(self) -> CircuitState:
+        """An open period whose time is over ends when somebody looks."""
+        if self.period.state is OPEN and self.now >= self.period.until:
+            self._go(Period(HALF_OPEN, self.now, failure=self.period.failure))
+        return self.state
+
+    def admit(self, inside: list[Frame] | None = None, **marks: bool) -> Ticket | None:
+        """Return a ticket, or None to refuse; `inside` is what the caller is inside of, None: it asks for its own."""
+        self.look()
+        period = self.period
+        if period.state is CLOSED:
+            return Ticket(period, self.now, **marks)
+        if period.state is HALF_OPEN:
+            around = [
+                f.ticket for f in inside or () if not f.over and not f.ticket.settled and f.ticket.period is period
+            ]
+            overdue = bool(around) and self.now - around[-1].since >= self.config.half_open_timeout_s
+            if around and not overdue:
+                self._tally.met("a call rides on a probe")
+                return Ticket(period, self.now, rides=True, **marks)
+            if len(self._out()) >= self.config.half_open_max_calls:
+                self.notice_overdue()
+            if len(self._out()) < self.config.half_open_max_calls:
+                ticket = Ticket(period, self.now, **marks)
+                period.tickets.append(ticket)
+                self._tally.met("a probe is admitted")
+                if overdue:
+                    self._tally.met("a call inside an overdue probe takes a permit of its own")
+                return ticket
+            if around:
+                self._tally.met("a call inside an overdue probe rides, for there is no permit")
+                return Ticket(period, self.now, rides=True, **marks)
+            self._tally.met("half-open refuses")
+        if self.mode is CircuitMode.SHADOW:
+            self.shadowed += 1
+            self._tally.met("SHADOW lets through what it would refuse")
+            ticket = Ticket(None, self.now, **marks)
+            if period.state is HALF_OPEN:
+                period.tickets.append(ticket)
+            return ticket
+        self.rejected += 1
+        self.events.append(("rejected", self.retry_after_s()))
+        self._tally.met(f"refused in {period.state.value}")
+        return None
+
+    def _out(self) -> list[Ticket]:
+        """The permits that are out: neither answered nor overdue."""
+        return [t for t in self.period.tickets if t.period is self.period and not t.settled and not t.overdue]
+
+    def notice_overdue(self) -> None:
+        for ticket in self.period.tickets:
+            if not ticket.settled and self.now - ticket.since >= self.config.half_open_timeout_s:
+                ticket.overdue = True
+                self._tally.met("a probe is overdue")
+
+    # Settling
+
+    def settle(
+        self,
+        ticket: Ticket,
+        outcome: Outcome,
+        latency_ms: float,
+        error: BaseException | None = None,
+    ) -> None:
+        """Count the outcome of a ticket, once."""
+        assert not ticket.settled
+        ticket.settled = True
+        slow_s = self.config.slow_call_duration_s
+        refusal = error is not None and all(isinstance(leaf, REFUSALS) for leaf in leaves(error))
+        slow = slow_s is not None and latency_ms >= slow_s * 1000 and not refusal
+        answer = Answer(outcome, self.now, latency_ms, slow and outcome is not IGNORED)
+        period = self.period
+        present = ticket.period is period
+        self._tally.met(f"{outcome.value} in {period.state.value}" if present else f"a late {outcome.value}")
+        if present and ticket.overdue:
+            self._tally.met("the answer of an overdue probe")
+        self.count(answer, streak=present or period.state is not CLOSED)
+        reason = None
+        if present and outcome is not IGNORED:
+            if period.state is CLOSED:
+                period.window.append(answer)
+                reason = self._rule(answer)
+                if self.mode is CircuitMode.FORCED_CLOSED and reason:
+                    self._tally.met("FORCED_CLOSED does not trip")
+                    reason = None
+            elif period.state is HALF_OPEN:
+                reason = self._probe_answered(ticket, answer)
+        if reason:
+            self._open(reason, error)
+        self.events.append(("finished", outcome, latency_ms, named(error)))
+
+    def count(self, answer: Answer, streak: bool) -> None:
+        """Count in the totals alone, and in the streak that they show if it belongs there."""
+        self.counted.append(answer)
+        if streak and answer.outcome is not IGNORED:
+            self._run.append(answer.outcome)
+
+    def _probe_answered(self, ticket: Ticket, answer: Answer) -> str | None:
+        if answer.outcome is FAILURE:
+            return "a rider fails" if ticket.rides else "a probe fails"
+        if answer.slow and self.config.slow_call_rate_threshold is not None:
+            return "a probe is slow"
+        if not ticket.rides:
+            self.period.successes += 1
+            if self.period.successes >= self.config.success_threshold:
+                self._tally.met("probes close it")
+                self._in_a_row = 0
+                self._go(self._closed())
+        return None
+
+    def _rule(self, answer: Answer) -> str | None:
+        """Look at the rules that this answer adds to."""
+        config = self.config
+        window = self.window()
+        enough = config.minimum_calls
+        if enough is None:
+            enough = config.error_rate_window if isinstance(config.error_rate_window, int) else 20
+        if answer.outcome is FAILURE:
+            if config.failure_threshold is not None and self.streak() >= config.failure_threshold:
+                return "the streak trips"
+            failed = sum(a.outcome is FAILURE for a in window)
+            rate = config.error_rate_threshold
+            if rate is not None and len(window) >= enough and failed / len(window) >= rate:
+                return "the failure rate trips"
+        if answer.slow:
+            slow = sum(a.slow for a in window)
+            rate = config.slow_call_rate_threshold
+            if rate is not None and len(window) >= enough and slow / len(window) >= rate:
+                return "the slow rate trips"
+        return None
+
+    def record(self, outcome: Outcome, latency_ms: float) -> None:
+        """Somebody says how a call ended, not which."""
+        self.look()
+        self.notice_overdue()
+        waiting = [t for t in self.period.tickets if t.anonymous and not t.settled and not t.overdue]
+        if self.period.state is HALF_OPEN and waiting:
+            self._tally.met("a record gives an anonymous permit back")
+            self.settle(waiting[0], outcome, latency_ms)
+        else:
+            self.settle(Ticket(self.period, self.now), outcome, latency_ms)
+
+    def ticket_of_block_left_elsewhere(self) -> Ticket:
+        self.look()
+        self.notice_overdue()
+        held = [t for t in self._out() if t.block] if self.period.state is HALF_OPEN else []
+        self._tally.met("a block is left elsewhere" + (", and settles a probe" if held else ""))
+        return held[0] if held else Ticket(self.period, self.now)
+
+    # Changing
+
+    def configure(self, config: CircuitBreakerConfig) -> None:
+        self.look()
+        if self.config.error_rate_window != config.error_rate_window:
+            self.period.window.clear()
+        self.config = config
+
+    def set_mode(self, mode: CircuitMode) -> None:
+        if mode is not self.mode:
+            self._begin(mode)
+
+    def reset(self) -> None:
+        self._begin(CircuitMode.AUTO)
+        self._forget_totals()
+
+    def reset_stats(self) -> None:
+        self._forget_totals()
+
+    def _begin(self, mode: CircuitMode) -> None:
+        self.mode = mode
+        self._in_a_row = 0
+        self._go(self._first_period())
+
+    def _first_period(self) -> Period:
+        self._tally.met(f"mode {self.mode.value}")
+        return Period(OPEN, self.now) if self.mode is CircuitMode.FORCED_OPEN else self._closed()
+
+    def _closed(self) -> Period:
+        self._run: list[Outcome] = []
+        return Period(CLOSED, self.now)
+
+    def _open(self, reason: str, error: BaseException | None) -> None:
+        self._tally.met(reason)
+        config = self.config
+        asked = callable(config.reset_timeout_s)
+        wait_s = seconds(config.reset_timeout_s, self._in_a_row) if asked else config.reset_timeout_s
+        until = self.now + (30.0 if wait_s is None else wait_s)
+        if config.retry_after is not None and error is not None:
+            wish_s = seconds(config.retry_after, error)
+            if wish_s is not None:
+                self._tally.met("the server asks to be left alone")
+                until = max(until, self.now + min(wish_s, config.retry_after_max_s))
+        failure = None if error is None else (type(error).__name__, str(error)[:200])
+        self._in_a_row += 1
+        if self._in_a_row > 1:
+            self._tally.met("opened several times in a row")
+        self.opened += 1
+        self._go(Period(OPEN, self.now, until, failure))
+
+    def _go(self, period: Period) -> None:
+        if period.state is not self.period.state:
+            self.events.append(("state", self.period.state, period.state))
+            self._tally.met(f"{self.period.state.value} -> {period.state.value}")
+        self.period = period
+
+    def _forget_totals(self) -> None:
+        self.counted: list[Answer] = []
+        self._run = []
+        self.rejected = self.shadowed = self.opened = 0
+
+    # Reading
+
+    @property
+    def state(self) -> CircuitState:
+        return CLOSED if self.mode is CircuitMode.SHADOW else self.period.state
+
+    def window(self) -> list[Answer]:
+        if self.period.state is not CLOSED:
+            return []
+        size = self.config.error_rate_window
+        if isinstance(size, timedelta):
+            return [a for a in self.period.window if self.now - a.at < size.total_seconds()]
+        return self.period.window[-size:]
+
+    def streak(self) -> int:
+        return len(list(takewhile(lambda outcome: outcome is FAILURE, reversed(self._run))))
+
+    def retry_after_s(self) -> float | None:
+        if self.period.state is not OPEN or self.mode is CircuitMode.FORCED_OPEN:
+            return None
+        return max(0.0, self.period.until - self.now)
+
+    def picture(self, wall: Callable[[float], float]) -> dict[str, Any]:
+        """Return all that a reader may see now."""
+        self.look()
+        self.notice_overdue()
+        told = [a for a in self.counted if a.outcome is not IGNORED]
+        window = self.window()
+        times = {o: max((wall(a.at) for a in told if a.outcome is o), default=None) for o in Outcome}
+        failed, slow = sum(a.outcome is FAILURE for a in window), sum(a.slow for a in window)
+        return {
+            "state": self.state,
+            "machine_state": self.period.state,
+            "mode": self.mode,
+            "retry_after_s": 0.0 if self.state is CLOSED else self.retry_after_s(),
+            "probes_in_flight": len(self._out()) if self.period.state is HALF_OPEN else 0,
+            "window_calls": len(window),
+            "window_failures": failed,
+            "window_slow": slow,
+            "error_rate": failed / len(window) if window else 0.0,
+            "slow_call_rate": slow / len(window) if window else 0.0,
+            "success_count": sum(a.outcome is SUCCESS for a in told),
+            "failure_count": sum(a.outcome is FAILURE for a in told),
+            "consecutive_failures": self.streak(),
+            "last_failure_time": times[FAILURE],
+            "last_success_time": times[SUCCESS],
+            "total_latency_ms": sum(a.latency_ms for a in told),
+            "ignored_count": sum(a.outcome is IGNORED for a in self.counted),
+            "rejected_count": self.rejected,
+            "slow_count": sum(a.slow for a in told),
+            "opened_count": self.opened,
+            "shadow_rejected_count": self.shadowed,
+        }
+
+
+def seconds(function: Any, argument: object) -> float | None:
+    """Ask a function of the configuration; one that raises or gives no number of seconds gives None."""
+    try:
+        given = function(argument)
+        if isinstance(given, bool) or not isinstance(given, int | float) or isnan(given) or given < 0:
+            return None
+        return float(given)
+    except Exception:
+        return None
+
+
+def named(error: BaseException | None) -> object:
+    """Return the error itself, or the word for one that the interpreter makes anew each time."""
+    return "GeneratorExit" if isinstance(error, GeneratorExit) else error
