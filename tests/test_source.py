@@ -94,7 +94,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def loops_that_could_keep_a_lock(rooms: Source) -> Iterator[str]:
-    """A `while` directly under `with ...lock` or under a `try`: a Ctrl-C at its closing jump escapes the giving back."""
+    """A `while` directly under `with ...lock` or under a `try`: a Ctrl-C at its closing jump escapes giving back."""
     for room, tree in rooms.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.With):

@@ -22,7 +22,7 @@ what they do, the summary what it was good for.
 """
 EPILOG = """\
 exit status:
-  0    the circuit opened when the server fell ill, and closed when it had recovered
+  0    the circuit opened once the server was ill, and closed once it was well
   1    it did not
   2    there is something wrong with the arguments
   130  ended by Ctrl-C, with the summary so far

@@ -16,7 +16,7 @@ from circuit_breaker._demo.story import Ending, Quarter
 
 NARROWEST: Final = 60
 LABEL: Final = 10
-TOTAL: Final = 7
+TOTAL: Final = 8
 WIDEST_MARK: Final = 4
 
 STATES: Final = {CircuitState.CLOSED: "closed", CircuitState.OPEN: "open", CircuitState.HALF_OPEN: "probing"}
@@ -234,10 +234,14 @@ def summary(ending: Ending, paint: Paint = no_colours) -> list[str]:
     return [
         *(f"{paint(f'{figure:>9}', 'bold')}  {text}" for figure, text in figures),
         "",
-        f"    retry  tried again {ending.retries:,} times, which saved {ending.saved:,} calls",
-        f"  breaker  opened {breaker.opened_count} times, refused {breaker.rejected_count:,} calls",
+        f"    retry  tried again {_number(ending.retries, 'time')}, which saved {_number(ending.saved, 'call')}",
+        f"  breaker  opened {_number(breaker.opened_count, 'time')}, refused {_number(breaker.rejected_count, 'call')}",
         f" bulkhead  let at most {bulkhead.peak_active_count} in at once, turned {bulkhead.rejected_count:,} away",
     ]
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _seconds(seconds: float | None) -> str:

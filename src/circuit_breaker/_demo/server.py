@@ -47,10 +47,10 @@ class Server:
 
     def status(self) -> int:
         """Work on one request as well as it can now, and return the status of the answer."""
-        while self.phase is Phase.HANGS:
-            time.sleep(0.02)
         time.sleep(ANSWER_S)
-        if self.phase is Phase.FAILS:
+        while (phase := self.phase) is Phase.HANGS:
+            time.sleep(0.02)
+        if phase is Phase.FAILS:
             return 500
         # Even a healthy server has its hiccups, for which there is retry.
         return 503 if next(self._requests) % HICCUP_EVERY == 0 else 200

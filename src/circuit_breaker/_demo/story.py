@@ -213,7 +213,8 @@ class Story:
                 return
             self._turn(self.plan.phase(number), breaker)
             # On a machine that stood still the rest is told later, not in less time.
-            due = max(due, self.clock() - QUARTER_S) + QUARTER_S
+            now = self.clock()
+            due = (due if now - due < QUARTER_S / 2 else now) + QUARTER_S
             yield from self._until(due)
             if self.interrupted:
                 return
