@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import gc
 import inspect
@@ -9,14 +10,15 @@ import pickle
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import pytest
 from storms import SHOTS, needs_timer, storm
 
-from circuit_breaker import _bulkhead
+from circuit_breaker import _bulkhead, _line
 from circuit_breaker._bulkhead import Bulkhead
 from circuit_breaker._events import BulkheadRejected
 from circuit_breaker.exceptions import BulkheadFullError
@@ -49,13 +51,13 @@ class Line:
 def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     with ThreadPoolExecutor(32) as pool:
         line = Line(pool)
-        wait = _bulkhead._ThreadGate.wait
+        wait = _line.ThreadGate.wait
 
         def tell_and_wait(gate: Any, timeout_s: float) -> None:
             line.asleep.release()
             wait(gate, timeout_s)
 
-        monkeypatch.setattr(_bulkhead._ThreadGate, "wait", tell_and_wait)
+        monkeypatch.setattr(_line.ThreadGate, "wait", tell_and_wait)
         yield line
 
 
@@ -64,11 +66,31 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(gate: Any, timeout_s: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_bulkhead._ThreadGate, "wait", wait)
+    monkeypatch.setattr(_line.ThreadGate, "wait", wait)
 
 
 def soon(future: Future[Any]) -> Any:
     return future.result(PATIENCE_S)
+
+
+def wake_first(bulkhead: Bulkhead) -> None:
+    """Wake the first in the line, for nothing."""
+    first = bulkhead._line.first
+    assert first is not None
+    first.gate.open()
+
+
+def is_free(lock: Any) -> bool:
+    """Tell whether no thread holds the lock, this one included."""
+
+    def is_free() -> bool:
+        got = bool(lock.acquire(blocking=False))
+        if got:
+            lock.release()
+        return got
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(is_free).result()
 
 
 # Names and checks
@@ -240,13 +262,13 @@ def test_very_long_time_out_waits_instead_of_overflowing(line: Line) -> None:
 def test_waiter_served_in_the_moment_its_time_is_over_keeps_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=0.001)
     bulkhead.acquire()
-    wait = _bulkhead._ThreadGate.wait
+    wait = _line.ThreadGate.wait
 
     def wait_too_long(gate: Any, timeout_s: float) -> None:
         wait(gate, timeout_s)
         bulkhead.release()
 
-    monkeypatch.setattr(_bulkhead._ThreadGate, "wait", wait_too_long)
+    monkeypatch.setattr(_line.ThreadGate, "wait", wait_too_long)
     assert bulkhead.acquire() is True
     assert bulkhead.active_count == 1
     assert bulkhead.snapshot().timed_out_count == 0
@@ -256,7 +278,7 @@ def test_waiter_woken_for_nothing_goes_on_waiting(line: Line) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
     waiter = line.send(bulkhead.acquire)
-    bulkhead._line[0].gate.open()
+    wake_first(bulkhead)
     line.expect(1)
     assert not waiter.done()
     bulkhead.release()
@@ -277,15 +299,15 @@ def test_waiter_interrupted_as_it_is_served_passes_the_slot_on(line: Line, monke
     bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
     bulkhead.acquire()
     behind: list[Future[Any]] = []
-    wait = _bulkhead._ThreadGate.wait
+    wait = _line.ThreadGate.wait
 
     def serve_and_interrupt(gate: Any, timeout_s: float) -> None:
-        monkeypatch.setattr(_bulkhead._ThreadGate, "wait", wait)
+        monkeypatch.setattr(_line.ThreadGate, "wait", wait)
         behind.append(line.send(bulkhead.acquire))
         bulkhead.release()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_bulkhead._ThreadGate, "wait", serve_and_interrupt)
+    monkeypatch.setattr(_line.ThreadGate, "wait", serve_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         bulkhead.acquire()
     assert soon(behind[0]) is True
@@ -297,16 +319,16 @@ def test_interrupt_while_the_next_is_woken_loses_neither_slot_nor_waiter(
     leave: str, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-    opening = _bulkhead._ThreadGate.open
+    opening = _line.ThreadGate.open
     waiters: list[Future[Any]] = []
 
     def interrupt_once(gate: Any) -> bool:
-        monkeypatch.setattr(_bulkhead._ThreadGate, "open", opening)
+        monkeypatch.setattr(_line.ThreadGate, "open", opening)
         raise KeyboardInterrupt
 
     def work() -> None:
         waiters.append(line.send(bulkhead.acquire))
-        monkeypatch.setattr(_bulkhead._ThreadGate, "open", interrupt_once)
+        monkeypatch.setattr(_line.ThreadGate, "open", interrupt_once)
 
     with pytest.raises(KeyboardInterrupt):
         if leave == "call":
@@ -573,101 +595,242 @@ def test_generator_that_ends_early_gives_its_slot_back(end: str) -> None:
     assert bulkhead.active_count == 0
 
 
-@pytest.mark.parametrize("passer", ["enter", "exit", "acquire", "call", "resize", "full", "snapshot", "look"])
-def test_stream_collected_while_the_lock_is_held_waits_for_nobody_and_loses_no_slot(passer: str, line: Line) -> None:
-    bulkhead = Bulkhead(max_concurrent=2, max_queue=1)
-    bulkhead.call(bulkhead.call, int)
+# What comes in between
+
+
+class Visited:
+    """The lock of a line; a visitor comes at once when it was taken, and once more before it is given back."""
+
+    def __init__(self, lock: Any, visitor: Callable[[], object]) -> None:
+        self._lock = lock
+        self._visitor: Callable[[], object] | None = visitor
+        self.visits = 0
+
+    def visit(self) -> None:
+        visitor, self._visitor = self._visitor, None
+        if visitor is not None:
+            self.visits += 1
+            visitor()
+            self._visitor = visitor
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+        self.visit()
+
+    def __exit__(self, *error: Any) -> None:
+        self.visit()
+        self._lock.__exit__(*error)
+
+
+def opened_streams(bulkhead: Bulkhead) -> list[Any]:
+    """Return streams that each hold a slot, until they are dropped."""
 
     @bulkhead
-    def numbers() -> Iterator[int]:
+    def guarded() -> Iterator[int]:
         yield 1
 
-    stream = numbers()
-    next(stream)
-    if passer in ("exit", "full", "look"):
-        bulkhead.acquire()
-    waiter = line.send(bulkhead.acquire) if passer == "look" else None
-    with bulkhead._lock:
-        del stream
-    assert len(bulkhead._heap) == 1, "nobody waited for the lock, so the slot is still out"
-    if passer == "enter":
-        bulkhead.__enter__()
-    elif passer == "exit":
-        bulkhead.__exit__(None, None, None)
-    elif passer in ("acquire", "full"):
-        assert bulkhead.acquire()
-    elif passer == "call":
-        bulkhead.call(int)
-    elif passer == "resize":
-        bulkhead.resize(3)
-    elif waiter is not None:
-        bulkhead._line[0].gate.open()
-        assert soon(waiter) is True
-    else:
-        assert bulkhead.active_count == 0
-    assert len(bulkhead._heap) == 0
-    assert bulkhead.active_count == {"enter": 1, "acquire": 1, "full": 2, "look": 2}.get(passer, 0)
+    def by_hand() -> Iterator[int]:
+        with bulkhead:
+            yield 1
 
-
-def test_stream_collected_under_the_lock_of_any_section_is_settled_by_that_section() -> None:
-    streams: list[Any] = []
-
-    class Collecting:
-        """The lock, with a garbage collection just before it is left."""
-
-        def __init__(self) -> None:
-            self._lock = threading.Lock()
-            self.locked = self._lock.locked
-
-        def __enter__(self) -> bool:
-            return self._lock.__enter__()
-
-        def __exit__(self, *error: Any) -> None:
-            if streams:
-                streams.pop()
-            self._lock.__exit__(*error)
-
-    bulkhead = Bulkhead(max_concurrent=3)
-    bulkhead.call(bulkhead.call, bulkhead.call, int)
-    stream = bulkhead(lambda: None)
-    assert stream() is None
-
-    @bulkhead
-    def numbers() -> Iterator[int]:
-        yield 1
-
-    def working() -> None:
-        streams.append(opened())
-
-    def opened() -> Any:
-        stream = numbers()
+    streams = [guarded(), by_hand()]
+    for stream in streams:
         next(stream)
-        return stream
+    return streams
 
-    for passer in (bulkhead.snapshot, bulkhead.acquire, bulkhead.release, lambda: bulkhead.resize(3), bulkhead._tidy):
-        streams.append(opened())
-        bulkhead._lock = Collecting()  # type: ignore[assignment]
-        passer()
-        assert not bulkhead._heap
-    bulkhead.call(working)
-    assert not bulkhead._heap
+
+VISITORS: dict[str, Callable[[Bulkhead], object]] = {
+    "in and out": lambda bulkhead: bulkhead.acquire() and bulkhead.release(),
+    "call": lambda bulkhead: bulkhead.call(int),
+    "snapshot": lambda bulkhead: bulkhead.snapshot(),
+    "resize": lambda bulkhead: bulkhead.resize(bulkhead.max_concurrent),
+    "streams": lambda bulkhead: opened_streams(bulkhead).clear(),
+}
+
+
+@pytest.mark.parametrize("visitor", VISITORS)
+@pytest.mark.parametrize("section", ["acquire", "with", "call", "stream", "resize", "snapshot", "time-out", "full"])
+def test_destructor_in_a_locked_section_deadlocks_and_loses_nothing(visitor: str, section: str) -> None:
+    bulkhead = Bulkhead(max_concurrent=4, max_queue=1, timeout_s=0.001)
+    bulkhead.acquire()
+    steps: dict[str, Callable[[], object]] = {
+        "acquire": lambda: (bulkhead.acquire(), bulkhead.release()),
+        "with": lambda: (bulkhead.__enter__(), bulkhead.__exit__(None, None, None)),
+        "call": lambda: bulkhead.call(int),
+        "stream": lambda: opened_streams(bulkhead).clear(),
+        "resize": lambda: bulkhead.resize(4),
+        "snapshot": bulkhead.snapshot,
+        "time-out": bulkhead.acquire,
+        "full": bulkhead.acquire,
+    }
+    if section in ("time-out", "full"):
+        bulkhead.resize(1)
+        bulkhead.max_queue = 1 if section == "time-out" else 0
+    lock = bulkhead._line.lock
+    visited = Visited(lock, lambda: quietly(lambda: VISITORS[visitor](bulkhead)))
+
+    def run() -> None:
+        steps[section]()
+        bulkhead._line.lock = visited  # type: ignore[assignment]
+        steps[section]()
+        bulkhead._line.lock = lock
+
+    with ThreadPoolExecutor(1) as pool:
+        soon(pool.submit(run))
+    assert visited.visits >= 2
+    assert is_free(lock)
+    assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
+    bulkhead.resize(4)
+    assert [bulkhead.acquire() for _ in range(4)] == [True, True, True, False]
+
+
+def quietly(visit: Callable[[], object]) -> None:
+    try:
+        visit()
+    except BulkheadFullError:
+        pass
+
+
+@pytest.mark.parametrize("visitor", ["release", "abandon", "snapshot", "resize", "serve", "refused"])
+def test_destructor_while_a_gate_opens_neither_serves_twice_nor_forgets_anybody(
+    visitor: str, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulkhead = Bulkhead(max_concurrent=2, max_queue=3)
+    streams = opened_streams(bulkhead)
+    if visitor != "abandon":
+        streams.clear()
+        bulkhead.acquire()
+    else:
+        streams.pop()
+    bulkhead.acquire()
+    waiters = [line.send(bulkhead.acquire) for _ in range(3)]
+    opening = _line.ThreadGate.open
+
+    def be_refused() -> None:
+        bulkhead.max_queue = 0
+        assert not bulkhead.acquire()
+
+    visits: dict[str, Callable[[], object]] = {
+        "release": bulkhead.release,
+        "abandon": streams.clear,
+        "snapshot": bulkhead.snapshot,
+        "resize": lambda: bulkhead.resize(3),
+        "serve": bulkhead._line.serve,
+        "refused": be_refused,
+    }
+
+    def visit_once(gate: Any) -> bool:
+        monkeypatch.setattr(_line.ThreadGate, "open", opening)
+        visits[visitor]()
+        return opening(gate)
+
+    monkeypatch.setattr(_line.ThreadGate, "open", visit_once)
+    bulkhead.release()
+    served = 2 if visitor in ("release", "abandon", "resize") else 1
+    assert [soon(waiter) for waiter in waiters[:served]] == [True] * served
+    assert not any(waiter.done() for waiter in waiters[served:])
+    assert bulkhead.queued_count == 3 - served
+    assert bulkhead.active_count == (3 if visitor == "resize" else 2)
+    for _ in waiters[served:]:
+        bulkhead.release()
+    assert [soon(waiter) for waiter in waiters] == [True] * 3
+
+
+@pytest.mark.parametrize("room", [_bulkhead, _line])
+def test_under_the_lock_nothing_is_called_made_or_repeated(room: ModuleType) -> None:
+    allowed = (ast.Assign, ast.AugAssign, ast.If, ast.Return, ast.Compare, ast.BoolOp, ast.BinOp, ast.IfExp)
+    allowed += (ast.UnaryOp, ast.Name, ast.Attribute, ast.Constant, ast.expr_context)
+    allowed += (ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
+    sections = [node for node in ast.walk(ast.parse(inspect.getsource(room))) if isinstance(node, ast.With)]
+    assert len(sections) >= 4
+    for section in sections:
+        assert ast.unparse(section.items[0].context_expr).endswith(".lock")
+        found = [node for statement in section.body for node in ast.walk(statement)]
+        assert [ast.unparse(node) for node in found if not isinstance(node, allowed)] == []
+
+
+def test_slot_left_by_somebody_who_was_interrupted_is_taken_back_by_the_next_who_needs_it(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+
+    def leave() -> None:
+        slot = _line.Slot()
+        assert bulkhead._take(slot)
+        bulkhead._line.left.add(slot)
+
+    leave()
+    assert (bulkhead.active_count, len(bulkhead._line.left)) == (0, 0)
+    leave()
+    assert bulkhead.acquire()
+    bulkhead.release()
+    leave()
+    bulkhead.call(int)
     assert bulkhead.active_count == 0
 
 
 # Ctrl-C
 
 
-@needs_timer
-@pytest.mark.parametrize("way", ["call", "decorator"])
-def test_thousands_of_interrupts_lose_no_slot_and_leave_no_lock_held(way: str) -> None:
-    bulkhead = Bulkhead(max_concurrent=1_000_000)
-
-    def work() -> None:
+def drive(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run what never has to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
         pass
 
-    decorated = bulkhead(work)
-    assert storm(decorated if way == "decorator" else lambda: bulkhead.call(work)) == SHOTS
-    assert not bulkhead._lock.locked()
+
+WAYS: dict[str, Callable[[Bulkhead], Callable[[], object]]] = {}
+
+
+def way(body: Callable[[Bulkhead], Callable[[], object]]) -> None:
+    WAYS[body.__name__] = body
+
+
+@way
+def call(bulkhead: Bulkhead) -> Callable[[], object]:
+    return lambda: bulkhead.call(int)
+
+
+@way
+def function(bulkhead: Bulkhead) -> Callable[[], object]:
+    return bulkhead(lambda: None)
+
+
+@way
+def generator(bulkhead: Bulkhead) -> Callable[[], object]:
+    @bulkhead
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    return lambda: list(numbers())
+
+
+@way
+def coroutine_function(bulkhead: Bulkhead) -> Callable[[], object]:
+    @bulkhead
+    async def work() -> None: ...
+
+    return lambda: drive(work())
+
+
+@way
+def async_generator(bulkhead: Bulkhead) -> Callable[[], object]:
+    @bulkhead
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    async def exhaust() -> list[int]:
+        return [number async for number in numbers()]
+
+    return lambda: drive(exhaust())
+
+
+@needs_timer
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("way", WAYS)
+def test_thousands_of_interrupts_lose_no_slot_and_leave_no_lock_held(way: str) -> None:
+    bulkhead = Bulkhead(max_concurrent=1_000_000)
+    assert storm(WAYS[way](bulkhead)) == SHOTS
+    assert is_free(bulkhead._line.lock)
     assert bulkhead.active_count == 0
 
 
@@ -693,5 +856,5 @@ def test_interrupts_among_waiting_threads_lose_neither_slot_nor_waiter() -> None
         finally:
             stop.set()
         assert all(soon(future) > 0 for future in others)
-    assert not bulkhead._lock.locked()
+    assert is_free(bulkhead._line.lock)
     assert (bulkhead.active_count, bulkhead.queued_count) == (0, 0)

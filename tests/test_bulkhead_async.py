@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from circuit_breaker import _bulkhead
+from circuit_breaker import _line
 from circuit_breaker._bulkhead import Bulkhead
 from circuit_breaker._events import BulkheadRejected
 from circuit_breaker.exceptions import BulkheadFullError
@@ -134,7 +134,8 @@ def test_task_woken_for_nothing_goes_on_waiting() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
         await bulkhead.acquire_async()
         task = await in_line(bulkhead)
-        gate = bulkhead._line[0].gate
+        assert bulkhead._line.first is not None
+        gate = bulkhead._line.first.gate
         gate.open()
         gate.open()
         await settle()
@@ -150,13 +151,13 @@ def test_task_woken_for_nothing_goes_on_waiting() -> None:
 
 def test_thread_hands_its_slot_to_a_task_of_a_loop_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     asleep = threading.Event()
-    wait = _bulkhead._ThreadGate.wait
+    wait = _line.ThreadGate.wait
 
     def tell_and_wait(gate: Any, timeout_s: float) -> None:
         asleep.set()
         wait(gate, timeout_s)
 
-    monkeypatch.setattr(_bulkhead._ThreadGate, "wait", tell_and_wait)
+    monkeypatch.setattr(_line.ThreadGate, "wait", tell_and_wait)
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
 
     async def main() -> None:
@@ -245,9 +246,10 @@ def test_collected_waiter_leaves_the_line() -> None:
         loop.run_until_complete(asyncio.sleep(0))
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         assert bulkhead.queued_count == 1
-        with bulkhead._lock:
+        assert bulkhead._line.first is not None
+        with bulkhead._line.lock:
             del task
-            bulkhead._line[0].gate._future = None
+            bulkhead._line.first.gate._future = None
             gc.collect()
         assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
     finally:
@@ -459,7 +461,7 @@ def test_having_to_wait_under_trio_is_a_runtime_error_that_says_so() -> None:
 
 # All together
 
-CALLS = int(os.environ.get("BULKHEAD_CALLS", "300"))
+CALLS = int(os.environ.get("BULKHEAD_CALLS", "10000"))
 
 
 def test_four_loops_and_four_threads_share_three_slots_and_the_totals_are_exact() -> None:

@@ -19,7 +19,7 @@ def test_child_does_not_deadlock_on_a_lock_that_another_thread_held() -> None:
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with bulkhead._lock:
+        with bulkhead._line.lock:
             held.set()
             done.wait(PATIENCE_S)
 

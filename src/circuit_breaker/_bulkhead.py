@@ -1,121 +1,33 @@
-"""At most so many at once: one count of slots and one first-come-first-served line, for threads and tasks together.
+"""At most so many at once, for threads and tasks together: the ways in and out of one line of callers.
 
-Three things may happen in the middle of anything: Ctrl-C, a cancellation, and the garbage collector closing a stream,
-even on a thread that holds this very lock. Whoever has to give something up then leaves it in a heap, by one call of C
-code that nothing can split, and whoever leaves the lock looks at that heap.
+C code alone cannot be split by an interrupt. So whoever has to give something up for sure leaves its slot in `left` of
+the line, by one call, before anything else; the line takes it back at once, or when the next one passes.
 """
 
 from __future__ import annotations
 
 import inspect
-import threading
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
-from itertools import repeat
-from math import inf
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 
-from . import _checks, _fork
+from . import _checks
 from ._events import BulkheadRejected, Listener, notify
+from ._line import Line, Slot, TaskGate, ThreadGate
 from ._models import BulkheadSnapshot
-from ._running import running_loop, running_trio
+from ._streams import AsyncStream, Guard, Stream, guarded, guarded_async
 from ._wrap import check_callable, check_plain, wrap
 from .exceptions import BulkheadFullError
 
+if TYPE_CHECKING:
+    from ._typing import Protected, ProtectedFunction
+
 __all__ = ["Bulkhead"]
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-
-class _Gate(Protocol):
-    """Where one caller of the line sleeps; that it opened is a hint to look again, never a promise."""
-
-    def open(self) -> bool:
-        """Wake the sleeper, who may be awake already; False: there is nobody left to wake. The lock is held."""
-        ...
-
-    def is_dead(self) -> bool:
-        """Whether nobody can wake up here any more."""
-        ...
-
-
-class _ThreadGate:
-    """A thread sleeps on a lock that is held already."""
-
-    def __init__(self) -> None:
-        if running_trio() is not None or running_loop() is not None:
-            raise RuntimeError("acquire() would have to wait and this thread runs an event loop: use acquire_async()")
-        self._bolt = threading.Lock()
-        self._bolt.acquire()
-
-    def open(self) -> bool:
-        if self._bolt.locked():
-            self._bolt.release()
-        return True
-
-    def is_dead(self) -> bool:
-        return False
-
-    def wait(self, timeout_s: float) -> None:
-        self._bolt.acquire(True, -1 if timeout_s == inf else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
-
-
-class _TaskGate:
-    """An asyncio task sleeps on a future, which only its own loop's thread touches."""
-
-    def __init__(self) -> None:
-        if running_trio() is not None:
-            raise RuntimeError("waiting for a slot is not supported under trio: only free slots can be taken")
-        self._loop = running_loop()
-        if self._loop is None:
-            raise RuntimeError("acquire_async() would have to wait, which takes a running asyncio event loop")
-        self._future = self._loop.create_future()
-
-    def open(self) -> bool:
-        if running_loop() is self._loop:
-            self._wake()
-            return True
-        try:
-            self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:
-            if self._loop.is_closed():
-                return False
-            raise
-        return True
-
-    def is_dead(self) -> bool:
-        return bool(self._loop.is_closed())
-
-    def wait(self, timeout_s: float) -> Awaitable[None]:
-        if self._future.done():
-            self._future = self._loop.create_future()
-        if timeout_s < inf:
-            timer = self._loop.call_later(min(timeout_s, threading.TIMEOUT_MAX), self._wake)
-            self._future.add_done_callback(lambda _: timer.cancel())
-        return self._future  # type: ignore[no-any-return]
-
-    def _wake(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-
-class _Slot:
-    """What one caller has: a slot, a place in the line, or nothing. Giving it up twice is giving it up once.
-
-    Attributes:
-        epoch: the bulkhead's epoch in which the slot was given; None while there is none.
-        gate: not None from joining the line until the caller has seen how that ended.
-    """
-
-    epoch: object | None = None
-    gate: Any = None
-    since: float = 0.0
-    deadline: float = inf
-    refusal: BulkheadRejected | None = None
+_Guards = TypeVar("_Guards")
 
 
 class Bulkhead:
@@ -137,13 +49,6 @@ class Bulkhead:
         TypeError, ValueError: a setting is of the wrong type or out of range.
     """
 
-    # `_lock` guards every field below it. Under it no caller's code runs: no call, no listener, no clock.
-    #
-    # Who is inside is the difference of two totals, and `_accepted - _released < _easy` is all that the way in asks:
-    # `_easy` is the lesser of the limit and the peak, and below it there is no new peak to note. Nobody is overtaken,
-    # because somebody waits only when every slot is taken: what makes a slot free serves the line in the same locked
-    # step. (An exception that splits this step leaves the first in the line unserved until somebody passes, at most.)
-
     def __init__(
         self,
         name: str = "default",
@@ -158,24 +63,13 @@ class Bulkhead:
         self.max_queue = _checks.count("max_queue", max_queue, 0)
         self.timeout_s = None if timeout_s is None else _checks.number("timeout_s", timeout_s, minimum=0)
         self._listeners = _checks.functions("listeners", listeners)
-        self._clock = _checks.function("clock", clock, "a function that returns seconds")
-        self._lock = threading.Lock()
-        self._max_concurrent = _checks.count("max_concurrent", max_concurrent, 0)
-        self._accepted = 0
-        self._released = 0
-        self._peak = 0
-        self._easy = 0
-        self._line: deque[_Slot] = deque()
-        self._heap: deque[_Slot] = deque()
-        self._epoch = object()
-        self._before_fork = 0
-        self._rejected = 0
-        self._timed_out = 0
-        self._total_wait_s = 0.0
-        _fork.survive(self)
+        self._line = Line(
+            _checks.count("max_concurrent", max_concurrent, 0),
+            _checks.function("clock", clock, "a function that returns seconds"),
+        )
 
     def __repr__(self) -> str:
-        return f"<Bulkhead {self.name!r}: {self.active_count} of {self._max_concurrent} slots taken>"
+        return f"<Bulkhead {self.name!r}: {self.active_count} of {self.max_concurrent} slots taken>"
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Bulkhead cannot be copied or pickled: the slots are those of this one object")
@@ -185,7 +79,7 @@ class Bulkhead:
     @property
     def max_concurrent(self) -> int:
         """How many may be inside at once; `resize()` changes it."""
-        return self._max_concurrent
+        return self._line.limit
 
     @property
     def active_count(self) -> int:
@@ -205,23 +99,29 @@ class Bulkhead:
 
     def snapshot(self) -> BulkheadSnapshot:
         """Return a consistent copy of all figures."""
-        self._tidy()
-        with self._lock:
-            snapshot = BulkheadSnapshot(
-                name=self.name,
-                max_concurrent=self._max_concurrent,
-                max_queue=self.max_queue,
-                active_count=self._accepted - self._released,
-                queued_count=len(self._line),
-                accepted_count=self._accepted,
-                rejected_count=self._rejected,
-                timed_out_count=self._timed_out,
-                peak_active_count=self._peak,
-                total_wait_s=self._total_wait_s,
-            )
-        if self._heap:
-            self._tidy()
-        return snapshot
+        line = self._line
+        line.serve()
+        with line.lock:
+            limit = line.limit
+            accepted = line.accepted
+            inside = line.inside
+            queued = line.queued
+            rejected = line.rejected
+            timed_out = line.timed_out
+            peak = line.peak
+            total_wait_s = line.total_wait_s
+        return BulkheadSnapshot(
+            name=self.name,
+            max_concurrent=limit,
+            max_queue=self.max_queue,
+            active_count=inside,
+            queued_count=queued,
+            accepted_count=accepted,
+            rejected_count=rejected,
+            timed_out_count=timed_out,
+            peak_active_count=peak,
+            total_wait_s=total_wait_s,
+        )
 
     # Entering and leaving by hand
 
@@ -233,7 +133,7 @@ class Bulkhead:
         Raises:
             RuntimeError: it would have to wait, and this thread runs an event loop: use `acquire_async()`.
         """
-        return self._take_free() or self._take(_Slot()) is None
+        return self._take_free() or self._take(Slot())
 
     async def acquire_async(self) -> bool:
         """Take a slot, waiting in the line if there is a place; False if refused, at once or after `timeout_s`.
@@ -243,7 +143,7 @@ class Bulkhead:
         Raises:
             RuntimeError: it would have to wait, and this is not asyncio.
         """
-        return self._take_free() or await self._take_async(_Slot()) is None
+        return self._take_free() or await self._take_async(Slot())
 
     def release(self) -> None:
         """Give one slot back, to the first in the line if somebody waits; from any thread or task.
@@ -251,19 +151,25 @@ class Bulkhead:
         Raises:
             RuntimeError: no slot is held; nothing has changed.
         """
+        line = self._line
         try:
-            with self._lock:
-                if self._accepted > self._released:
-                    self._released += 1
-                    if self._line:
-                        self._serve_locked()
+            with line.lock:
+                if line.inside:
+                    line.inside -= 1
+                    if not line.queued:
+                        return
+                    held = True
+                elif line.forgiven:
+                    line.forgiven -= 1
+                    held = True
                 else:
-                    self._release_other_locked()
+                    held = False
+            line.serve()
         except BaseException:
-            self._tidy_unless_locked()
+            line.serve()
             raise
-        if self._heap:
-            self._tidy()
+        if not held:
+            raise RuntimeError(f"Bulkhead {self.name!r}: release() without a held slot")
 
     def resize(self, max_concurrent: int) -> None:
         """Set how many may be inside: more serve the line at once, fewer take effect as holders leave.
@@ -274,54 +180,61 @@ class Bulkhead:
             TypeError, ValueError: as at construction.
         """
         limit = _checks.count("max_concurrent", max_concurrent, 0)
-        with self._lock:
-            self._max_concurrent = limit
-            self._serve_locked()
-            self._note_peak_locked()
-        if self._heap:
-            self._tidy()
+        try:
+            self._line.resize(limit)
+        except BaseException:
+            self._line.serve()
+            raise
 
     def __enter__(self) -> Bulkhead:
         # The same as _take_free(), written out for speed.
+        line = self._line
         taken = False
         try:
-            with self._lock:
-                if self._accepted - self._released < self._easy:
-                    self._accepted += 1
+            with line.lock:
+                if line.inside < line.easy:
+                    line.inside += 1
+                    line.accepted += 1
                     taken = True
-            if self._heap:
-                self._tidy()
+                    return self
         except BaseException:
             if taken:
                 self.release()
             raise
-        if not taken:
-            self._hold(_Slot())
+        slot = Slot()
+        if not self._take(slot):
+            raise self._full(slot)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         # The same as release(), written out for speed.
+        line = self._line
         try:
-            with self._lock:
-                if self._accepted > self._released:
-                    self._released += 1
-                    if self._line:
-                        self._serve_locked()
+            with line.lock:
+                if line.inside:
+                    line.inside -= 1
+                    if not line.queued:
+                        return
+                    held = True
+                elif line.forgiven:
+                    line.forgiven -= 1
+                    held = True
                 else:
-                    self._release_other_locked()
+                    held = False
+            line.serve()
         except BaseException:
-            self._tidy_unless_locked()
+            line.serve()
             raise
-        if self._heap:
-            self._tidy()
+        if not held:
+            raise RuntimeError(f"Bulkhead {self.name!r}: release() without a held slot")
 
     async def __aenter__(self) -> Bulkhead:
         if not self._take_free():
-            refusal = await self._take_async(_Slot())
-            if refusal is not None:
-                raise self._full(refusal)
+            slot = Slot()
+            if not await self._take_async(slot):
+                raise self._full(slot)
         return self
 
     async def __aexit__(
@@ -331,9 +244,13 @@ class Bulkhead:
 
     # Calling and decorating
 
-    def __call__(self, func: _F) -> _F:
+    @overload
+    def __call__(self, func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | Bulkhead]: ...
+    @overload
+    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, Bulkhead]: ...
+    def __call__(self, func: Any, /) -> Any:
         """Return func, of whatever kind, such that each call holds a slot; a generator does from first item to end."""
-        return wrap(self, func, "bulkhead")  # type: ignore[no-any-return]
+        return wrap(self, func, "bulkhead")
 
     def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Call func inside; no Ctrl-C loses the slot.
@@ -370,77 +287,43 @@ class Bulkhead:
         return wrapper
 
     def _wrap_generator(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            slot = _Slot()
-            try:
-                self._hold(slot)
-                return (yield from func(*args, **kwargs))
-            finally:
-                self._heap.append(slot)
-                self._tidy_unless_locked()
-
-        return wrapper
+        return guarded(func, lambda: _StreamSlot(self))
 
     def _wrap_async_generator(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            slot = _Slot()
-            try:
-                await self._hold_async(slot)
-                stream = func(*args, **kwargs)
-                said = stream.__anext__()
-                for _ in repeat(None):
-                    try:
-                        item = await said
-                    except StopAsyncIteration:
-                        break
-                    try:
-                        sent = yield item
-                    except GeneratorExit:
-                        await stream.aclose()
-                        raise
-                    except BaseException as error:
-                        said = stream.athrow(error)
-                    else:
-                        said = stream.asend(sent)
-            finally:
-                self._heap.append(slot)
-                self._tidy_unless_locked()
-
-        return wrapper
+        return guarded_async(func, lambda: _StreamSlot(self))
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # Written out, because the entry of every function is a place where Ctrl-C may land: here a slot is taken, or
         # given back, and known to be so, with no such place in between.
-        slot = _Slot()
+        line = self._line
+        slot = Slot()
         try:
-            with self._lock:
-                if self._accepted - self._released < self._easy:
-                    self._accepted += 1
-                    slot.epoch = self._epoch
-            if self._heap:
-                self._tidy()
-            if slot.epoch is None:
-                self._hold(slot)
+            with line.lock:
+                if line.inside < line.easy:
+                    line.inside += 1
+                    line.accepted += 1
+                    slot.holds = line.epoch
+            if slot.holds is None and not self._take(slot):
+                raise self._full(slot)
             return func(*args, **kwargs)
         finally:
             try:
-                with self._lock:
-                    if slot.epoch is self._epoch:
-                        slot.epoch = None
-                        self._released += 1
-                        if self._line:
-                            self._serve_locked()
+                with line.lock:
+                    if slot.holds is line.epoch:
+                        slot.holds = None
+                        line.inside -= 1
+                if line.queued:
+                    line.serve()
             except BaseException:
-                self._heap.append(slot)
-                self._tidy_unless_locked()
+                line.left.add(slot)
+                line.serve()
                 raise
-            if self._heap:
-                self._tidy()
 
     async def _run_async(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        slot = _Slot()
+        slot = Slot()
         try:
-            await self._hold_async(slot)
+            if not await self._take_async(slot):
+                raise self._full(slot)
             awaitable = func(*args, **kwargs)
             if not inspect.isawaitable(awaitable):
                 raise TypeError(
@@ -448,186 +331,100 @@ class Bulkhead:
                 )
             return await awaitable
         finally:
-            self._heap.append(slot)
-            self._tidy_unless_locked()
+            self._line.left.add(slot)
+            self._line.serve()
 
     # Taking: one plan, and two ways to wait
 
     def _take_free(self) -> bool:
+        line = self._line
         taken = False
         try:
-            with self._lock:
-                if self._accepted - self._released < self._easy:
-                    self._accepted += 1
+            with line.lock:
+                if line.inside < line.easy:
+                    line.inside += 1
+                    line.accepted += 1
                     taken = True
-            if self._heap:
-                self._tidy()
         except BaseException:
             if taken:
                 self.release()
             raise
         return taken
 
-    def _hold(self, slot: _Slot) -> None:
-        refusal = self._take(slot)
-        if refusal is not None:
-            raise self._full(refusal)
-
-    async def _hold_async(self, slot: _Slot) -> None:
-        refusal = await self._take_async(slot)
-        if refusal is not None:
-            raise self._full(refusal)
-
-    def _full(self, refusal: BulkheadRejected) -> BulkheadFullError:
+    def _full(self, slot: Slot) -> BulkheadFullError:
         return BulkheadFullError(
             f"Bulkhead {self.name!r} is full",
             self.name,
-            self._max_concurrent,
-            active_count=refusal.active_count,
-            queued_count=refusal.queued_count,
+            self.max_concurrent,
+            active_count=slot.active,
+            queued_count=slot.queued,
             max_queue=self.max_queue,
         )
 
-    def _take(self, slot: _Slot) -> BulkheadRejected | None:
+    def _take(self, slot: Slot) -> bool:
         try:
-            self._enter(slot, _ThreadGate)
-            for _ in repeat(None):
-                if slot.gate is None:
-                    break
-                slot.gate.wait(slot.deadline - time.monotonic())
-                self._look(slot)
+            for nap_s in self._naps(slot, ThreadGate):
+                slot.gate.wait(nap_s)
         except BaseException:
-            self._heap.append(slot)
-            self._tidy_unless_locked()
+            self._line.left.add(slot)
+            self._line.serve()
             raise
         return self._told(slot)
 
-    async def _take_async(self, slot: _Slot) -> BulkheadRejected | None:
+    async def _take_async(self, slot: Slot) -> bool:
         try:
-            self._enter(slot, _TaskGate)
-            for _ in repeat(None):
-                if slot.gate is None:
-                    break
-                await slot.gate.wait(slot.deadline - time.monotonic())
-                self._look(slot)
+            for nap_s in self._naps(slot, TaskGate):
+                await slot.gate.wait(nap_s)
         except BaseException:
-            self._heap.append(slot)
-            self._tidy_unless_locked()
+            self._line.left.add(slot)
+            self._line.serve()
             raise
         return self._told(slot)
 
-    def _enter(self, slot: _Slot, gate: Callable[[], _Gate]) -> None:
-        """Give the caller a slot, a place in the line, or a refusal."""
-        now = self._clock()
-        if self.timeout_s:
-            slot.deadline = time.monotonic() + self.timeout_s
-        with self._lock:
-            self._enter_locked(slot, gate, now)
-        if self._heap:
-            self._tidy()
+    def _naps(self, slot: Slot, new_gate: Callable[[], ThreadGate | TaskGate]) -> Iterator[float]:
+        """Yield how long to sleep at the gate, as often as it takes until the caller has a slot or a refusal."""
+        line = self._line
+        if line.left or line.queued >= self.max_queue:
+            line.serve()
+            line.drop_dead()
+        if 0 < line.queued < self.max_queue or not line.enter(slot, self.max_queue):
+            slot.gate = new_gate()
+            slot.since = line.now()
+            if self.timeout_s:
+                slot.deadline = time.monotonic() + self.timeout_s
+            line.enter(slot, self.max_queue)
+        while slot.holds is None and not slot.refused:
+            left_s = slot.deadline - time.monotonic()
+            if left_s <= 0:
+                line.leave(slot, late=True)
+            else:
+                yield left_s
+            line.serve()
 
-    def _enter_locked(self, slot: _Slot, gate: Callable[[], _Gate], now: float) -> None:
-        self._tidy_locked(now)
-        if self._accepted - self._released < self._max_concurrent:
-            self._accepted += 1
-            slot.epoch = self._epoch
-            self._note_peak_locked()
-            return
-        if len(self._line) >= self.max_queue:
-            for dead in [other for other in self._line if other.gate.is_dead()]:
-                self._withdraw_locked(dead, now)
-        if len(self._line) >= self.max_queue:
-            self._refuse_locked(slot)
-            return
-        slot.since = now
-        slot.gate = gate()
-        self._line.append(slot)
+    def _told(self, slot: Slot) -> bool:
+        if slot.refused and self._listeners:
+            notify(self._listeners, BulkheadRejected(self.name, slot.active, slot.queued))
+        return not slot.refused
 
-    def _look(self, slot: _Slot) -> None:
-        """See whether the caller was served, or its time is over; a slot that comes in the last moment counts."""
-        now = self._clock()
-        late = time.monotonic() >= slot.deadline
-        with self._lock:
-            self._serve_locked()
-            if slot.epoch is not None or late:
-                self._leave_line_locked(slot, now)
-                if slot.epoch is None:
-                    self._timed_out += 1
-                    self._refuse_locked(slot)
-        if self._heap:
-            self._tidy()
 
-    def _refuse_locked(self, slot: _Slot) -> None:
-        self._rejected += 1
-        slot.refusal = BulkheadRejected(self.name, self._accepted - self._released, len(self._line))
+class _StreamSlot(Slot, Guard):
+    """What a stream has: a slot from its first item to its end."""
 
-    def _told(self, slot: _Slot) -> BulkheadRejected | None:
-        if slot.refusal is not None and self._listeners:
-            notify(self._listeners, slot.refusal)
-        return slot.refusal
+    def __init__(self, bulkhead: Bulkhead) -> None:
+        self._bulkhead = bulkhead
+        self.leave = bulkhead._line.left.add
 
-    # Serving the line, and giving up
+    def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
+        if not self._bulkhead._take(self):
+            raise self._bulkhead._full(self)
+        return super().open(func, args, kwargs)
 
-    def _serve_locked(self) -> None:
-        # A gate is opened first and its caller served next, in one step that nothing splits. What is raised while it
-        # opens leaves the caller in the line, at worst awake for nothing: it looks, serves the line, and sleeps again.
-        while self._line and self._accepted - self._released < self._max_concurrent:
-            slot = self._line[0]
-            if slot.gate.open():
-                slot.epoch = self._epoch
-                self._accepted += 1
-            self._line.popleft()
+    async def open_async(
+        self, func: Callable[..., AsyncStream], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[AsyncStream, Any]:
+        if not await self._bulkhead._take_async(self):
+            raise self._bulkhead._full(self)
+        return await super().open_async(func, args, kwargs)
 
-    def _note_peak_locked(self) -> None:
-        self._peak = max(self._peak, self._accepted - self._released)
-        self._easy = min(self._peak, self._max_concurrent)
-
-    def _leave_line_locked(self, slot: _Slot, now: float) -> None:
-        if slot.gate is not None:
-            self._total_wait_s += max(0.0, now - slot.since)
-            slot.gate = None
-            if slot.epoch is None and slot in self._line:
-                self._line.remove(slot)
-
-    def _withdraw_locked(self, slot: _Slot, now: float) -> None:
-        self._leave_line_locked(slot, now)
-        if slot.epoch is self._epoch:
-            slot.epoch = None
-            self._released += 1
-
-    def _tidy_locked(self, now: float) -> None:
-        while self._heap:
-            self._withdraw_locked(self._heap[0], now)
-            self._heap.popleft()
-        self._serve_locked()
-
-    def _tidy(self) -> None:
-        """Take back what was left in the heap, and serve the line."""
-        for _ in repeat(None):
-            now = self._clock()
-            with self._lock:
-                self._tidy_locked(now)
-            if not self._heap:
-                break
-
-    def _tidy_unless_locked(self) -> None:
-        """Do so, but never wait for the lock: whoever has it looks at the heap on leaving, perhaps this thread."""
-        if not self._lock.locked():
-            self._tidy()
-
-    # Forking
-
-    def _release_other_locked(self) -> None:
-        if not self._before_fork:
-            raise RuntimeError(f"Bulkhead {self.name!r}: release() without a held slot")
-        self._before_fork -= 1
-
-    def _after_fork_in_child(self) -> None:
-        # The holders and the line are the parent's. Slots of a former epoch come back without effect; an anonymous
-        # release() cannot be told apart, so as many are forgiven as slots were held.
-        self._lock = threading.Lock()
-        self._before_fork += self._accepted - self._released
-        self._released = self._accepted
-        self._line = deque()
-        self._heap = deque()
-        self._epoch = object()
+    def end(self, error: BaseException | None) -> None:
+        self._bulkhead._line.serve()
