@@ -20,6 +20,9 @@ REFUSALS: Final = (CircuitOpenError, BulkheadFullError)
 ExceptionTypes: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | types.UnionType"
 ExceptionFilter: TypeAlias = "ExceptionTypes | Callable[[BaseException], object]"
 
+# Read past whatever a subclass makes of the attribute.
+_MEMBERS: Final = cast("Any", BaseExceptionGroup.exceptions)
+
 _TAKES = "an exception type, a tuple or union of them, or a predicate of one exception"
 
 
@@ -74,7 +77,7 @@ def leaves(error: BaseException) -> list[BaseException]:
     while unopened:
         part: Any = unopened.pop()
         if issubclass(type(part), BaseExceptionGroup):
-            unopened.extend(reversed(part.exceptions))
+            unopened.extend(reversed(_MEMBERS.__get__(part)))
         else:
             found.append(part)
     return found
