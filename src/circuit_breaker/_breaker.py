@@ -12,7 +12,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 from . import _blocks, _checks, _fork
 from ._config import CircuitBreakerConfig
 from ._core import Core
-from ._events import CallRejected, Listener, notify
+from ._events import Listener
 from ._guards import StreamGuard
 from ._live import LiveStats, dated
 from ._machine import Unknown
@@ -184,14 +184,7 @@ class CircuitBreaker(Core):
         about, so the answer of one from before the circuit opened is taken for that of a probe: where this matters
         use `permit()`.
         """
-        now = self._clock()
-        with self._lock:
-            admitted = self._machine.admit_anonymous(now)
-            retry_after_s = self._machine.retry_after_s(now)
-        self._tell()
-        if not admitted and self._listeners:
-            notify(self._listeners, CallRejected(self.name, retry_after_s))
-        return admitted
+        return not isinstance(self._admit(riding=False, anonymous=True), CircuitOpenError)
 
     def record_success(self, latency_ms: float = 0.0) -> None:
         """Count one success toward the present state.

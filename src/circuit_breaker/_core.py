@@ -46,13 +46,15 @@ class Core:
 
     # Admitting
 
-    def _admit(self, *, riding: bool = True, block: bool = False) -> Permission | CircuitOpenError:
+    def _admit(
+        self, *, riding: bool = True, block: bool = False, anonymous: bool = False
+    ) -> Permission | CircuitOpenError:
         """Return the permission for one call, or the refusal, not raised."""
         now = self._clock()
         outer = _blocks.innermost_probe(self) if riding else None
         machine = self._machine
         with self._lock:
-            permission = machine.admit(now, outer, block)
+            permission = machine.admit_anonymous(now) if anonymous else machine.admit(now, outer, block)
             state, mode, retry_after_s = machine.state, machine.mode, machine.retry_after_s(now)
             last_failure = machine.last_failure
         if machine.changes:
@@ -225,20 +227,22 @@ class Core:
                 stop = None
 
     def _tell_change(self, change: Change) -> None:
-        log(
-            logging.WARNING if change.new_state is CircuitState.OPEN else logging.INFO,
-            "circuit %r: %s -> %s: %s",
-            self.name,
-            change.old_state.value,
-            change.new_state.value,
-            change.reason,
-            circuit_name=self.name,
-            old_state=change.old_state.value,
-            new_state=change.new_state.value,
-            reason=change.reason,
-        )
-        if self._listeners:
-            notify(self._listeners, StateChanged(self.name, *change))
+        try:
+            log(
+                logging.WARNING if change.new_state is CircuitState.OPEN else logging.INFO,
+                "circuit %r: %s -> %s: %s",
+                self.name,
+                change.old_state.value,
+                change.new_state.value,
+                change.reason,
+                circuit_name=self.name,
+                old_state=change.old_state.value,
+                new_state=change.new_state.value,
+                reason=change.reason,
+            )
+        finally:  # a Ctrl-C that lands in a slow handler keeps nothing from the listeners
+            if self._listeners:
+                notify(self._listeners, StateChanged(self.name, *change))
 
     # Forking
 

@@ -91,9 +91,10 @@ def notify(listeners: Iterable[Listener], event: object) -> None:
     stop: BaseException | None = None
     for listener in listeners:
         try:
-            listener(event)
-        except Exception as error:
-            log(logging.ERROR, "listener %r raised at %r", listener, type(event).__name__, error=error)
+            try:
+                listener(event)
+            except Exception as error:
+                log(logging.ERROR, "listener %r raised at %r", listener, type(event).__name__, error=error)
         except BaseException as error:
             stop = error if stop is None else stop
     if stop is not None:

@@ -101,12 +101,12 @@ class Machine:
         probe.rides = not (overdue and period.admit(self.config, now, probe))
         return probe
 
-    def admit_anonymous(self, now: float) -> bool:
+    def admit_anonymous(self, now: float) -> Permission | None:
         """Admit one call whose answer will not say which it is; in half-open the next such answer is taken for it."""
         admitted = self.admit(now)
         if isinstance(admitted, Probe) and isinstance(self.period, HalfOpen):
             self.period.anonymous.append(admitted)
-        return admitted is not None
+        return admitted
 
     def _refuse(self, now: float) -> Permission | None:
         if self.mode is CircuitMode.SHADOW:
@@ -121,6 +121,8 @@ class Machine:
             self._give_back(permission)
 
     # Settling
+            if isinstance(self.period, HalfOpen) and permission in self.period.anonymous:
+                self.period.anonymous.remove(permission)
 
     def settle(
         self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_ms: float, slow: bool
