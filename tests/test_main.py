@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -180,6 +181,23 @@ def test_a_reader_who_leaves_ends_it_quietly() -> None:
     assert process.returncode == 1
 
 
+def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
+    """As under nohup, and in the background of a script."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = start("--seconds", "60")
+    finally:
+        signal.signal(signal.SIGINT, former)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Eight threads call a server")
+        process.send_signal(signal.SIGINT)
+        while not re.match(r" *0\.[5-9]\d  healthy", process.stdout.readline()):
+            assert process.poll() is None
+        process.stdout.close()
+    assert process.returncode == 1
+
+
 # Arguments
 
 
@@ -259,6 +277,17 @@ def test_the_server_is_as_it_is_told_and_leaves_nothing_running() -> None:
     assert waiting.recv(1 << 10).startswith(b"HTTP/1.0 200")
     waiting.close()
     assert threading.active_count() == before
+
+
+def test_a_fault_of_the_server_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(Server):
+        def status(self) -> int:
+            raise ZeroDivisionError
+
+    with Broken() as server, socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert connection.recv(1 << 10) == b""
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 # The story, on a clock that stands still
@@ -399,7 +428,42 @@ def test_a_quarter_in_which_an_open_circuit_probed_says_so(clock: Clock) -> None
     assert quarter(1.0, Phase.FAILS, before, before, probed).state is CLOSED
 
 
-# What is drawn
+# What is drawn, and where
+
+
+class Terminal(io.StringIO):
+    """A terminal that shows nothing."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return -1
+
+
+@pytest.mark.parametrize(
+    ("size", "platform", "plain", "environ", "live"),
+    [
+        ((60, 10), "linux", False, {"TERM": "xterm"}, True),
+        ((60, 10), "linux", False, {}, True),
+        ((59, 24), "linux", False, {}, False),
+        ((80, 9), "linux", False, {}, False),
+        ((80, 24), "linux", True, {}, False),
+        ((80, 24), "linux", False, {"TERM": "dumb"}, False),
+        ((80, 24), "win32", False, {}, False),
+        ((80, 24), "win32", False, {"WT_SESSION": "1"}, True),
+    ],
+)
+def test_the_picture_is_for_terminals_that_can_show_it(
+    monkeypatch: pytest.MonkeyPatch, size: Any, platform: str, plain: bool, environ: dict[str, str], live: bool
+) -> None:
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size(size))
+    monkeypatch.setattr(sys, "platform", platform)
+    assert (type(screen.screen(Terminal(), plain, environ)) is screen.Live) is live
+    assert type(screen.screen(io.StringIO(), plain, environ)) is screen.Plain
+
 
 QUARTERS = [
     Quarter(0.25, Phase.HEALTHY, CLOSED, 8, 0, 0),
