@@ -29,7 +29,7 @@ from circuit_breaker._models import CircuitState
 from circuit_breaker.exceptions import CircuitOpenError
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
-CALLS = int(os.environ.get("SHARED_CALLS", "2000"))
+CALLS = int(os.environ.get("SHARED_CALLS", "10000"))
 
 Make = Callable[..., CircuitBreaker]
 Work = Callable[[], Coroutine[Any, Any, Any]]

@@ -234,9 +234,9 @@ def test_closing_closes_the_body_first_and_tells_the_guard(kind: Any) -> None:
         story = Story(kind)
         await story.send(None)
         await story.close()
-        assert (story.watch.told, story.log) == (["open", "GeneratorExit"], ["closed"])
+        assert (story.watch.told, story.log) == (["open", "resume", "pause", "GeneratorExit"], ["closed"])
         await story.close()
-        assert story.watch.told == ["open", "GeneratorExit"]
+        assert story.watch.told == ["open", "resume", "pause", "GeneratorExit"]
 
     asyncio.run(main())
 
@@ -247,7 +247,7 @@ def test_body_that_goes_on_when_it_is_closed_is_a_runtime_error_and_ends_the_gua
         await story.send(None)
         caught = await story.fails_with(RuntimeError, story.close())
         assert "ignored GeneratorExit" in str(caught)
-        assert story.watch.told == ["open", "RuntimeError"]
+        assert story.watch.told == ["open", "resume", "pause", "RuntimeError"]
         await story.fails_with(Ended, story.send(None))
 
     # The body is alive and stubborn still; its end is nobody's business here.
@@ -426,4 +426,4 @@ def test_dropped_stream_ends_its_guard() -> None:
     stream = guarded(body, lambda: watch)(log)
     next(stream)
     del stream
-    assert (watch.told, log) == (["open", "GeneratorExit"], ["closed"])
+    assert (watch.told, log) == (["open", "resume", "pause", "GeneratorExit"], ["closed"])

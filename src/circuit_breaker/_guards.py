@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable
+from inspect import isasyncgen
 from typing import Any
 
 from . import _blocks
@@ -48,7 +49,7 @@ class StreamGuard(Guard):
             try:
                 if self._fallback is None:
                     raise refusal
-                return await super().open_async(_iterate_async, (self._fallback(refusal, *args, **kwargs),), {})
+                return await super().open_async(_async_stream, (self._fallback(refusal, *args, **kwargs),), {})
             finally:
                 del refusal  # an exception that is kept in a frame of its own traceback is a circle
         self.resume()
@@ -101,6 +102,10 @@ class StreamGuard(Guard):
 
 def _iterate(items: Stream) -> Stream:
     return (yield from items)
+
+
+def _async_stream(items: Any) -> AsyncStream:
+    return items if isasyncgen(items) else _iterate_async(items)
 
 
 async def _iterate_async(items: AsyncIterable[Any]) -> AsyncStream:

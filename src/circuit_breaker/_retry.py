@@ -321,7 +321,7 @@ class _Opening(Guard):
             with attempt:
                 stream = func(*args, **kwargs)
                 try:
-                    return stream, await anext(stream)
+                    return stream, await self.first_item(stream)
                 except StopAsyncIteration:
                     pass
         raise StopAsyncIteration

@@ -5,7 +5,9 @@ One trampoline for each kind. A `Guard` tells it how to begin and how to end; it
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from functools import partial
 from itertools import repeat
 from typing import Any, TypeAlias
 
@@ -19,6 +21,8 @@ class Guard:
     leave: Callable[[Guard], object] | None = None
     """Called first at the end if it is not None: C code, which no interrupt can split from what it does."""
 
+    over = False
+
     def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
         """Return the stream and its first item, when the consumer asks for it; an empty one raises StopIteration."""
         stream = func(*args, **kwargs)
@@ -29,10 +33,27 @@ class Guard:
     ) -> tuple[AsyncStream, Any]:
         """Return the stream and its first item; an empty one raises StopAsyncIteration."""
         stream = func(*args, **kwargs)
-        return stream, await anext(stream)
+        return stream, await self.first_item(stream)
+
+    def first_item(self, stream: AsyncStream) -> Awaitable[Any]:
+        """Ask for the first item, and let the event loop know of the guarded stream alone, which closes this one.
+
+        Else a loop that ends, and the garbage collector, would have both closed at the same time.
+        """
+        hooks = sys.get_asyncgen_hooks()
+        finalizer = None if hooks.finalizer is None else partial(self._finalize, hooks.finalizer)
+        try:
+            sys.set_asyncgen_hooks(None, finalizer)
+            return anext(stream)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    def _finalize(self, finalizer: Callable[[AsyncStream], object], stream: AsyncStream) -> None:
+        if self.over:
+            finalizer(stream)
 
     def resume(self) -> None:
-        """Do what is due when the body is about to run again."""
+        """Do what is due when the body is about to run again, be it to close."""
 
     def pause(self) -> None:
         """Do what is due when the body has stopped running: at an item, or for good."""
@@ -62,7 +83,7 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
                 try:
                     said = yield item
                 except GeneratorExit:
-                    stream.close()
+                    _close(guard, stream)
                     raise
                 except BaseException as error:
                     step, said = stream.throw, error
@@ -111,7 +132,7 @@ def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guar
                 try:
                     said = yield item
                 except GeneratorExit:
-                    await stream.aclose()
+                    await _close_async(guard, stream)
                     raise
                 except BaseException as error:
                     step, said = stream.athrow, error
@@ -125,13 +146,14 @@ def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guar
                         guard.pause()
                 except StopAsyncIteration:
                     break
-                except BaseException:
+                except Exception:
                     await stream.aclose()  # it is over already, unless the guard raised
                     raise
         except BaseException as error:
             ended = error
             raise
         finally:
+            guard.over = True
             try:
                 if guard.leave is not None:
                     guard.leave(guard)
@@ -140,3 +162,23 @@ def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guar
                 said = ended = None  # an exception that is kept in a frame of its own traceback is a circle
 
     return wrapper
+
+
+def _close(guard: Guard, stream: Stream) -> None:
+    try:
+        guard.resume()
+    finally:
+        try:
+            stream.close()
+        finally:
+            guard.pause()
+
+
+async def _close_async(guard: Guard, stream: AsyncStream) -> None:
+    try:
+        guard.resume()
+    finally:
+        try:
+            await stream.aclose()
+        finally:
+            guard.pause()
