@@ -928,15 +928,20 @@ def test_fallback_of_a_generator_may_give_any_iterable(opened: CircuitBreaker) -
 
 def test_fallback_of_an_async_generator_may_give_any_async_iterable(opened: CircuitBreaker) -> None:
     class Sevens:
+        left = 3
+
         def __aiter__(self) -> Any:
             return self
 
         async def __anext__(self) -> int:
+            if not self.left:
+                raise StopAsyncIteration
+            self.left -= 1
             return 7
 
     kind = AsyncStreams()
     stream = circuit_breaker(breaker=opened, fallback=lambda error: Sevens())(kind.of(three))()
-    assert [kind.send(stream) for _ in range(3)] == [7, 7, 7]
+    assert kind.items(stream) == [7, 7, 7]
 
 
 def test_error_of_a_fallback_stream_reaches_the_consumer_and_is_not_counted(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
 from . import _checks
 from ._breaker import CircuitBreaker
@@ -80,8 +80,8 @@ def circuit_breaker(
         TypeError: a setting is of the wrong type, or beside one that takes its place.
         ValueError: a setting is out of range.
     """
-    if _is_bare(name):
-        return _making(CircuitBreaker, None, "circuit_breaker", None)(name)
+    name, func = _bare(name, None)
+    _check_name(name)
     if fallback is not None and not callable(fallback):
         raise _checks.wrong_type("fallback", fallback, "a function or None")
     short = {
@@ -92,14 +92,14 @@ def circuit_breaker(
         _checks.instance("breaker", breaker, CircuitBreaker)
         beside = {"mode": (mode, CircuitMode.AUTO), "listeners": (listeners, ()), "clock": (clock, time.monotonic)}
         _stands_alone("breaker", {"config": (config, None), **short, **beside})
-        return _applying(breaker, "circuit_breaker", fallback)
+        return _finished(_applying(breaker, "circuit_breaker", fallback), func)
     if config is not None:
         _stands_alone("config", short)
     else:
         config = CircuitBreakerConfig(failure_threshold, reset_timeout_s=reset_timeout_s)
     listeners = _checks.functions("listeners", listeners)
     make = partial(CircuitBreaker, config=config, mode=mode, listeners=listeners, clock=clock)
-    return _making(make, name, "circuit_breaker", fallback)
+    return _finished(_making(make, name, "circuit_breaker", fallback), func)
 
 
 @overload
@@ -147,13 +147,13 @@ def bulkhead(
         TypeError: a setting is of the wrong type, or beside one that takes its place.
         ValueError: a setting is out of range.
     """
-    if _is_bare(name):
-        return _making(Bulkhead, None, "bulkhead")(name)
+    name, func = _bare(name, None)
+    _check_name(name)
     if bulkhead is not None:
         _checks.instance("bulkhead", bulkhead, Bulkhead)
         settings = {"max_concurrent": (max_concurrent, 10), "max_queue": (max_queue, 0), "timeout_s": (timeout_s, 0.0)}
         _stands_alone("bulkhead", {**settings, "listeners": (listeners, ()), "clock": (clock, time.monotonic)})
-        return _applying(bulkhead, "bulkhead")
+        return _finished(_applying(bulkhead, "bulkhead"), func)
     make = partial(
         Bulkhead,
         max_concurrent=max_concurrent,
@@ -162,7 +162,7 @@ def bulkhead(
         listeners=_checks.functions("listeners", listeners),
         clock=clock,
     )
-    return _making(make, name, "bulkhead")
+    return _finished(_making(make, name, "bulkhead"), func)
 
 
 @overload
@@ -218,8 +218,7 @@ def retry(
         TypeError: a setting is of the wrong type, or beside `policy`.
         ValueError: a setting is out of range.
     """
-    if _is_bare(max_retries):
-        return _POLICY(max_retries)
+    max_retries, func = _bare(max_retries, _POLICY.max_retries)
     settings: dict[str, Any] = {
         "max_retries": max_retries,
         "backoff_base": backoff_base,
@@ -240,12 +239,23 @@ def retry(
     if policy is not None:
         _checks.instance("policy", policy, RetryPolicy)
         _stands_alone("policy", {name: (value, getattr(_POLICY, name)) for name, value in settings.items()})
-    return _applying(RetryPolicy(**settings) if policy is None else policy, "retry_policy")
+    return _finished(_applying(RetryPolicy(**settings) if policy is None else policy, "retry_policy"), func)
 
 
-def _is_bare(name: object) -> bool:
-    """Tell whether the decorator was given the function where a name may stand."""
-    return callable(name) or isinstance(name, (staticmethod, classmethod))
+def _bare(first: Any, default: Any) -> tuple[Any, Any]:
+    """Return the first setting, and the function that a bare decorator was given in its place, or None."""
+    is_bare = callable(first) or isinstance(first, (staticmethod, classmethod))
+    return (default, first) if is_bare else (first, None)
+
+
+def _finished(decorator: Callable[[Any], Any], func: Any) -> Any:
+    """Return the decorator, or what it makes of the function if that was given with the settings."""
+    return decorator if func is None else decorator(func)
+
+
+def _check_name(name: object) -> None:
+    if name is not None:
+        _checks.text("name", name)
 
 
 def _stands_alone(given: str, beside: dict[str, tuple[Any, Any]]) -> None:
@@ -267,5 +277,7 @@ def _making(make: Callable[..., Pattern], name: str | None, attribute: str, *opt
 
 
 def _qualified_name(func: Any) -> str:
+    while isinstance(func, partial):
+        func = cast("Any", func).func
     name = getattr(func, "__qualname__", type(func).__qualname__)
     return f"{getattr(func, '__module__', type(func).__module__)}.{name}"

@@ -1,0 +1,579 @@
+"""The decorators: bare and with parentheses, on everything that can be called, alone and stacked."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import pickle
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import Clock, Down, fail, succeed
+
+from circuit_breaker._breaker import CircuitBreaker
+from circuit_breaker._bulkhead import Bulkhead
+from circuit_breaker._config import CircuitBreakerConfig
+from circuit_breaker._decorators import bulkhead, circuit_breaker, retry
+from circuit_breaker._models import CircuitMode, CircuitState
+from circuit_breaker._retry import RetryPolicy
+from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
+
+CLOSED, HALF_OPEN = CircuitState.CLOSED, CircuitState.HALF_OPEN
+
+Make = Callable[..., CircuitBreaker]
+
+MAKERS: dict[str, Any] = {"circuit_breaker": circuit_breaker, "bulkhead": bulkhead, "retry_policy": retry}
+every_decorator = pytest.mark.parametrize(("attribute", "decorator"), MAKERS.items(), ids=MAKERS)
+every_named_decorator = pytest.mark.parametrize(
+    ("attribute", "decorator"), [("circuit_breaker", circuit_breaker), ("bulkhead", bulkhead)]
+)
+
+
+# What is decorated: one of every kind
+
+
+def plain(value: int, *, key: str = "k") -> tuple[int, str]:
+    """Say so."""
+    return value, key
+
+
+async def coroutine(value: int, *, key: str = "k") -> tuple[int, str]:
+    """Say so."""
+    return value, key
+
+
+def generator(value: int, *, key: str = "k") -> Iterator[tuple[int, str]]:
+    """Say so."""
+    yield value, key
+
+
+async def async_generator(value: int, *, key: str = "k") -> AsyncIterator[tuple[int, str]]:
+    """Say so."""
+    yield value, key
+
+
+async def collected(stream: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in stream]
+
+
+Kind = tuple[Any, Callable[[Any], bool], Callable[[Any], Any]]
+
+KINDS: dict[str, Kind] = {
+    "function": (plain, lambda func: not inspect.iscoroutinefunction(func), lambda result: result),
+    "coroutine": (coroutine, inspect.iscoroutinefunction, asyncio.run),
+    "generator": (generator, inspect.isgeneratorfunction, lambda stream: next(iter(list(stream)))),
+    "async generator": (
+        async_generator,
+        inspect.isasyncgenfunction,
+        lambda stream: asyncio.run(collected(stream))[0],
+    ),
+}
+every_kind = pytest.mark.parametrize(("func", "is_of_kind", "result_of"), KINDS.values(), ids=KINDS)
+
+
+@every_kind
+@every_decorator
+@pytest.mark.parametrize("bare", [True, False], ids=["bare", "with parentheses"])
+def test_decorated_function_is_of_the_same_kind_and_has_its_guard_and_metadata(
+    bare: bool, attribute: str, decorator: Any, func: Any, is_of_kind: Any, result_of: Any
+) -> None:
+    decorated = decorator(func) if bare else decorator()(func)
+    assert is_of_kind(decorated)
+    assert result_of(decorated(1, key="other")) == (1, "other")
+    assert type(getattr(decorated, attribute)).__name__.lower() == attribute.replace("_", "")
+    assert decorated.__wrapped__ is func
+    for name in ("__name__", "__qualname__", "__module__", "__doc__", "__annotations__"):
+        assert getattr(decorated, name) == getattr(func, name)
+    assert inspect.signature(decorated) == inspect.signature(func)
+    assert not hasattr(func, attribute)
+
+
+@every_kind
+def test_breaker_counts_every_kind_and_refuses_it_when_open(func: Any, is_of_kind: Any, result_of: Any) -> None:
+    decorated = circuit_breaker(failure_threshold=1)(func)
+    result_of(decorated(1))
+    assert decorated.circuit_breaker.stats.success_count == 1
+    fail(decorated.circuit_breaker)
+    with pytest.raises(CircuitOpenError):
+        result_of(decorated(1))
+
+
+@every_kind
+def test_bulkhead_refuses_every_kind_when_full(func: Any, is_of_kind: Any, result_of: Any) -> None:
+    decorated = bulkhead(max_concurrent=1)(func)
+    result_of(decorated(1))
+    with decorated.bulkhead, pytest.raises(BulkheadFullError):
+        result_of(decorated(1))
+    assert decorated.bulkhead.active_count == 0
+
+
+@every_kind
+def test_stacked_decorators_keep_the_kind_and_every_guard_in_any_order(
+    func: Any, is_of_kind: Any, result_of: Any
+) -> None:
+    for order in (MAKERS, reversed(MAKERS)):
+        decorated = func
+        for name in order:
+            decorated = MAKERS[name]()(decorated)
+        assert is_of_kind(decorated)
+        assert result_of(decorated(1)) == (1, "k")
+        assert decorated.circuit_breaker.stats.success_count == 1
+        assert decorated.bulkhead.snapshot().accepted_count == 1
+        assert isinstance(decorated.retry_policy, RetryPolicy)
+        assert inspect.unwrap(decorated) is func
+        assert decorated.circuit_breaker.name == decorated.bulkhead.name == f"{__name__}.{func.__name__}"
+
+
+def test_of_two_breakers_on_one_function_the_outer_is_the_attribute(make: Make) -> None:
+    inner, outer = make("inner"), make("outer")
+    decorated = outer(inner(plain))
+    assert decorated.circuit_breaker is outer
+    decorated(1)
+    assert inner.stats.success_count == outer.stats.success_count == 1
+
+
+# Names, and whose object it is
+
+
+@every_named_decorator
+def test_without_a_name_each_function_gets_its_own_called_after_it(attribute: str, decorator: Any) -> None:
+    for decorate in (decorator, decorator(), decorator(None)):
+        one, other = getattr(decorate(plain), attribute), getattr(decorate(generator), attribute)
+        assert one is not other
+        assert (one.name, other.name) == (f"{__name__}.plain", f"{__name__}.generator")
+        assert getattr(decorate(plain), attribute) is not one
+
+
+@every_named_decorator
+def test_with_a_name_one_decorator_object_has_one_for_all(attribute: str, decorator: Any) -> None:
+    decorate = decorator("api")
+    one = getattr(decorate(plain), attribute)
+    assert one is getattr(decorate(coroutine), attribute)
+    assert one.name == "api"
+    assert getattr(decorator("api")(plain), attribute) is not one
+
+
+class Client:
+    @circuit_breaker
+    def method(self, value: int) -> tuple[object, int]:
+        return self, value
+
+    @circuit_breaker
+    @staticmethod
+    def outside_static(value: int) -> int:
+        return value
+
+    @staticmethod
+    @circuit_breaker
+    def inside_static(value: int) -> int:
+        return value
+
+    @circuit_breaker()
+    @classmethod
+    def outside_class(cls, value: int) -> tuple[object, int]:
+        return cls, value
+
+    @classmethod
+    @circuit_breaker()
+    def inside_class(cls, value: int) -> tuple[object, int]:
+        return cls, value
+
+    def __call__(self, value: int) -> int:
+        return value
+
+
+def test_methods_of_all_kinds_stay_what_they_are_and_are_called_after_themselves() -> None:
+    client = Client()
+    assert client.method(1) == Client.method(client, 1) == (client, 1)
+    for owner in (client, Client):
+        assert owner.outside_static(2) == owner.inside_static(2) == 2
+        assert owner.outside_class(3) == owner.inside_class(3) == (Client, 3)
+    for name in ("method", "outside_static", "inside_static", "outside_class", "inside_class"):
+        method = getattr(client, name)
+        assert method.circuit_breaker is getattr(Client, name).circuit_breaker
+        assert method.circuit_breaker.name == f"{__name__}.Client.{name}"
+        assert method.circuit_breaker.stats.success_count >= 2
+    assert isinstance(inspect.getattr_static(Client, "outside_static"), staticmethod)
+    assert isinstance(inspect.getattr_static(Client, "outside_class"), classmethod)
+
+
+@every_decorator
+def test_static_and_class_methods_may_stand_inside_of_a_stack(attribute: str, decorator: Any) -> None:
+    class Stacked:
+        @retry
+        @circuit_breaker
+        @decorator
+        @staticmethod
+        def static(value: int) -> int:
+            return value
+
+        @retry
+        @circuit_breaker
+        @decorator
+        @classmethod
+        def of_class(cls, value: int) -> tuple[object, int]:
+            return cls, value
+
+    assert Stacked.static(1) == Stacked().static(1) == 1
+    assert Stacked.of_class(1) == Stacked().of_class(1) == (Stacked, 1)
+    for method in (Stacked.static, Stacked.of_class):
+        assert hasattr(method, attribute)
+        assert method.circuit_breaker.stats.success_count == 2
+
+
+def test_subclass_that_calls_the_decorated_method_of_its_parent_shares_the_breaker() -> None:
+    class Child(Client):
+        @circuit_breaker
+        def method(self, value: int) -> tuple[object, int]:
+            return super().method(value)
+
+    child = Child()
+    before = Client.method.circuit_breaker.stats.success_count
+    assert child.method(1) == (child, 1)
+    assert Client.method.circuit_breaker.stats.success_count == before + 1
+    assert Child.method.circuit_breaker is not Client.method.circuit_breaker
+
+
+def test_abstract_method_stays_abstract() -> None:
+    class Abstract(ABC):
+        @circuit_breaker
+        @abstractmethod
+        def method(self) -> None: ...
+
+    with pytest.raises(TypeError, match="abstract"):
+        Abstract()  # type: ignore[abstract]
+
+
+@pytest.mark.parametrize(
+    ("func", "name"),
+    [
+        (functools.partial(plain, key="k"), f"{__name__}.plain"),
+        (functools.partial(functools.partial(Client(), 1)), f"{__name__}.Client"),
+        (Client(), f"{__name__}.Client"),
+        (Client().__call__, f"{__name__}.Client.__call__"),
+        (int, "builtins.int"),
+        (len, "builtins.len"),
+    ],
+    ids=["partial", "partial of an object", "object", "bound method", "class", "builtin"],
+)
+@every_named_decorator
+def test_whatever_can_be_called_is_called_after_what_it_is(
+    attribute: str, decorator: Any, func: Any, name: str
+) -> None:
+    assert getattr(decorator(func), attribute).name == getattr(decorator()(func), attribute).name == name
+
+
+def test_decorating_makes_one_breaker_and_no_more() -> None:
+    before = set(CircuitBreaker.instances())
+    decorated = circuit_breaker()(plain)
+    assert set(CircuitBreaker.instances()) - before == {decorated.circuit_breaker}
+
+
+@every_decorator
+@pytest.mark.parametrize("wrong", [property(lambda self: None), 3.5, b"f"], ids=["property", "number", "bytes"])
+def test_what_cannot_be_called_is_a_type_error(wrong: Any, attribute: str, decorator: Any) -> None:
+    for decorate in (decorator, decorator()):
+        with pytest.raises(TypeError):
+            decorate(wrong)
+
+
+# Settings
+
+
+def test_settings_reach_the_breaker(clock: Clock) -> None:
+    events: list[Any] = []
+    mode = CircuitMode.SHADOW
+    made = circuit_breaker("api", 2, 7.0, mode=mode, listeners=[events.append], clock=clock)(plain).circuit_breaker
+    assert (made.config.failure_threshold, made.config.reset_timeout_s, made.mode) == (2, 7.0, mode)
+    made.call(clock.advance, 1)
+    assert made.stats.total_latency_ms == 1000
+    assert len(events) == 1
+
+
+def test_settings_reach_the_breakers_of_all_functions_even_listeners_that_are_given_once(clock: Clock) -> None:
+    events: list[Any] = []
+    decorate = circuit_breaker(failure_threshold=2, listeners=iter([events.append]), clock=clock)
+    for func in (plain, plain):
+        decorated = decorate(func)
+        assert decorated.circuit_breaker.config.failure_threshold == 2
+        decorated(1)
+    assert len(events) == 2
+
+
+def test_settings_reach_the_bulkhead() -> None:
+    made = bulkhead("api", 2, 3, 4.0)(plain).bulkhead
+    assert (made.name, made.max_concurrent, made.max_queue, made.timeout_s) == ("api", 2, 3, 4.0)
+
+
+def test_settings_reach_the_policy() -> None:
+    made = retry(1, 0.5, 3.0, (OSError,), jitter=False, backoff_max=5.0)(plain).retry_policy
+    assert [made.get_delay(number) for number in range(4)] == [0.5, 1.5, 4.5, 5.0]
+    assert (made.max_retries, made.retryable_exceptions) == (1, (OSError,))
+
+
+def test_function_and_settings_may_be_given_in_one_call(make: Make) -> None:
+    breaker, pool, policy = make(), Bulkhead(), RetryPolicy()
+    assert circuit_breaker(plain, 2, fallback=len).circuit_breaker.config.failure_threshold == 2  # type: ignore[call-overload]
+    assert circuit_breaker(plain, breaker=breaker).circuit_breaker is breaker  # type: ignore[call-overload]
+    assert bulkhead(plain, 2).bulkhead.max_concurrent == 2  # type: ignore[call-overload]
+    assert bulkhead(plain, bulkhead=pool).bulkhead is pool  # type: ignore[call-overload]
+    assert retry(plain, 0.5).retry_policy.backoff_base == 0.5  # type: ignore[call-overload]
+    assert retry(plain, policy=policy).retry_policy is policy  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="failure_threshold"):
+        circuit_breaker(plain, 0)  # type: ignore[call-overload]
+
+
+def test_object_that_is_given_guards_all_functions(make: Make) -> None:
+    breaker, pool, policy = make(), Bulkhead(), RetryPolicy()
+    config = CircuitBreakerConfig(2)
+    for func in (plain, coroutine):
+        assert circuit_breaker("ignored", breaker=breaker, fallback=plain)(func).circuit_breaker is breaker
+        assert circuit_breaker(config=config)(func).circuit_breaker.config is config
+        assert bulkhead("ignored", bulkhead=pool)(func).bulkhead is pool
+        assert retry(policy=policy)(func).retry_policy is policy
+    assert breaker.name == "api"
+
+
+def test_name_mode_listeners_and_clock_may_stand_beside_a_config(clock: Clock) -> None:
+    config = CircuitBreakerConfig(2)
+    made = circuit_breaker(
+        "api", config=config, fallback=plain, mode=CircuitMode.FORCED_OPEN, listeners=[print], clock=clock
+    )(plain).circuit_breaker
+    assert (made.name, made.config, made.mode) == ("api", config, CircuitMode.FORCED_OPEN)
+
+
+BREAKER, CONFIG, POOL, POLICY = CircuitBreaker(), CircuitBreakerConfig(), Bulkhead(), RetryPolicy()
+
+CONFLICTS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    *((circuit_breaker, {"config": CONFIG}, {n: v}) for n, v in {"failure_threshold": 4, "reset_timeout_s": 1}.items()),
+    *(
+        (circuit_breaker, {"breaker": BREAKER}, {n: v})
+        for n, v in {
+            "config": CONFIG,
+            "failure_threshold": None,
+            "reset_timeout_s": 1,
+            "mode": CircuitMode.SHADOW,
+            "listeners": [print],
+            "clock": time.time,
+        }.items()
+    ),
+    *(
+        (bulkhead, {"bulkhead": POOL}, {n: v})
+        for n, v in {
+            "max_concurrent": 0,
+            "max_queue": 1,
+            "timeout_s": None,
+            "listeners": [print],
+            "clock": time.time,
+        }.items()
+    ),
+    *(
+        (retry, {"policy": POLICY}, {n: v})
+        for n, v in {
+            "max_retries": None,
+            "backoff_base": 0,
+            "backoff_multiplier": 1,
+            "retryable_exceptions": (),
+            "backoff_max": 1,
+            "jitter": False,
+            "max_elapsed_s": 1,
+            "retry_result": bool,
+            "retry_after": None,
+            "retry_after_max_s": 1,
+            "listeners": [print],
+            "sleep": time.sleep,
+            "clock": time.time,
+            "random": time.time,
+        }.items()
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "given", "beside"), CONFLICTS, ids=[f"{[*given]} {[*beside]}" for _, given, beside in CONFLICTS]
+)
+def test_setting_beside_the_object_that_takes_its_place_is_a_type_error_that_names_both(
+    decorator: Any, given: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    (place,), (setting,) = given, beside
+    with pytest.raises(TypeError, match=rf"{place}=.* {setting}="):
+        decorator(**given, **beside)
+    if setting != "max_retries":
+        with pytest.raises(TypeError, match=rf"{place}=.* {setting}="):
+            decorator(plain, **given, **beside)
+
+
+@pytest.mark.parametrize(
+    ("decorator", "given"),
+    [
+        (circuit_breaker, {"config": CONFIG}),
+        (circuit_breaker, {"breaker": BREAKER}),
+        (bulkhead, {"bulkhead": POOL}),
+        (retry, {"policy": POLICY}),
+    ],
+)
+def test_defaults_spelt_out_beside_the_object_that_takes_their_place_are_fine(
+    decorator: Any, given: dict[str, Any]
+) -> None:
+    for parameter in inspect.signature(decorator).parameters.values():
+        if parameter.name not in given:
+            assert decorator(**given, **{parameter.name: parameter.default})(plain)(1) == (1, "k")
+
+
+@pytest.mark.parametrize(
+    ("decorator", "wrong", "error"),
+    [
+        (circuit_breaker, {"name": 3}, TypeError),
+        (circuit_breaker, {"name": 3, "breaker": BREAKER}, TypeError),
+        (circuit_breaker, {"failure_threshold": 0}, ValueError),
+        (circuit_breaker, {"failure_threshold": "5"}, TypeError),
+        (circuit_breaker, {"reset_timeout_s": -1}, ValueError),
+        (circuit_breaker, {"reset_timeout_s": True}, TypeError),
+        (circuit_breaker, {"config": {}}, TypeError),
+        (circuit_breaker, {"breaker": CONFIG}, TypeError),
+        (circuit_breaker, {"fallback": "value"}, TypeError),
+        (circuit_breaker, {"fallback": 0, "breaker": BREAKER}, TypeError),
+        (circuit_breaker, {"mode": "shadow"}, TypeError),
+        (circuit_breaker, {"listeners": print}, TypeError),
+        (circuit_breaker, {"listeners": [None]}, TypeError),
+        (circuit_breaker, {"clock": 3}, TypeError),
+        (bulkhead, {"name": 3}, TypeError),
+        (bulkhead, {"name": 3, "bulkhead": POOL}, TypeError),
+        (bulkhead, {"max_concurrent": -1}, ValueError),
+        (bulkhead, {"max_queue": 1.5}, TypeError),
+        (bulkhead, {"timeout_s": -1}, ValueError),
+        (bulkhead, {"bulkhead": BREAKER}, TypeError),
+        (bulkhead, {"listeners": 3}, TypeError),
+        (bulkhead, {"clock": None}, TypeError),
+        (retry, {"max_retries": -1}, ValueError),
+        (retry, {"jitter": "half"}, ValueError),
+        (retry, {"policy": BREAKER}, TypeError),
+    ],
+    ids=repr,
+)
+def test_wrong_setting_is_refused_when_the_decorator_is_called_and_named(
+    decorator: Any, wrong: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=next(iter(wrong))):
+        decorator(**wrong)
+    if "name" not in wrong:
+        with pytest.raises(error, match=next(iter(wrong))):
+            decorator(**({"name": "api"} if decorator is not retry else {}), **wrong)
+
+
+# Pickling
+
+
+@retry
+@circuit_breaker
+@bulkhead
+def by_name(value: int) -> int:
+    return value
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_decorated_function_is_pickled_by_name(protocol: int) -> None:
+    assert pickle.loads(pickle.dumps(by_name, protocol)) is by_name
+    assert pickle.loads(pickle.dumps(Client.inside_static, protocol)) is Client.inside_static
+    assert pickle.loads(pickle.dumps(Client.outside_class, protocol))(1) == (Client, 1)
+
+
+# Fallback
+
+
+@pytest.fixture
+def opened(make: Make) -> CircuitBreaker:
+    breaker = make(failure_threshold=1)
+    fail(breaker)
+    return breaker
+
+
+def test_fallback_gets_the_refusal_and_all_arguments_and_its_value_is_returned(opened: CircuitBreaker) -> None:
+    calls: list[Any] = []
+
+    def fallback(error: CircuitOpenError, *args: Any, **kwargs: Any) -> str:
+        calls.append((error.circuit_name, args, kwargs))
+        return "cached"
+
+    decorated = circuit_breaker(breaker=opened, fallback=fallback)(plain)
+    assert decorated(1, key="other") == "cached"
+    assert calls == [("api", (1,), {"key": "other"})]
+    assert opened.stats.rejected_count == 1
+    assert (opened.stats.success_count, opened.stats.failure_count) == (0, 1)
+
+
+def test_fallback_of_a_method_gets_the_instance(opened: CircuitBreaker) -> None:
+    class Cached:
+        @circuit_breaker(breaker=opened, fallback=lambda error, self, value: (self, value))
+        def method(self, value: int) -> tuple[object, int]:
+            raise AssertionError
+
+    cached = Cached()
+    assert cached.method(1) == (cached, 1)
+
+
+def test_fallback_is_called_for_a_probe_that_is_refused(probing: Make) -> None:
+    breaker = probing()
+    decorated = circuit_breaker(breaker=breaker, fallback=lambda error, value: "fallback")(plain)
+    permit = breaker.permit()
+    assert decorated(1) == "fallback"
+    permit.ignore()
+    assert decorated(1) == (1, "k")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Down(), CircuitOpenError("of another", "other"), BulkheadFullError("full"), KeyboardInterrupt()],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("state", [CLOSED, HALF_OPEN])
+def test_fallback_is_never_called_for_an_error_out_of_the_function(
+    error: BaseException, state: CircuitState, make: Make, probing: Make
+) -> None:
+    @circuit_breaker(breaker=make() if state is CLOSED else probing(), fallback=lambda error: "fallback")
+    def function() -> str:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        function()
+    assert raised.value is error
+
+
+def test_fallback_is_not_called_for_a_refusal_by_a_guard_inside(make: Make, opened: CircuitBreaker) -> None:
+    @circuit_breaker(breaker=make("outer"), fallback=lambda error, value: "fallback")
+    @circuit_breaker(breaker=opened)
+    def function(value: int) -> str:
+        raise AssertionError
+
+    with pytest.raises(CircuitOpenError, match="'api'"):
+        function(1)
+
+
+def test_fallback_of_one_decorator_is_not_that_of_another_with_the_same_breaker(opened: CircuitBreaker) -> None:
+    one, other = (
+        circuit_breaker(breaker=opened, fallback=lambda error, value=name: value) for name in ("one", "other")
+    )
+    bare = circuit_breaker(breaker=opened)
+    assert (one(lambda: "function")(), other(lambda: "function")()) == ("one", "other")
+    with pytest.raises(CircuitOpenError):
+        bare(lambda: "function")()
+
+
+def test_error_of_the_fallback_reaches_the_caller_and_is_not_counted(opened: CircuitBreaker) -> None:
+    @circuit_breaker(breaker=opened, fallback=lambda error: [][0])
+    def function() -> None:
+        raise AssertionError
+
+    with pytest.raises(IndexError):
+        function()
+    assert opened.stats.failure_count == 1
+
+
+def test_call_and_blocks_know_no_fallback(opened: CircuitBreaker) -> None:
+    circuit_breaker(breaker=opened, fallback=lambda error: "fallback")(plain)
+    with pytest.raises(CircuitOpenError):
+        succeed(opened)
