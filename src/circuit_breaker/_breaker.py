@@ -14,7 +14,7 @@ from ._config import CircuitBreakerConfig
 from ._core import Core
 from ._events import Listener
 from ._guards import StreamGuard
-from ._live import LiveStats, dated
+from ._live import LiveStats
 from ._machine import Unknown
 from ._models import CircuitMode, CircuitSnapshot, CircuitState, CircuitStats, Outcome
 from ._periods import Permission, Probe
@@ -106,6 +106,9 @@ class CircuitBreaker(Core):
     @property
     def stats(self) -> CircuitStats:
         """The totals, as one live object."""
+        return self._live_stats()
+
+    def _live_stats(self) -> LiveStats:
         with self._lock:
             if self._stats is None:
                 self._stats = LiveStats(self._machine, self._lock, self._clock)
@@ -113,7 +116,8 @@ class CircuitBreaker(Core):
 
     def snapshot(self) -> CircuitSnapshot:
         """Return a consistent copy of everything there is to see."""
-        now = self._clock()
+        live = self._live_stats()
+        wall, now = time.time(), self._clock()
         with self._lock:
             machine = self._machine
             state = machine.look(now).state
@@ -124,7 +128,7 @@ class CircuitBreaker(Core):
                 state=machine.state,
                 machine_state=state,
                 mode=machine.mode,
-                stats=machine.stats(),
+                stats=live.copy_locked(wall, now),
                 window_calls=counts.calls,
                 window_failures=counts.failures,
                 window_slow=counts.slow,
@@ -133,7 +137,6 @@ class CircuitBreaker(Core):
                 retry_after_s=machine.retry_after_s(now) if refusing else 0.0,
                 probes_in_flight=machine.probes_in_flight(now),
             )
-        dated(snapshot.stats, now)
         self._tell()
         return snapshot
 

@@ -15,13 +15,21 @@ class Survivor(Protocol):
 
 _T = TypeVar("_T")
 
-# A set of plain weak references, discarded by C code: a Python callback would swallow a Ctrl-C that lands in it.
-_living: set[weakref.ref[Any]] = set()
+class _Reference(weakref.ref[Any]):
+    """Two of them are equal if they are one, whatever their objects call equal."""
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+# Discarded by C code alone: a Python callback would swallow a Ctrl-C that lands in it.
+_living: set[_Reference] = set()
 
 
 def survive(survivor: Survivor) -> None:
     """Call `_after_fork_in_child` of this object in every forked child, for as long as it lives."""
-    _living.add(weakref.ref(survivor, _living.discard))
+    _living.add(_Reference(survivor, _living.discard))
 
 
 def living(kind: type[_T]) -> list[_T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import fields
@@ -12,16 +13,6 @@ from ._machine import Machine
 from ._models import CircuitStats, Outcome
 
 
-def dated(stats: CircuitStats, now: float) -> CircuitStats:
-    """Turn the clock readings of a fresh copy into seconds since the epoch; `now` is a reading of that clock."""
-    wall = time.time() - now
-    if stats.last_failure_time is not None:
-        stats.last_failure_time += wall
-    if stats.last_success_time is not None:
-        stats.last_success_time += wall
-    return stats
-
-
 class LiveStats(CircuitStats):
     """The present totals of one breaker; `copy()` gives those of one moment, an attribute only itself."""
 
@@ -29,20 +20,31 @@ class LiveStats(CircuitStats):
         self._machine = machine
         self._lock = lock
         self._clock = clock
+        self._dates: dict[float, float] = {}  # of the readings of that clock that were shown last
 
     def copy(self) -> CircuitStats:
         """Return plain totals of this moment."""
-        now = self._clock()
+        wall, now = time.time(), self._clock()
         with self._lock:
-            stats = self._machine.stats()
-        return dated(stats, now)
+            return self.copy_locked(wall, now)
+
+    def copy_locked(self, wall: float, now: float) -> CircuitStats:
+        """Return plain totals; the two clocks, read at once, date them. What has been shown once keeps its date."""
+        stats = self._machine.stats()
+        shown, self._dates = self._dates, {}
+        for name in ("last_failure_time", "last_success_time"):
+            at: float | None = getattr(stats, name)
+            if at is not None:
+                self._dates[at] = shown.get(at, wall + (at - now))
+                setattr(stats, name, self._dates[at])
+        return stats
 
     def record_success(self, latency_ms: float) -> None:
-        """Count one success in the totals alone; `CircuitBreaker.record_success` is what the circuit listens to."""
+        """Count one success in the totals; it ends the streak, and is no answer of a call: no window holds it."""
         self._count(Outcome.SUCCESS, latency_ms)
 
     def record_failure(self, latency_ms: float) -> None:
-        """Count one failure in the totals alone; `CircuitBreaker.record_failure` is what the circuit listens to."""
+        """Count one failure in the totals and the streak; `CircuitBreaker.record_failure` is what opens the circuit."""
         self._count(Outcome.FAILURE, latency_ms)
 
     def reset(self) -> None:
@@ -53,7 +55,10 @@ class LiveStats(CircuitStats):
     def _count(self, outcome: Outcome, latency_ms: float) -> None:
         now = self._clock()
         with self._lock:
-            self._machine.count(outcome, now, latency_ms, False)
+            self._machine.count_by_hand(outcome, now, latency_ms)
+
+    def __repr__(self) -> str:
+        return repr(self.copy())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CircuitStats):
@@ -63,12 +68,12 @@ class LiveStats(CircuitStats):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.copy().__reduce_ex__(protocol)
+        return copy.copy, (self.copy(),)
 
 
 def _total(name: str) -> property:
     return property(lambda self: getattr(self.copy(), name))
 
 
-for _field in fields(CircuitStats):
-    setattr(LiveStats, _field.name, _total(_field.name))
+for _name in (*(field.name for field in fields(CircuitStats)), "error_rate", "avg_latency_ms"):
+    setattr(LiveStats, _name, _total(_name))

@@ -119,13 +119,13 @@ class Machine:
         """Take a permission back that nobody got to use: nothing is counted."""
         if isinstance(permission, Probe):
             self._give_back(permission)
-
-    # Settling
             if isinstance(self.period, HalfOpen) and permission in self.period.anonymous:
                 self.period.anonymous.remove(permission)
 
     def settle(
         self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_ms: float, slow: bool
+    # Settling
+
     ) -> Open | None:
         """Count the outcome of a call; return the period that it opened, if it did."""
         settled = self._find(permission, now) if isinstance(permission, Unknown) else permission
@@ -210,6 +210,12 @@ class Machine:
             totals.last_success_time = now
 
     # Changing
+
+    def count_by_hand(self, outcome: Outcome, now: float, latency_ms: float) -> None:
+        """Count a success or failure in the totals and the streak; nothing follows from it."""
+        self.count(outcome, now, latency_ms, False)
+        if isinstance(self.period, Closed):
+            self.period.streak_on(outcome is Outcome.FAILURE)
 
     def configure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Take another configuration; what is under way stays under way."""

@@ -66,11 +66,15 @@ class Closed:
         """Return the length of the streak."""
         return self.streak if self.successes == self.streak_successes else 0
 
+    def streak_on(self, failed: bool) -> None:
+        """Make the streak longer by one, or end it."""
+        self.streak = self.consecutive_failures() + 1 if failed else 0
+        self.streak_successes = self.successes
+
     def answer(self, config: CircuitBreakerConfig, now: float, failed: bool, slow: bool) -> str | None:
         """Count one answer, and return why it must open the circuit, if it must."""
         if failed:
-            self.streak = self.consecutive_failures() + 1
-            self.streak_successes = self.successes
+            self.streak_on(True)
             self.failures += 1
         else:
             self.successes += 1
