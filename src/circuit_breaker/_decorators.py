@@ -242,10 +242,13 @@ def retry(
     return _finished(_applying(RetryPolicy(**settings) if policy is None else policy, "retry_policy"), func)
 
 
+def _is_bare(first: object) -> bool:
+    return callable(first) or isinstance(first, (staticmethod, classmethod))
+
+
 def _bare(first: Any, default: Any) -> tuple[Any, Any]:
     """Return the first setting, and the function that a bare decorator was given in its place, or None."""
-    is_bare = callable(first) or isinstance(first, (staticmethod, classmethod))
-    return (default, first) if is_bare else (first, None)
+    return (default, first) if _is_bare(first) else (first, None)
 
 
 def _finished(decorator: Callable[[Any], Any], func: Any) -> Any:
