@@ -176,10 +176,10 @@ class Core:
         """Let the caller's functions say how long the circuit stays open, and keep in words why it opened."""
         until = opened.until
         if callable(config.reset_timeout_s):
-            wait_s = self._seconds("reset_timeout_s", config.reset_timeout_s, opened.openings)
+            wait_s = self._seconds("reset_timeout_s", config.reset_timeout_s, opened.openings, optional=False)
             until = opened.at + (RESET_TIMEOUT_S_UNTIL_ASKED if wait_s is None else wait_s)
         if config.retry_after is not None and error is not None:
-            wish_s = self._seconds("retry_after", config.retry_after, error)
+            wish_s = self._seconds("retry_after", config.retry_after, error, optional=True)
             if wish_s is not None:
                 until = max(until, opened.at + min(wish_s, config.retry_after_max_s))
         last_failure = None if error is None else LastFailure(type(error).__name__, _text(error))
@@ -187,10 +187,14 @@ class Core:
             opened.until = until
             opened.last_failure = last_failure
 
-    def _seconds(self, name: str, function: Callable[[Any], Any], argument: object) -> float | None:
+    def _seconds(
+        self, name: str, function: Callable[[Any], Any], argument: object, *, optional: bool
+    ) -> float | None:
         try:
             seconds = function(argument)
-            return None if seconds is None else _checks.number(name, seconds, minimum=0, infinite=True)
+            if seconds is None and optional:
+                return None
+            return _checks.number(name, seconds, minimum=0, infinite=True)
         except Exception as error:
             log(logging.ERROR, "circuit %r: %s raised or gave no seconds", self.name, name, error=error)
             return None

@@ -97,8 +97,7 @@ class Machine:
         if outer is None or outer.period is not period or outer.settled:
             return probe if period.admit(self.config, now, probe) else None
         # A probe that is overdue may be lost for good, and its verdict with it: what is inside it gives one if it can.
-        overdue = now - outer.since >= self.config.half_open_timeout_s
-        probe.rides = not (overdue and period.admit(self.config, now, probe))
+        probe.rides = not (outer.overdue(self.config, now) and period.admit(self.config, now, probe))
         return probe
 
     def admit_anonymous(self, now: float) -> Permission | None:

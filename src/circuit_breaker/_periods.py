@@ -153,6 +153,10 @@ class Probe:
         self.block = block
         self.settled = False
 
+    def overdue(self, config: CircuitBreakerConfig, now: float) -> bool:
+        """Tell whether it has been silent for too long."""
+        return now >= self.since + config.half_open_timeout_s
+
 
 class HalfOpen:
     """A few calls are let through, to see whether the other side answers again."""
@@ -179,13 +183,13 @@ class HalfOpen:
 
     def forget_overdue(self, config: CircuitBreakerConfig, now: float) -> None:
         """Take the permits of probes that have been silent for too long; their answers still count."""
-        timeout_s = config.half_open_timeout_s
         if now >= self.next_overdue:
             for probe in list(self.out):
-                if now - probe.since >= timeout_s:
+                if probe.overdue(config, now):
                     self.out.pop(probe, None)
-            self.next_overdue = min((probe.since + timeout_s for probe in list(self.out)), default=inf)
-        while self.anonymous and now - self.anonymous[0].since >= timeout_s:
+            oldest = min((probe.since for probe in list(self.out)), default=inf)
+            self.next_overdue = oldest + config.half_open_timeout_s
+        while self.anonymous and self.anonymous[0].overdue(config, now):
             self.anonymous.popleft()
 
 
