@@ -121,10 +121,10 @@ class Machine:
             if isinstance(self.period, HalfOpen) and permission in self.period.anonymous:
                 self.period.anonymous.remove(permission)
 
-    def settle(
-        self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_ms: float, slow: bool
     # Settling
 
+    def settle(
+        self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_ms: float, slow: bool
     ) -> Open | None:
         """Count the outcome of a call; return the period that it opened, if it did."""
         settled = self._find(permission, now) if isinstance(permission, Unknown) else permission
