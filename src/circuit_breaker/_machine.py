@@ -208,13 +208,13 @@ class Machine:
             totals.consecutive_failures = 0
             totals.last_success_time = now
 
-    # Changing
-
     def count_by_hand(self, outcome: Outcome, now: float, latency_ms: float) -> None:
         """Count a success or failure in the totals and the streak; nothing follows from it."""
         self.count(outcome, now, latency_ms, False)
         if isinstance(self.period, Closed):
             self.period.streak_on(outcome is Outcome.FAILURE)
+
+    # Changing
 
     def configure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Take another configuration; what is under way stays under way."""
