@@ -253,7 +253,7 @@ class Core:
     def _after_fork_in_child(self) -> None:
         self._lock = RLock()
         self._telling = False
-        self._machine.forget_probes()
+        self._machine.forget_calls()
         if self._stats is not None:
             self._stats._lock = self._lock
 

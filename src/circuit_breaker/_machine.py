@@ -21,6 +21,7 @@ a copy.
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from enum import Enum
 from math import inf
 from typing import Final, NamedTuple
@@ -249,11 +250,14 @@ class Machine:
             self.totals.total_latency_ms = -period.latency_s * 1_000
             period.last_success_at = None
 
-    def forget_probes(self) -> None:
-        """Take all half-open permits: whoever holds one is in another process."""
+    def forget_calls(self) -> None:
+        """Keep what is counted, and make late whatever is under way: it is so in another process."""
         if isinstance(self.period, HalfOpen):
             self.period = HalfOpen(self.period.last_failure, self.period.successes)
+        elif isinstance(self.period, Closed):
+            self.period = copy(self.period)
         self.changes = None
+        self._find_fast()
 
     def _open(self, now: float, reason: str) -> Open:
         wait_s = self.config.reset_timeout_s
