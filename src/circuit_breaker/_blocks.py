@@ -78,11 +78,12 @@ def innermost_block(owner: object) -> Frame | None:
     return None
 
 
-def innermost_probe(owner: object) -> Probe | None:
-    """Return the innermost unsettled probe of this owner that this code is inside of."""
+def unsettled_probes(owner: object) -> list[Probe]:
+    """Return the unsettled probes of this owner that this code is inside of, the innermost first."""
+    found: list[Probe] = []
     frame = stack.get()
     while frame is not None:
         if frame.owner is owner and type(frame.permission) is Probe and not frame.permission.settled:
-            return frame.permission
+            found.append(frame.permission)
         frame = frame.outer
-    return None
+    return found

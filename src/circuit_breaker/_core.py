@@ -51,10 +51,10 @@ class Core:
     ) -> Permission | CircuitOpenError:
         """Return the permission for one call, or the refusal, not raised."""
         now = self._clock()
-        outer = _blocks.innermost_probe(self) if riding else None
+        around = _blocks.unsettled_probes(self) if riding else ()
         machine = self._machine
         with self._lock:
-            permission = machine.admit_anonymous(now) if anonymous else machine.admit(now, outer, block)
+            permission = machine.admit_anonymous(now) if anonymous else machine.admit(now, around, block)
             state, mode, retry_after_s = machine.state, machine.mode, machine.retry_after_s(now)
             last_failure = machine.last_failure
         if machine.changes:

@@ -21,6 +21,7 @@ a copy.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from copy import copy
 from enum import Enum
 from math import inf
@@ -82,20 +83,21 @@ class Machine:
             self._enter(period, reason)
         return period
 
-    def admit(self, now: float, outer: Probe | None = None, block: bool = False) -> Permission | None:
-        """Return the permission for one call, or None to refuse it; `outer` is the probe around it, if there is one."""
+    def admit(self, now: float, around: Iterable[Probe] = (), block: bool = False) -> Permission | None:
+        """Return the permission for one call, or None to refuse it; `around` it are probes, the innermost first."""
         period = self.look(now)
         if isinstance(period, Closed):
             return period
         if isinstance(period, HalfOpen):
-            probe = self._probe(period, now, outer, block)
+            probe = self._probe(period, now, around, block)
             if probe is not None:
                 return probe
         return self._refuse(now)
 
-    def _probe(self, period: HalfOpen, now: float, outer: Probe | None, block: bool) -> Probe | None:
+    def _probe(self, period: HalfOpen, now: float, around: Iterable[Probe], block: bool) -> Probe | None:
         probe = Probe(period, now, False, block)
-        if outer is None or outer.period is not period or outer.settled:
+        outer = next((other for other in around if other.period is period and not other.settled), None)
+        if outer is None:
             return probe if period.admit(self.config, now, probe) else None
         # A probe that is overdue may be lost for good, and its verdict with it: what is inside it gives one if it can.
         probe.rides = not (outer.overdue(self.config, now) and period.admit(self.config, now, probe))

@@ -107,6 +107,7 @@ def deed(verb: str, *args: Any) -> Any:
     return st.builds(lambda *given: Deed(verb, given), *args)
 
 
+_operators = st.one_of(deed("mode", modes), deed("reset"), deed("reset_stats"), deed("configure", configs))
 _small = st.one_of(
     deed("advance", pauses),
     deed("allow"),
@@ -115,12 +116,27 @@ _small = st.one_of(
     deed("settle", numbers, st.sampled_from(SAYINGS[1:]), endings),
     deed("enter"),
     deed("leave", endings),
-    deed("mode", modes),
-    deed("reset"),
-    deed("configure", configs),
+    deed("advance", pauses) | _operators,
 )
-_call = deed("call", ways, st.lists(_small, max_size=2).map(tuple), endings)
-scripts = st.lists(st.one_of(_small, _call, _call), max_size=2).map(tuple)
+
+
+@st.composite
+def _scripts(draw: Any, depth: int = 3) -> Any:
+    """Draw up to two deeds; those that go inside of a call have a script of their own."""
+    return tuple(draw(_deeds(depth)) for _ in range(draw(st.integers(0, 2 if depth else 0))))
+
+
+@st.composite
+def _deeds(draw: Any, depth: int) -> Deed:
+    sort = draw(st.integers(0, 3))
+    if sort == 0:
+        return Deed("use", (draw(numbers), draw(_scripts(depth - 1)), draw(st.sampled_from(SAYINGS)), draw(endings)))
+    if sort < 3:
+        return Deed("call", (draw(ways), draw(_scripts(depth - 1)), draw(endings)))
+    return draw(_small)
+
+
+scripts = _scripts()
 items = st.one_of(st.none(), st.none(), endings)
 
 
@@ -253,17 +269,22 @@ class BreakerModel(RuleBasedStateMachine):
     def wait(self, after: float) -> None:
         self.do("advance", after)
 
-    @rule(after=waits, mode=modes)
-    def mode(self, after: float, mode: CircuitMode) -> None:
-        self.do("mode", mode, after=after)
+    @rule(after=waits, operator=_operators)
+    def operate(self, after: float, operator: Deed) -> None:
+        self.do(operator.verb, *operator.args, after=after)
 
-    @rule(after=waits, config=configs)
-    def configure(self, after: float, config: CircuitBreakerConfig) -> None:
-        self.do("configure", config, after=after)
+    @precondition(lambda self: self.told.oracle.period.state is CLOSED)
+    @rule(way=st.sampled_from(["call", "with"]), kind=st.sampled_from(["down", "down, asks for 45 s", "bad"]))
+    def outage(self, way: str, kind: str) -> None:
+        """The other side is down for so long that the circuit opens, if it can, and its time is over."""
+        for _ in range(3):
+            self.do("call", way, (), Ending(kind))
+        self.do("advance", max(0.0, min(1_000.0, self.told.oracle.period.until - self.told.now)))
 
-    @rule(after=waits, whole=st.booleans())
-    def reset(self, after: float, whole: bool) -> None:
-        self.do("reset" if whole else "reset_stats", after=after)
+    @precondition(lambda self: self.told.oracle.mode in (CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED))
+    @rule(mode=st.sampled_from([CircuitMode.AUTO, CircuitMode.SHADOW]))
+    def unforce(self, mode: CircuitMode) -> None:
+        self.do("mode", mode)
 
     @rule(failed=st.booleans())
     def count(self, failed: bool) -> None:

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitMode
+from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitMode, CircuitState
 
 
 class Clock:
@@ -34,3 +34,30 @@ def test_the_last_success_may_be_one_that_came_late(clock: Clock) -> None:
         assert breaker.stats.last_success_time == 0.0
         breaker.mode = CircuitMode.FORCED_OPEN
         assert breaker.stats.last_success_time == 0.0
+
+
+def test_a_call_rides_on_a_probe_past_what_shadow_let_through_in_between(clock: Clock) -> None:
+    config = CircuitBreakerConfig(failure_threshold=1, half_open_max_calls=1, reset_timeout_s=10.0)
+    breaker = CircuitBreaker("api", config, mode=CircuitMode.SHADOW, clock=clock)
+    breaker.record_failure()
+    clock.now += 10.0
+    with breaker, breaker.permit():
+        assert breaker.stats.shadow_rejected_count == 1
+        breaker.call(int)
+        assert breaker.stats.shadow_rejected_count == 1
+        with pytest.raises(ValueError, match="x"):
+            breaker.call(int, "x")
+    assert breaker.snapshot().machine_state is CircuitState.OPEN
+
+
+def test_a_call_rides_on_a_probe_past_a_permit_of_an_earlier_period(clock: Clock) -> None:
+    config = CircuitBreakerConfig(failure_threshold=1, half_open_max_calls=1, reset_timeout_s=10.0)
+    breaker = CircuitBreaker("api", config, clock=clock)
+    breaker.record_failure()
+    clock.now += 10.0
+    earlier = breaker.permit()
+    breaker.record_failure()
+    clock.now += 10.0
+    with breaker, earlier:
+        breaker.call(int)
+        assert breaker.snapshot().probes_in_flight == 1
