@@ -19,17 +19,14 @@ class Frame:
 
     __slots__ = ("block", "depth", "outer", "owner", "permission", "started")
 
-    def __init__(self, owner: object, permission: Permission, started: float, block: bool, outer: Frame | None) -> None:
-        self.owner: object | None = owner
-        self.permission = permission
-        self.started = started
-        self.block = block
-        self.outer: Frame | None = outer
-        self.depth: int = 1 if outer is None else outer.depth + 1
-        if self.depth > OPEN_BLOCKS_REMEMBERED:
-            self._forget()
+    block: bool
+    depth: int
+    outer: Frame | None
+    owner: object | None
+    permission: Permission
+    started: float
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Forget what is over in the middle of the stack, and then the oldest if too many are left."""
         frames: list[Frame] = []
         frame: Frame | None = self
@@ -47,7 +44,21 @@ stack: ContextVar[Frame | None] = ContextVar("circuit_breaker_stack", default=No
 
 def push(owner: object, permission: Permission, started: float, block: bool) -> Frame:
     """Enter a call or block."""
-    frame = Frame(owner, permission, started, block, _living(stack.get()))
+    outer = stack.get()
+    while outer is not None and outer.owner is None:
+        outer = outer.outer
+    frame = Frame()  # filled in here: a constructor of our own would be a call more on the way into every block
+    frame.owner = owner
+    frame.permission = permission
+    frame.started = started
+    frame.block = block
+    frame.outer = outer
+    if outer is None:
+        frame.depth = 1
+    else:
+        frame.depth = outer.depth + 1
+        if frame.depth > OPEN_BLOCKS_REMEMBERED:
+            frame.forget()
     stack.set(frame)
     return frame
 

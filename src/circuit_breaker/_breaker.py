@@ -223,13 +223,33 @@ class CircuitBreaker(Core):
     def __enter__(self) -> CircuitBreaker:
         fast = self._machine.fast
         permission = _admitted(self._admit(block=True)) if fast is None else fast
-        _blocks.push(self, permission, self._clock(), block=True)
+        _blocks.push(self, permission, self._clock(), True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         now = self._clock()
+        frame = _blocks.stack.get()
+        if frame is not None and error is None:
+            with self._lock:
+                # The usual end of the innermost block; its frame stays on the stack until the next one is put there.
+                fast = self._machine.fast
+                if (
+                    fast is not None
+                    and frame.permission is fast
+                    and frame.owner is self
+                    and now < fast.until
+                    and now - frame.started < fast.slow_s
+                ):
+                    frame.owner = None
+                    fast.successes += 1
+                    fast.latency_s += now - frame.started
+                    fast.last_success_at = now
+                    return
+        self._leave_block(now, error)
+
+    def _leave_block(self, now: float, error: BaseException | None) -> None:
         frame = _blocks.innermost_block(self)
         permission: Permission | Unknown = Unknown.ELSEWHERE
         latency_s = 0.0

@@ -15,11 +15,7 @@ import measures
 import peers
 from measures import Measure
 
-from circuit_breaker._breaker import CircuitBreaker
-from circuit_breaker._bulkhead import Bulkhead
-from circuit_breaker._config import CircuitBreakerConfig
-from circuit_breaker._decorators import bulkhead, circuit_breaker
-from circuit_breaker._retry import RetryPolicy
+from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, bulkhead, circuit_breaker, retry
 
 FLOOR = "floor"
 US = "this library"
@@ -171,7 +167,7 @@ def open_circuit(func: Callable[[], object]) -> None:
 
 
 def first_try() -> Subjects:
-    ways = {FLOOR: floors.retry(work), US: RetryPolicy()(work), **peers.retries(work)}
+    ways = {FLOOR: floors.retry(work), US: retry(work), **peers.retries(work)}
     return _calls(measures.call, ways)
 
 
@@ -243,7 +239,7 @@ def importing() -> Subjects:
     paths = [measures.PACKAGES, *peers.places()]
     return {
         FLOOR: measures.importing(["dataclasses", "threading", "contextvars"], paths),
-        US: measures.importing(["circuit_breaker._decorators, circuit_breaker._registry"], paths),
+        US: measures.importing(["circuit_breaker"], paths),
         **{name: measures.importing([peers.MODULES[name]], paths) for name in peers.versions()},
     }
 
