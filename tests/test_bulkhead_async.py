@@ -129,6 +129,86 @@ def test_waiter_cancelled_in_the_moment_it_is_served_passes_the_slot_on(order: s
     run(main())
 
 
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (0, 1, 2), (1, 2, 0)])
+def test_waiters_cancelled_in_any_order_leave_the_others_in_theirs(order: tuple[int, ...]) -> None:
+    async def main() -> None:
+        for count in range(4):
+            bulkhead = Bulkhead(max_concurrent=1, max_queue=4)
+            await bulkhead.acquire_async()
+            tasks = [await in_line(bulkhead) for _ in range(3)]
+            for index in order[:count]:
+                tasks[index].cancel()
+                await settle()
+            last = await in_line(bulkhead)
+            for index in sorted(order[count:]):
+                assert not tasks[index].done()
+                bulkhead.release()
+                assert await tasks[index] is True
+            assert bulkhead.queued_count == 1
+            bulkhead.release()
+            assert await last is True
+            assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
+
+    run(main())
+
+
+@pytest.mark.parametrize("way", ["acquire", "block", "call", "function", "stream"])
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_cancelled_at_any_await_point_nothing_is_lost_and_nothing_doubled(way: str, handed_over: bool) -> None:
+    async def main() -> None:
+        ended = []
+        for ticks in range(12):
+            bulkhead = Bulkhead(max_concurrent=1, max_queue=2, timeout_s=PATIENCE_S)
+            await bulkhead.acquire_async()
+            task = asyncio.create_task(using(bulkhead))
+            behind = asyncio.create_task(using(bulkhead))
+            for tick in range(ticks):
+                await asyncio.sleep(0)
+                if tick == 3:
+                    bulkhead.release()
+            if ticks <= 3 and handed_over:
+                bulkhead.release()
+            task.cancel()
+            if ticks <= 3 and not handed_over:
+                bulkhead.release()
+            await behind
+            await asyncio.wait([task])
+            ended.append("cancelled" if task.cancelled() else "done")
+            assert (bulkhead.active_count, bulkhead.queued_count) == (0, 0)
+            assert bulkhead.acquire()
+        assert ended[0] == "cancelled"
+        assert ended[-1] == "done"
+
+    async def using(bulkhead: Bulkhead) -> None:
+        async def work() -> None:
+            assert bulkhead.active_count == 1
+            await asyncio.sleep(0)
+
+        @bulkhead
+        async def stream() -> AsyncIterator[None]:
+            for _ in range(2):
+                yield await work()
+
+        if way == "acquire":
+            await bulkhead.acquire_async()
+            try:
+                await work()
+            finally:
+                bulkhead.release()
+        elif way == "block":
+            async with bulkhead:
+                await work()
+        elif way == "call":
+            await bulkhead.call_async(work)
+        elif way == "function":
+            await bulkhead(work)()
+        else:
+            async for _ in stream():
+                await asyncio.sleep(0)
+
+    run(main())
+
+
 def test_task_woken_for_nothing_goes_on_waiting() -> None:
     async def main() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=1)

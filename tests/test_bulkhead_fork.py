@@ -6,10 +6,12 @@ import os
 import threading
 from collections.abc import Iterator
 
+import pytest
 from conftest import PATIENCE_S
 from forks import fork, needs_fork, told_by_child
 
 from circuit_breaker._bulkhead import Bulkhead
+from circuit_breaker._line import Slot, ThreadGate
 
 pytestmark = needs_fork
 
@@ -96,3 +98,28 @@ def test_call_and_stream_of_the_parent_end_in_the_child_without_effect() -> None
     assert bulkhead.active_count == 1
     assert list(stream) == []
     assert bulkhead.active_count == 0
+
+
+def test_what_was_held_and_waited_for_at_the_fork_comes_to_nothing_in_the_child() -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
+    line = bulkhead._line
+    slots = [Slot() for _ in range(3)]
+    for slot in slots:
+        slot.gate = ThreadGate()
+        line.enter(slot, bulkhead.max_queue)
+    assert (bulkhead.active_count, bulkhead.queued_count) == (1, 2)
+    line._after_fork_in_child()
+    bulkhead.acquire()
+    waiting = Slot()
+    waiting.gate = ThreadGate()
+    line.enter(waiting, bulkhead.max_queue)
+    for slot in slots:
+        line.leave(slot)
+        line.leave(slot, late=True)
+    assert (bulkhead.active_count, bulkhead.queued_count) == (1, 1)
+    bulkhead.release()
+    assert waiting.holds is line.epoch
+    line.leave(waiting)
+    bulkhead.release()
+    with pytest.raises(RuntimeError):
+        bulkhead.release()

@@ -151,25 +151,7 @@ class Bulkhead:
         Raises:
             RuntimeError: no slot is held; nothing has changed.
         """
-        line = self._line
-        try:
-            with line.lock:
-                if line.inside:
-                    line.inside -= 1
-                    if not line.queued:
-                        return
-                    held = True
-                elif line.forgiven:
-                    line.forgiven -= 1
-                    held = True
-                else:
-                    held = False
-            line.serve()
-        except BaseException:
-            line.serve()
-            raise
-        if not held:
-            raise RuntimeError(f"Bulkhead {self.name!r}: release() without a held slot")
+        self.__exit__(None, None, None)
 
     def resize(self, max_concurrent: int) -> None:
         """Set how many may be inside: more serve the line at once, fewer take effect as holders leave.
@@ -180,10 +162,14 @@ class Bulkhead:
             TypeError, ValueError: as at construction.
         """
         limit = _checks.count("max_concurrent", max_concurrent, 0)
+        line = self._line
         try:
-            self._line.resize(limit)
+            with line.lock:
+                line.limit = limit
+                line.easy = 0
+            line.serve()
         except BaseException:
-            self._line.serve()
+            line.serve()
             raise
 
     def __enter__(self) -> Bulkhead:
@@ -209,7 +195,6 @@ class Bulkhead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        # The same as release(), written out for speed.
         line = self._line
         try:
             with line.lock:
@@ -240,7 +225,7 @@ class Bulkhead:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self.release()
+        self.__exit__(kind, error, trace)
 
     # Calling and decorating
 
@@ -399,7 +384,8 @@ class Bulkhead:
                 line.leave(slot, late=True)
             else:
                 yield left_s
-            line.serve()
+                if slot.holds is None:
+                    line.serve()
 
     def _told(self, slot: Slot) -> bool:
         if slot.refused and self._listeners:

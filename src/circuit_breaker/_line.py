@@ -203,7 +203,14 @@ class Line:
         return True
 
     def serve(self) -> None:
-        """Take back what was left, and give the free slots to the first in the line."""
+        """Take back what was left, and give the free slots to the first in the line, even if an interrupt comes."""
+        try:
+            self._serve()
+        except BaseException:
+            self._serve()
+            raise
+
+    def _serve(self) -> None:
         if self.left:
             self._tidy()
         slot = self.first
@@ -277,13 +284,6 @@ class Line:
             if slot.gate.is_dead():
                 self.leave(slot)
             slot = after
-
-    def resize(self, limit: int) -> None:
-        """Set how many may be inside, and serve the line if there is room now."""
-        with self.lock:
-            self.limit = limit
-            self.easy = 0
-        self.serve()
 
     def _after_fork_in_child(self) -> None:
         # The holders and the line are the parent's. Slots of a former epoch come back without effect; a nameless
