@@ -156,6 +156,7 @@ class CircuitBreaker(Core):
         now = self._clock()
         with self._lock:
             self._machine.configure(config, now)
+        self._keep()
         self._tell()
 
     @property
@@ -169,6 +170,7 @@ class CircuitBreaker(Core):
         now = self._clock()
         with self._lock:
             self._machine.set_mode(mode, now)
+        self._keep()
         self._tell()
 
     def reset(self) -> None:

@@ -42,6 +42,7 @@ class Core:
         self._lock = RLock()
         self._machine = Machine(config, mode, bool(listeners), clock())
         self._stats: LiveStats | None = None
+        self._keeper: Callable[[Any], object] | None = None  # is given this breaker when it must not be forgotten
         self._telling = False
 
     # Admitting
@@ -156,6 +157,7 @@ class Core:
             config = machine.config
         try:
             if opened is not None:
+                self._keep()
                 self._ask(opened, config, error)
         finally:
             try:
@@ -171,6 +173,11 @@ class Core:
         return error is None or not all(is_refusal(leaf) for leaf in leaves(error))
 
     # Following up
+
+    def _keep(self) -> None:
+        """It has opened, or somebody steers it: whoever made it must not make another one in its place."""
+        if self._keeper is not None:
+            self._keeper(self)
 
     def _ask(self, opened: Open, config: CircuitBreakerConfig, error: BaseException | None) -> None:
         """Let the caller's functions say how long the circuit stays open, and keep in words why it opened."""

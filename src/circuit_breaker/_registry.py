@@ -7,6 +7,8 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from threading import RLock
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -37,7 +39,8 @@ class CircuitBreakerRegistry:
 
     Safe from any thread or task. Holds at most `max_size` breakers, and forgets one of the least recently used then:
     one that is closed and steered by nobody, preferably without failures in mind. One that is forgotten while somebody
-    still holds it is the one that its key gives again. If none can go, the registry grows, and warns once.
+    still holds it is the one that its key gives again; if it opens then, or is steered, it is kept again. If none can
+    go, the registry grows, and warns once; it shrinks as soon as it can.
 
     Args:
         config: of every breaker, or a function that gives the one of a key; None takes the defaults.
@@ -88,13 +91,11 @@ class CircuitBreakerRegistry:
         with self._lock:
             entry = self._find_locked(key, now)
         if entry is None:
-            config = self._config if isinstance(self._config, CircuitBreakerConfig) else self._config(key)
-            made = CircuitBreaker(str(key), config, mode=self._mode, listeners=self._listeners, clock=self._clock)
+            made = self._make(key)
             with self._lock:
                 # Another thread may have made one for this key meanwhile: the first to come here wins.
                 entry = self._find_locked(key, now) or self._add_locked(key, _Entry(made, made.config), now)
-        if self._grown and not self._warned:
-            self._warn()
+        self._warn_once()
         return entry.breaker
 
     def __contains__(self, key: object) -> bool:
@@ -108,7 +109,7 @@ class CircuitBreakerRegistry:
             return len(self._entries)
 
     def __iter__(self) -> Iterator[Any]:
-        """Iterate over a copy of the keys, the least recently used first."""
+        """Iterate over a copy of the keys, those that may be forgotten soonest first."""
         with self._lock:
             return iter(list(self._entries))
 
@@ -128,8 +129,34 @@ class CircuitBreakerRegistry:
         """Reset every breaker that is kept."""
         with self._lock:
             entries = list(self._entries.values())
+        stop: BaseException | None = None
         for entry in entries:
-            entry.breaker.reset()
+            try:
+                entry.breaker.reset()
+            except BaseException as error:  # of a listener
+                stop = error if stop is None else stop
+        if stop is not None:
+            try:
+                raise stop
+            finally:
+                stop = None
+
+    def _make(self, key: Hashable) -> CircuitBreaker:
+        config = self._config
+        if not isinstance(config, CircuitBreakerConfig):
+            config = _checks.instance("config(key)", config(key), CircuitBreakerConfig)
+        made = CircuitBreaker(str(key), config, mode=self._mode, listeners=self._listeners, clock=self._clock)
+        made._keeper = partial(_keep, weakref.ref(self), key)
+        return made
+
+    def _keep(self, key: Hashable, breaker: CircuitBreaker) -> None:
+        """Take this breaker back if it was forgotten: it opened, or is steered, while somebody held it."""
+        now = self._clock()
+        with self._lock:
+            forgotten = self._forgotten.get(key)
+            if forgotten is not None and forgotten.breaker() is breaker:
+                self._find_locked(key, now)
+        self._warn_once()
 
     def _find_locked(self, key: Hashable, now: float) -> _Entry | None:
         entry = self._entries.get(key)
@@ -143,22 +170,30 @@ class CircuitBreakerRegistry:
         return self._add_locked(key, _Entry(breaker, forgotten.config), now)
 
     def _add_locked(self, key: Hashable, entry: _Entry, now: float) -> _Entry:
-        if len(self._entries) >= self._max_size and not self._forget_one_locked(now):
-            self._grown = True
+        excess = len(self._entries) + 1 - self._max_size
+        for _ in range(min(excess, 2)):  # with one alone, a registry that has grown would never shrink
+            if not self._forget_one_locked(now):
+                self._grown = True
+                break
         self._entries[key] = entry
         return entry
 
     def _forget_one_locked(self, now: float) -> bool:
+        return self._forget_among_locked(FAILURES_LOOKED_PAST, now) or self._forget_among_locked(self._max_size, now)
+
+    def _forget_among_locked(self, oldest: int, now: float) -> bool:
         chosen = None
-        for position, (key, (breaker, config)) in enumerate(self._entries.items()):
-            if position >= FAILURES_LOOKED_PAST and chosen is not None:
-                break
+        staying: list[Hashable] = []
+        for key, (breaker, config) in list(islice(self._entries.items(), oldest)):
             failures = breaker._failures_in_mind(now, self._mode, config)
+            if failures is None:
+                staying.append(key)
+            elif failures == 0 or chosen is None:
+                chosen = key
             if failures == 0:
-                chosen = key
                 break
-            if failures is not None and chosen is None:
-                chosen = key
+        for key in staying:  # to be looked at again only after all others: a registry that has grown costs no more
+            self._entries.move_to_end(key)
         if chosen is None:
             return False
         breaker, config = self._entries.pop(chosen)
@@ -168,7 +203,9 @@ class CircuitBreakerRegistry:
             self._sweep_at = max(self._max_size, 2 * len(self._forgotten))
         return True
 
-    def _warn(self) -> None:
+    def _warn_once(self) -> None:
+        if not self._grown or self._warned:
+            return
         with self._lock:
             first, self._warned = not self._warned, True
         if first:
@@ -181,3 +218,9 @@ class CircuitBreakerRegistry:
 
     def _after_fork_in_child(self) -> None:
         self._lock = RLock()
+
+
+def _keep(registry: weakref.ref[CircuitBreakerRegistry], key: Hashable, breaker: CircuitBreaker) -> None:
+    living = registry()
+    if living is not None:
+        living._keep(key, breaker)
