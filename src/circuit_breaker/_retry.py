@@ -39,15 +39,13 @@ class RetryPolicy:
     The delay before retry n (the first is 0) is `min(backoff_base * backoff_multiplier**n, backoff_max)`, spread by
     the jitter. With the defaults, in seconds:
 
-    ======== ===== ============= ===========
-    retry n  exact jitter=True   jitter="full"
-    ======== ===== ============= ===========
-    0        0.1   0.05 to 0.15  0 to 0.1
-    1        0.2   0.1 to 0.3    0 to 0.2
-    2        0.4   0.2 to 0.6    0 to 0.4
-    8        25.6  12.8 to 30    0 to 25.6
-    9, ...   30    15 to 30      0 to 30
-    ======== ===== ============= ===========
+    | retry n | exact | jitter=True  | jitter="full" |
+    | ------- | ----- | ------------ | ------------- |
+    | 0       | 0.1   | 0.05 to 0.15 | 0 to 0.1      |
+    | 1       | 0.2   | 0.1 to 0.3   | 0 to 0.2      |
+    | 2       | 0.4   | 0.2 to 0.6   | 0 to 0.4      |
+    | 8       | 25.6  | 12.8 to 30   | 0 to 25.6     |
+    | 9, ...  | 30    | 15 to 30     | 0 to 30       |
 
     Three retries so take 0.7 s on average, and 1.05 s at most, beside the attempts themselves. Jitter keeps clients
     that failed together from coming back together; `"full"` is the "full jitter" of "Exponential Backoff and Jitter"
@@ -162,11 +160,15 @@ class RetryPolicy:
     def attempts(self) -> Attempts:
         """Return the attempts of one call, 0 to `max_retries`, for a loop of your own, sync or async.
 
-        ::
+        ```python
+        from circuit_breaker import RetryPolicy
 
-            for attempt in policy.attempts():      # or: async for
-                with attempt:
-                    value = attempt.result(fetch())
+        policy = RetryPolicy(retry_result=lambda value: value is None)
+
+        for attempt in policy.attempts():  # or: async for
+            with attempt:
+                value = attempt.result("fetched")
+        ```
 
         The block swallows what will be retried, and lets out the last error; a success ends the loop. `result()` is
         needed for `retry_result` alone.
