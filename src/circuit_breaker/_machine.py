@@ -14,8 +14,9 @@ end. One stay in one state is a period, an object that holds what its state need
 issued it, so the answer of a call from an earlier one is known by `is not`: it counts in the totals alone.
 
 Every method is for one thread at a time: the breaker calls it under its lock, with the time it read before. Only a
-destructor or a signal handler may come in between, on the same thread; so counting is done in place, and iterating over
-a copy.
+destructor or a signal handler may come in between, on the same thread, wherever a function is called. So what belongs
+together is written without a call in between, iterating is over a copy, and `self.period` is asked for again by whoever
+has called something since.
 """
 
 from __future__ import annotations
@@ -59,17 +60,16 @@ class Machine:
         changes: what has not been told to anybody yet, oldest first; None until the first.
     """
 
-    __slots__ = ("_watched", "changes", "config", "fast", "mode", "openings", "period", "totals")
+    __slots__ = ("_watched", "changes", "config", "fast", "mode", "period", "totals")
 
     def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, watched: bool, now: float) -> None:
         self.config = config
         self.mode = mode
-        self.openings = 0
         self.totals = CircuitStats()
         self.changes: deque[Change] | None = None
         self._watched = watched  # every outcome is told to somebody
         self.fast: Closed | None
-        self.period: Period = self._beginning(now)
+        self.period: Period = self._beginning(mode, now)
         self._find_fast()
 
     # Admitting
@@ -78,10 +78,9 @@ class Machine:
         """Return the present period; an open one whose time is over ends here."""
         period = self.period
         if isinstance(period, Open) and now >= period.until:
-            reason = f"open for {now - period.at:.3g} s"
-            period = HalfOpen(period.last_failure)
-            self._enter(period, reason)
-        return period
+            half_open = HalfOpen(period.last_failure, period.openings + 1)
+            self._enter(period, half_open, f"open for {now - period.at:.3g} s")
+        return self.period
 
     def admit(self, now: float, around: Iterable[Probe] = (), block: bool = False) -> Permission | None:
         """Return the permission for one call, or None to refuse it; `around` it are probes, the innermost first."""
@@ -106,8 +105,9 @@ class Machine:
     def admit_anonymous(self, now: float) -> Permission | None:
         """Admit one call whose answer will not say which it is; in half-open the next such answer is taken for it."""
         admitted = self.admit(now)
-        if isinstance(admitted, Probe) and isinstance(self.period, HalfOpen):
-            self.period.anonymous.append(admitted)
+        period = self.period
+        if isinstance(admitted, Probe) and isinstance(period, HalfOpen):
+            period.anonymous.append(admitted)
         return admitted
 
     def _refuse(self, now: float) -> Permission | None:
@@ -121,8 +121,8 @@ class Machine:
         """Take a permission back that nobody got to use: nothing is counted."""
         if isinstance(permission, Probe):
             self._give_back(permission)
-            if isinstance(self.period, HalfOpen) and permission in self.period.anonymous:
-                self.period.anonymous.remove(permission)
+            if permission.period is not None and permission in permission.period.anonymous:
+                permission.period.anonymous.remove(permission)
 
     # Settling
 
@@ -167,15 +167,24 @@ class Machine:
             self.totals.ignored_count += 1
             return None
         failed = outcome is Outcome.FAILURE
+        if self.period is not period:
+            self.count(outcome, now, latency_ms, slow)
+            return None
         self.totals.total_latency_ms += latency_ms
         self.totals.slow_count += slow
         if failed:
             self.totals.failure_count += 1
             self.totals.last_failure_time = now
-        reason = period.answer(self.config, now, failed, slow)
+            period.failures += 1
+            period.streak = period.streak + 1 if period.streak_successes == period.successes else 1
+            period.streak_successes = period.successes
+        else:
+            period.successes += 1
+            period.last_success_at = now
+        reason = period.trips(self.config, now, failed, slow)
         if reason is None or self.mode is CircuitMode.FORCED_CLOSED:
             return None
-        return self._open(now, reason)
+        return self._open(period, now, reason)
 
     def _settle_half_open(
         self, period: HalfOpen, rides: bool, outcome: Outcome, now: float, latency_ms: float, slow: bool
@@ -184,14 +193,13 @@ class Machine:
         if outcome is Outcome.IGNORED:
             return None
         if outcome is Outcome.FAILURE:
-            return self._open(now, "a probe failed")
+            return self._open(period, now, "a probe failed")
         if slow and self.config.slow_call_rate_threshold is not None:
-            return self._open(now, "a probe was slow")
+            return self._open(period, now, "a probe was slow")
         if not rides:
             period.successes += 1
             if period.successes >= self.config.success_threshold:
-                self.openings = 0
-                self._enter(Closed(self.config, now), f"{period.successes} probes succeeded")
+                self._enter(period, Closed(self.config, now), f"{period.successes} probes succeeded")
         return None
 
     def count(self, outcome: Outcome, now: float, latency_ms: float, slow: bool) -> None:
@@ -214,8 +222,9 @@ class Machine:
     def count_by_hand(self, outcome: Outcome, now: float, latency_ms: float) -> None:
         """Count a success or failure in the totals and the streak; nothing follows from it."""
         self.count(outcome, now, latency_ms, False)
-        if isinstance(self.period, Closed):
-            self.period.streak_on(outcome is Outcome.FAILURE)
+        period = self.period
+        if isinstance(period, Closed):
+            period.streak_on(outcome is Outcome.FAILURE)
 
     # Changing
 
@@ -245,64 +254,76 @@ class Machine:
     def zero(self) -> None:
         """Begin the totals and the streak anew."""
         self.totals = CircuitStats()
-        if isinstance(self.period, Closed):
-            period = self.period
+        period = self.period
+        if isinstance(period, Closed):
             period.streak = 0
-            self.totals.success_count = -period.successes
-            self.totals.total_latency_ms = -period.latency_s * 1_000
+            self.totals.success_count -= period.successes
+            self.totals.total_latency_ms -= period.latency_s * 1_000
             period.last_success_at = None
 
     def forget_calls(self) -> None:
         """Keep what is counted, and make late whatever is under way: it is so in another process."""
-        if isinstance(self.period, HalfOpen):
-            self.period = HalfOpen(self.period.last_failure, self.period.successes)
-        elif isinstance(self.period, Closed):
-            self.period = copy(self.period)
+        period = self.period
+        if isinstance(period, HalfOpen):
+            self.period = HalfOpen(period.last_failure, period.openings, period.successes)
+        elif isinstance(period, Closed):
+            self.period = copy(period)
         self.changes = None
         self._find_fast()
 
-    def _open(self, now: float, reason: str) -> Open:
+    def _open(self, former: Period, now: float, reason: str) -> Open | None:
         wait_s = self.config.reset_timeout_s
         until = now + (RESET_TIMEOUT_S_UNTIL_ASKED if callable(wait_s) else wait_s)
-        period = Open(now, until, self.openings)
-        self.openings += 1
-        self.totals.opened_count += 1
-        self._enter(period, reason)
-        return period
+        period = Open(now, until, former.openings)
+        return period if self._enter(former, period, reason, opened=1) else None
 
     def _begin(self, mode: CircuitMode, now: float, reason: str) -> None:
-        self.mode = mode
-        self.openings = 0
-        self._enter(self._beginning(now), reason)
+        period = self._beginning(mode, now)
+        while not self._enter(self.period, period, reason, mode=mode):
+            pass
 
-    def _beginning(self, now: float) -> Period:
-        return Open(now, inf, 0) if self.mode is CircuitMode.FORCED_OPEN else Closed(self.config, now)
+    def _beginning(self, mode: CircuitMode, now: float) -> Period:
+        return Open(now, inf, 0) if mode is CircuitMode.FORCED_OPEN else Closed(self.config, now)
 
-    def _enter(self, period: Period, reason: str) -> None:
-        former = self.period
-        streak = former.consecutive_failures() if isinstance(former, Closed) else 0
+    def _enter(
+        self, former: Period, period: Period, reason: str, *, opened: int = 0, mode: CircuitMode | None = None
+    ) -> bool:
+        """Go from one period to another, unless something came in between and has gone elsewhere."""
+        left = former if isinstance(former, Closed) else None
+        change = Change(former.state, period.state, reason)
+        changes = self.changes if self.changes is not None else deque[Change]()
+        fast = period if isinstance(period, Closed) else None
+        # From here on nothing comes in between, since nothing is called until the change is queued.
+        if self.period is not former:
+            return False
         self.period = period
-        self._find_fast()
-        if isinstance(former, Closed):
-            # Only now: what a destructor or a signal handler counts in between is late, and in the totals already.
-            self.totals.success_count += former.successes
-            self.totals.total_latency_ms += former.latency_s * 1_000
-            self.totals.consecutive_failures = streak
-            self.totals.last_success_time = _later(self.totals.last_success_time, former.last_success_at)
+        self.mode = self.mode if mode is None else mode
+        self.fast = None if self._watched or self.config.failure_result is not None else fast
+        totals = self.totals
+        totals.opened_count += opened
+        if left is not None:
+            totals.success_count += left.successes
+            totals.total_latency_ms += left.latency_s * 1_000
+            totals.consecutive_failures = left.streak if left.streak_successes == left.successes else 0
         if period.state is not former.state:
-            self.changes = self.changes if self.changes is not None else deque()
-            self.changes.append(Change(former.state, period.state, reason))
+            self.changes = changes
+            changes.append(change)
+        if left is not None:
+            totals.last_success_time = _later(totals.last_success_time, left.last_success_at)
+        return True
 
     def _find_fast(self) -> None:
-        counting = not self._watched and self.config.failure_result is None
-        self.fast = self.period if isinstance(self.period, Closed) and counting else None
+        period = self.period
+        fast = period if isinstance(period, Closed) else None
+        if self.period is period:  # else it was found by what came in between
+            self.fast = None if self._watched or self.config.failure_result is not None else fast
 
     # Reading
 
     def stats(self) -> CircuitStats:
         """Return a copy of all totals; times in it are readings of the breaker's clock."""
-        totals = self.totals
-        period = self.period if isinstance(self.period, Closed) else None
+        totals, present = self.totals, self.period
+        period = present if isinstance(present, Closed) else None
         return CircuitStats(
             totals.success_count + (period.successes if period else 0),
             totals.failure_count,
@@ -319,12 +340,14 @@ class Machine:
 
     def counts(self, now: float) -> Counts:
         """Return what is in the window; nothing is while the circuit is not closed."""
-        return self.period.counts(self.config, now) if isinstance(self.period, Closed) else Counts()
+        period = self.period
+        return period.counts(self.config, now) if isinstance(period, Closed) else Counts()
 
     def retry_after_s(self, now: float) -> float | None:
         """Return the seconds until a probe may pass; None: nobody knows."""
-        if isinstance(self.period, Open) and self.mode is not CircuitMode.FORCED_OPEN:
-            return max(0.0, self.period.until - now)
+        period = self.period
+        if isinstance(period, Open) and self.mode is not CircuitMode.FORCED_OPEN:
+            return max(0.0, period.until - now)
         return None
 
     @property
@@ -335,10 +358,11 @@ class Machine:
 
     def probes_in_flight(self, now: float) -> int:
         """Return how many half-open permits are out and not overdue."""
-        if not isinstance(self.period, HalfOpen):
+        period = self.period
+        if not isinstance(period, HalfOpen):
             return 0
-        self.period.forget_overdue(self.config, now)
-        return len(self.period.out)
+        period.forget_overdue(self.config, now)
+        return len(period.out)
 
     @property
     def state(self) -> CircuitState:

@@ -36,6 +36,7 @@ class Closed:
         "window",
     )
     state: Final = CircuitState.CLOSED
+    openings: Final = 0
 
     def __init__(self, config: CircuitBreakerConfig, now: float) -> None:
         self.successes = 0
@@ -71,21 +72,15 @@ class Closed:
         self.streak = self.consecutive_failures() + 1 if failed else 0
         self.streak_successes = self.successes
 
-    def answer(self, config: CircuitBreakerConfig, now: float, failed: bool, slow: bool) -> str | None:
-        """Count one answer, and return why it must open the circuit, if it must."""
-        if failed:
-            self.streak_on(True)
-            self.failures += 1
-        else:
-            self.successes += 1
-            self.last_success_at = now
-        window = self.window
-        if window is None:
+    def trips(self, config: CircuitBreakerConfig, now: float, failed: bool, slow: bool) -> str | None:
+        """Tell the window of an answer that was just counted, and return why it must open the circuit, if it must."""
+        if self.window is None:
             if not (failed or slow):
                 return None
-            window = self.window = CallWindow(config._window_calls, 0)
-        window.add(now, self.successes + self.failures, failed, slow)
-        self.until = window.until
+            window = CallWindow(config._window_calls, 0)
+            self.window = self.window or window
+        self.window.add(now, self.successes + self.failures, failed, slow)
+        self.until = self.window.until
         return self._tripped(config, now, failed, slow)
 
     def counts(self, config: CircuitBreakerConfig, now: float) -> Counts:
@@ -130,7 +125,7 @@ class Open:
     def __init__(self, at: float, until: float, openings: int) -> None:
         self.at = at
         self.until = until
-        self.openings = openings  # how many times in a row it had opened before
+        self.openings = openings  # how many times in a row the circuit had opened before
         self.last_failure: LastFailure | None = None
 
 
@@ -161,11 +156,12 @@ class Probe:
 class HalfOpen:
     """A few calls are let through, to see whether the other side answers again."""
 
-    __slots__ = ("anonymous", "last_failure", "next_overdue", "out", "successes")
+    __slots__ = ("anonymous", "last_failure", "next_overdue", "openings", "out", "successes")
     state: Final = CircuitState.HALF_OPEN
 
-    def __init__(self, last_failure: LastFailure | None, successes: int = 0) -> None:
+    def __init__(self, last_failure: LastFailure | None, openings: int, successes: int = 0) -> None:
         self.last_failure = last_failure
+        self.openings = openings  # how many times in a row the circuit has opened
         self.successes = successes
         self.out: dict[Probe, None] = {}  # those that take a permit, in the order of their issue
         self.anonymous: deque[Probe] = deque(maxlen=ANONYMOUS_PERMITS_REMEMBERED)
@@ -173,11 +169,12 @@ class HalfOpen:
 
     def admit(self, config: CircuitBreakerConfig, now: float, probe: Probe) -> bool:
         """Give the probe a permit if there is one."""
-        if len(self.out) >= config.half_open_max_calls:
-            self.forget_overdue(config, now)
-            if len(self.out) >= config.half_open_max_calls:
-                return False
         self.out[probe] = None
+        if len(self.out) > config.half_open_max_calls:
+            self.forget_overdue(config, now)
+            if len(self.out) > config.half_open_max_calls:
+                self.out.pop(probe, None)
+                return False
         self.next_overdue = min(self.next_overdue, now + config.half_open_timeout_s)
         return True
 
