@@ -78,15 +78,11 @@ def _living(frame: Frame | None) -> Frame | None:
 
 
 def innermost_block(owner: object) -> Frame | None:
-    """Return the last `with` block of this owner that was entered in this context and not yet settled."""
+    """Return the last `with` block of this owner that was entered in this context and not yet left."""
     frame = stack.get()
-    while frame is not None:
-        if frame.owner is owner and frame.block:
-            if type(frame.permission) is not Probe or not frame.permission.settled:
-                return frame
-            frame.owner = None  # settled by a block that was left elsewhere
+    while frame is not None and not (frame.owner is owner and frame.block):
         frame = frame.outer
-    return None
+    return frame
 
 
 def unsettled_probes(owner: object) -> list[Probe]:

@@ -130,6 +130,8 @@ class Machine:
         self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_ms: float, slow: bool
     ) -> Open | None:
         """Count the outcome of a call; return the period that it opened, if it did."""
+        if isinstance(permission, Probe) and permission.settled and permission.period is self.period:
+            permission = Unknown.ELSEWHERE  # a block that was left elsewhere has settled this one's probe
         settled = self._find(permission, now) if isinstance(permission, Unknown) else permission
         period = self.period
         if settled is period:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import NoReturn
 
 from . import _blocks, _checks
 from ._core import Core
@@ -31,6 +32,9 @@ class Permit:
 
     def __repr__(self) -> str:
         return f"<Permit of circuit {self._core.name!r}: {'settled' if self._settled else 'out'}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a Permit cannot be copied or pickled: it is the right to make one call")
 
     def success(self) -> None:
         """Say that the call succeeded.
