@@ -241,6 +241,7 @@ class CircuitBreaker(Core):
                     fast is not None
                     and frame.permission is fast
                     and frame.owner is self
+                    and frame.block
                     and now < fast.until
                     and now - frame.started < fast.slow_s
                 ):
