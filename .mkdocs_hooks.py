@@ -22,11 +22,14 @@ log = logging.getLogger("mkdocs.hooks")  # a warning here fails a strict build
 
 def on_files(files: Any, config: Any) -> Any:
     """Add a page for every file outside of docs that a page of docs links to."""
-    for page in list(files.documentation_pages()):
+    linked: dict[str, set[str]] = {}
+    for page in files.documentation_pages():
         for link in LINK.finditer(page.content_string):
             path = _outside(page.src_uri, link["path"])
-            if path is not None and files.get_file_from_path(_shown(path)) is None:
-                files.append(File.generated(config, _shown(path), content=_page(path)))
+            if path is not None:
+                linked.setdefault(path, set()).add(link["name"] or "")
+    for path, names in linked.items():
+        files.append(File.generated(config, _shown(path), content=_page(path, names - {""})))
     return files
 
 
@@ -45,14 +48,7 @@ def _rewritten(page: str, link: re.Match[str]) -> str:
     path = _outside(page, link["path"])
     if path is None:
         return link[0]
-    lines = (REPOSITORY / path).read_text("utf-8").splitlines() if (REPOSITORY / path).is_file() else []
-    fragment = ""
-    if link["name"]:
-        defined = re.compile(rf"\s*(async def|def|class) {link['name']}\b")
-        number = next((number for number, line in enumerate(lines, 1) if defined.match(line)), None)
-        if number is None:
-            log.warning("%s: there is no %s in %s", page, link["name"], path)
-        fragment = f"#__codelineno-0-{number}"
+    fragment = f"#{link['name']}" if link["name"] else ""
     return f"]({os.path.relpath(_shown(path), PurePosixPath(page).parent)}{fragment})"
 
 
@@ -66,9 +62,16 @@ def _shown(path: str) -> str:
     return f"source/{path}.md"
 
 
-def _page(path: str) -> str:
+def _page(path: str, names: set[str]) -> str:
+    """Return the file as code, with an anchor before each function or class of these names; a missing one is told."""
     file = REPOSITORY / path
     if not file.is_file():
         log.warning("there is no file %s", path)
         return ""
-    return f"# {path}\n\n````python\n{file.read_text('utf-8')}````\n"
+    page = f"# {path}\n\n````python\n"
+    for part in re.split(r"(?<=\n)\n+(?=\S)", file.read_text("utf-8")):
+        name = re.search(r"^(?:async def|def|class) (\w+)", part, re.MULTILINE)
+        if name is not None and name[1] in names:
+            page += f'````\n\n<a id="{name[1]}"></a>\n\n````python\n'
+        page += part.rstrip("\n") + "\n\n"
+    return page + "````\n"

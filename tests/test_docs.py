@@ -251,6 +251,6 @@ def test_every_arrow_is_linked_to_a_test() -> None:
 def test_the_site_builds_and_every_link_in_it_is_sound(tmp_path: Path) -> None:
     for module in ("material", "mkdocs", "mkdocstrings_handlers"):
         pytest.importorskip(module, reason="the site needs the extra docs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-f", ".mkdocs.yml", "-d", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ".mkdocs.yml", "-d", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
