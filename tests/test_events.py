@@ -688,6 +688,23 @@ def test_telling_keeps_no_breaker_and_no_error_alive(make: Make) -> None:
 
 
 @needs_fork
+def test_a_child_forked_by_a_listener_tells_its_changes_after_the_one_being_told(make: Make) -> None:
+    late: list[Any] = []
+    told: list[str] = []
+
+    def in_child() -> object:
+        breaker.reset()
+        return [event.reason for event in late]
+
+    breaker = make(
+        listeners=[on(StateChanged, lambda: told.append(told_by_child(in_child))), late.append], failure_threshold=1
+    )
+    breaker.record_failure()
+    assert told == ["[]"]
+    assert changes(late) == [(CLOSED, OPEN)]
+
+
+@needs_fork
 def test_a_child_tells_its_own_changes_while_a_listener_of_the_parent_is_slow(make: Make) -> None:
     slow, go_on = threading.Event(), threading.Event()
     seen: list[Any] = []

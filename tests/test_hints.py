@@ -210,6 +210,20 @@ def test_a_header_is_read_as_seconds_or_as_a_date(
     assert at_noon(place(headers)) == expected
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of this process cannot be set")
+def test_a_date_of_no_zone_is_that_of_greenwich_wherever_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, at_noon: Callable[[BaseException], float | None]
+) -> None:
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "JST-9")
+            time.tzset()
+            for zone in ("", " GMT", " -0000"):
+                assert at_noon(on_itself({"Retry-After": f"Wed, 18 May 2033 03:34:50{zone}"})) == 90.0
+    finally:
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     ("value", "expected"), [(b"7", 7.0), (7, 7.0), (7.5, 7.5), (-7, None), (True, None), (b"\xff", None), ([], None)]
 )

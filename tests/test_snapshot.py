@@ -21,6 +21,7 @@ from conftest import PATIENCE_S, Clock, Way, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
+from circuit_breaker._machine import Machine
 from circuit_breaker._models import CircuitMode, CircuitSnapshot, CircuitState, CircuitStats
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
@@ -216,6 +217,22 @@ def test_what_is_seen_while_threads_count_fits_together(
             thread.result(PATIENCE_S)
     snapshot = breaker.snapshot()
     assert (snapshot.stats.success_count, snapshot.stats.failure_count, snapshot.window_calls) == (300, 300, 50)
+
+
+@pytest.mark.parametrize("see", [lambda breaker: breaker.snapshot(), lambda breaker: breaker.stats.copy()])
+def test_what_is_seen_is_read_under_the_lock(
+    make: Make, monkeypatch: pytest.MonkeyPatch, see: Callable[[CircuitBreaker], object]
+) -> None:
+    breaker = make()
+    held: list[bool] = []
+    read = Machine.stats
+    monkeypatch.setattr(
+        Machine,
+        "stats",
+        lambda machine: held.append(breaker._lock._is_owned()) or read(machine),  # type: ignore[attr-defined]
+    )
+    see(breaker)
+    assert held == [True]
 
 
 # The live totals

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from itertools import repeat
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 
 from . import _blocks, _checks
@@ -24,7 +24,7 @@ LAST_FAILURE_TEXT = 200
 class Core:
     """What every way of calling has in common."""
 
-    # `_lock` guards the machine and `_telling`. Under it no caller's code runs: no call, no predicate, no listener, no
+    # `_lock` guards the machine and `_teller`. Under it no caller's code runs: no call, no predicate, no listener, no
     # clock, no log line. It is reentrant, because a signal handler or the destructor of a dropped stream may come here
     # in the middle of a locked section, on the thread that has it.
 
@@ -43,7 +43,7 @@ class Core:
         self._machine = Machine(config, mode, bool(listeners), clock())
         self._stats: LiveStats | None = None
         self._keeper: Callable[[Any], object] | None = None  # is given this breaker when it must not be forgotten
-        self._telling = False
+        self._teller: int | None = None  # the thread whose turn it is to tell what changed
 
     # Admitting
 
@@ -215,13 +215,13 @@ class Core:
         mine = False
         try:
             with self._lock:
-                if not self._telling:
-                    self._telling = mine = True
+                if self._teller is None:
+                    self._teller, mine = get_ident(), True
             for _ in repeat(None):
                 with self._lock:
                     change = machine.changes.popleft() if mine and machine.changes else None
                     if mine and change is None:
-                        self._telling = mine = False
+                        self._teller, mine = None, False
                 if change is None:
                     break
                 try:
@@ -230,7 +230,7 @@ class Core:
                     stop = error if stop is None else stop
         finally:
             if mine:
-                self._telling = False
+                self._teller = None
         if stop is not None:
             try:
                 raise stop
@@ -259,7 +259,8 @@ class Core:
 
     def _after_fork_in_child(self) -> None:
         self._lock = RLock()
-        self._telling = False
+        if self._teller != get_ident():  # else a listener forks, and goes on to tell here too
+            self._teller = None
         self._machine.forget_calls()
         if self._stats is not None:
             self._stats._lock = self._lock
