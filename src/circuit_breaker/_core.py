@@ -16,9 +16,10 @@ from ._machine import RESET_TIMEOUT_S_UNTIL_ASKED, Change, Machine, Unknown
 from ._models import CircuitMode, CircuitState, Outcome
 from ._outcomes import is_refusal, judge, leaves
 from ._periods import Closed, LastFailure, Open, Permission
-from .exceptions import CircuitOpenError
+from .exceptions import CircuitOpenError, refused
 
 LAST_FAILURE_TEXT = 200
+FAILURE = Outcome.FAILURE
 
 
 class Core:
@@ -52,12 +53,14 @@ class Core:
     ) -> Permission | CircuitOpenError:
         """Return the permission for one call, or the refusal, not raised."""
         now = self._clock()
-        around = _blocks.unsettled_probes(self) if riding else ()
         machine = self._machine
+        permission: Permission | None = None
         with self._lock:
-            permission = machine.admit_anonymous(now) if anonymous else machine.admit(now, around, block)
-            state, mode, retry_after_s = machine.state, machine.mode, machine.retry_after_s(now)
-            last_failure = machine.last_failure
+            refusal = machine.refuse(now)
+            if refusal is None:
+                around = _blocks.unsettled_probes(self) if riding else ()
+                permission = machine.admit_anonymous(now) if anonymous else machine.admit(now, around, block)
+                refusal = machine.refusal(now)
         if machine.changes:
             try:
                 self._tell()
@@ -69,15 +72,8 @@ class Core:
         if permission is not None:
             return permission
         if self._listeners:
-            notify(self._listeners, CallRejected(self.name, retry_after_s))
-        return CircuitOpenError(
-            f"Circuit {self.name!r} is open",
-            self.name,
-            mode=mode.value,
-            retry_after_s=retry_after_s,
-            state=state,
-            last_failure=last_failure,
-        )
+            notify(self._listeners, CallRejected(self.name, refusal[2]))
+        return refused(self.name, refusal)
 
     def _look(self) -> CircuitState:
         """Return what a caller meets now."""
@@ -135,10 +131,14 @@ class Core:
         waited_s = latency_s if waited_s is None else waited_s
         hung = config.slow_call_duration_s is not None and waited_s >= config.slow_call_duration_s
         try:
-            outcome = judge(error, config._failures, config._ignored, hung=hung)
+            outcome = judge(error, config._failures, config._ignored, hung)
         except BaseException:
             self._settle(permission, Outcome.IGNORED, now, latency_s * 1_000, error)
             raise
+        if outcome is FAILURE:
+            with self._lock:
+                if self._machine.spare(permission, now, latency_s):
+                    return
         self._settle(permission, outcome, now, latency_s * 1_000, error)
 
     def _settle(
@@ -151,7 +151,8 @@ class Core:
     ) -> None:
         """Count an outcome, and do what follows from it."""
         machine = self._machine
-        slow = self._is_slow(latency_ms, error)
+        slow_s = machine.config.slow_call_duration_s
+        slow = slow_s is not None and latency_ms >= slow_s * 1_000 and (error is None or not _is_refused(error))
         with self._lock:
             opened = machine.settle(permission, outcome, now, latency_ms, slow)
             config = machine.config
@@ -161,16 +162,11 @@ class Core:
                 self._ask(opened, config, error)
         finally:
             try:
-                self._tell()
+                if machine.changes:
+                    self._tell()
             finally:
                 if self._listeners:
                     notify(self._listeners, CallFinished(self.name, outcome, latency_ms, error))
-
-    def _is_slow(self, latency_ms: float, error: BaseException | None) -> bool:
-        slow_s = self._machine.config.slow_call_duration_s
-        if slow_s is None or latency_ms < slow_s * 1_000:
-            return False
-        return error is None or not all(is_refusal(leaf) for leaf in leaves(error))
 
     # Following up
 
@@ -264,6 +260,10 @@ class Core:
         self._machine.forget_calls()
         if self._stats is not None:
             self._stats._lock = self._lock
+
+
+def _is_refused(error: BaseException) -> bool:
+    return all(is_refusal(leaf) for leaf in leaves(error))
 
 
 def _text(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from copy import copy
 from enum import Enum
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from ._config import CircuitBreakerConfig
 from ._models import CircuitMode, CircuitState, CircuitStats, Outcome
@@ -34,6 +34,11 @@ from ._periods import Closed, HalfOpen, LastFailure, Open, Period, Permission, P
 from ._window import Counts
 
 RESET_TIMEOUT_S_UNTIL_ASKED: Final = 30.0
+FORCED_OPEN: Final = CircuitMode.FORCED_OPEN
+SHADOW: Final = CircuitMode.SHADOW
+
+# State, mode, seconds until a probe may pass (None: nobody knows), and why the circuit opened.
+Refusal: TypeAlias = tuple[CircuitState, CircuitMode, float | None, LastFailure | None]
 
 
 class Unknown(Enum):
@@ -91,7 +96,11 @@ class Machine:
             probe = self._probe(period, now, around, block)
             if probe is not None:
                 return probe
-        return self._refuse(now)
+        if self.mode is SHADOW:
+            self.totals.shadow_rejected_count += 1
+            return Probe(None, now)
+        self.totals.rejected_count += 1
+        return None
 
     def _probe(self, period: HalfOpen, now: float, around: Iterable[Probe], block: bool) -> Probe | None:
         probe = Probe(period, now, False, block)
@@ -110,12 +119,17 @@ class Machine:
             period.anonymous.append(admitted)
         return admitted
 
-    def _refuse(self, now: float) -> Permission | None:
-        if self.mode is CircuitMode.SHADOW:
-            self.totals.shadow_rejected_count += 1
-            return Probe(None, now)
+    def refuse(self, now: float) -> Refusal | None:
+        """Refuse one call if the circuit is open and stays so."""
+        period, mode = self.period, self.mode
+        if type(period) is not Open or now >= period.until or mode is SHADOW:
+            return None
         self.totals.rejected_count += 1
-        return None
+        return period.state, mode, None if mode is FORCED_OPEN else period.until - now, period.last_failure
+
+    def refusal(self, now: float) -> Refusal:
+        """Return the figures of a refusal by `admit`."""
+        return self.period.state, self.mode, self.retry_after_s(now), self.period.last_failure
 
     def withdraw(self, permission: Permission) -> None:
         """Take a permission back that nobody got to use: nothing is counted."""
@@ -187,6 +201,25 @@ class Machine:
         if reason is None or self.mode is CircuitMode.FORCED_CLOSED:
             return None
         return self._open(period, now, reason)
+
+    def spare(self, permission: Permission | Unknown, now: float, latency_s: float) -> bool:
+        """Count the failure of a call if no rule needs to look at it, and tell whether it was so."""
+        period = self.fast
+        if period is None or permission is not period or period.window is None or latency_s >= period.slow_s:
+            return False
+        streak = period.streak + 1 if period.streak_successes == period.successes else 1
+        if streak > period.spared:
+            return False
+        period.streak = streak
+        period.streak_successes = period.successes
+        period.failures += 1
+        totals = self.totals
+        totals.failure_count += 1
+        totals.last_failure_time = now
+        totals.total_latency_ms += latency_s * 1_000
+        period.window.add(now, period.successes + period.failures, True, False)
+        period.until = period.window.until
+        return True
 
     def _settle_half_open(
         self, period: HalfOpen, rides: bool, outcome: Outcome, now: float, latency_ms: float, slow: bool
@@ -351,12 +384,6 @@ class Machine:
         if isinstance(period, Open) and self.mode is not CircuitMode.FORCED_OPEN:
             return max(0.0, period.until - now)
         return None
-
-    @property
-    def last_failure(self) -> LastFailure | None:
-        """The failure that opened the circuit, while it is not closed again."""
-        period = self.period
-        return None if isinstance(period, Closed) else period.last_failure
 
     def probes_in_flight(self, now: float) -> int:
         """Return how many half-open permits are out and not overdue."""

@@ -15,6 +15,9 @@ from . import _checks
 from ._models import Outcome
 from .exceptions import BulkheadFullError, CircuitOpenError
 
+SUCCESS: Final = Outcome.SUCCESS
+FAILURE: Final = Outcome.FAILURE
+IGNORED: Final = Outcome.IGNORED
 REFUSALS: Final = (CircuitOpenError, BulkheadFullError)
 
 ExceptionTypes: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | types.UnionType"
@@ -97,23 +100,26 @@ def is_cancellation(error: BaseException) -> bool:
     return False
 
 
-def judge(error: BaseException, failures: Kinds, ignored: Kinds, *, hung: bool) -> Outcome:
+def judge(error: BaseException, failures: Kinds, ignored: Kinds, hung: bool) -> Outcome:
     """Return what the exception says; `hung` tells that the call lasted long enough for a cancellation to be a failure.
 
     A predicate that raises does so here.
     """
+    if not issubclass(type(error), BaseExceptionGroup):
+        return _judge_leaf(error, failures, ignored, hung)
     outcomes = {_judge_leaf(leaf, failures, ignored, hung) for leaf in leaves(error)}
-    if Outcome.FAILURE in outcomes:
-        return Outcome.FAILURE
-    return Outcome.SUCCESS if Outcome.SUCCESS in outcomes else Outcome.IGNORED
+    if FAILURE in outcomes:
+        return FAILURE
+    return SUCCESS if SUCCESS in outcomes else IGNORED
 
 
 def _judge_leaf(error: BaseException, failures: Kinds, ignored: Kinds, hung: bool) -> Outcome:
     kind = type(error)
     if not issubclass(kind, Exception):
-        return Outcome.FAILURE if hung and is_cancellation(error) else Outcome.IGNORED
-    if is_refusal(error) and not issubclass(kind, failures.refusals):
-        return Outcome.IGNORED
-    if ignored.hold(error):
-        return Outcome.IGNORED
-    return Outcome.FAILURE if failures.hold(error) else Outcome.SUCCESS
+        return FAILURE if hung and is_cancellation(error) else IGNORED
+    if issubclass(kind, REFUSALS) and not issubclass(kind, failures.refusals):
+        return IGNORED
+    if issubclass(kind, ignored.types) if ignored.predicate is None else ignored.predicate(error):
+        return IGNORED
+    failed = issubclass(kind, failures.types) if failures.predicate is None else failures.predicate(error)
+    return FAILURE if failed else SUCCESS

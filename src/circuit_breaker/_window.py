@@ -46,10 +46,12 @@ class CallWindow:
 
     def add(self, now: float, number: int, failed: bool, slow: bool) -> None:
         """Note that the answer of this number, the newest, is a failure, slow, both or neither."""
-        for bad, numbers in ((failed, self._failures), (slow, self._slow)):
-            if bad:
-                self._forget(numbers, number)
-                numbers.append(number)
+        if failed:
+            self._forget(self._failures, number)
+            self._failures.append(number)
+        if slow:
+            self._forget(self._slow, number)
+            self._slow.append(number)
 
     def counts(self, now: float, number: int) -> Counts:
         """Return what the window holds once this number of answers is in."""

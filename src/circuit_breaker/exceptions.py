@@ -5,7 +5,7 @@ Every refusal is a `ResilienceError`: its message is constant, so that logs grou
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "BulkheadFullError",
@@ -83,6 +83,61 @@ class CircuitOpenError(ResilienceError):
         error_code = kwargs.pop("error_code", None)
         super().__init__(message, create_error_context(circuit_name=circuit_name), error_code)
         self.context.update(context or {}, **kwargs)
+
+    # Most refusals are caught and dropped. A breaker's own is empty but for this, the name and the figures, and made
+    # whole by whoever looks at it first.
+    _refusal: tuple[str, tuple[Any, ...]] | None = None
+
+    def _make_whole(self) -> None:
+        if self._refusal is None:
+            return
+        circuit_name, (state, mode, retry_after_s, last_failure) = self._refusal
+        changed = {name: value for name, value in self.__dict__.items() if name != "_refusal"}
+        CircuitOpenError.__init__(
+            self,
+            f"Circuit {circuit_name!r} is open",
+            circuit_name,
+            mode=mode.value,
+            retry_after_s=retry_after_s,
+            state=state,
+            last_failure=last_failure,
+        )
+        self.__dict__.update(changed)
+        self._refusal = None  # last, so that two threads that look at once both find everything
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            self._make_whole()
+            if name in self.__dict__:
+                return self.__dict__[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+        @property
+        def args(self) -> tuple[Any, ...]:
+            """What the error was made of: the message alone."""
+            self._make_whole()
+            return BaseException.args.__get__(self)
+
+        @args.setter
+        def args(self, args: tuple[Any, ...]) -> None:
+            self._make_whole()
+            BaseException.args.__set__(self, args)
+
+    def __repr__(self) -> str:
+        self._make_whole()
+        return super().__repr__()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        self._make_whole()
+        return super().__reduce__()
+
+
+def refused(circuit_name: str, figures: tuple[Any, ...]) -> CircuitOpenError:
+    """Make the error of a breaker from state, mode, seconds until a probe may pass, and last failure."""
+    error = CircuitOpenError.__new__(CircuitOpenError)
+    error._refusal = (circuit_name, figures)
+    return error
 
 
 class BulkheadFullError(ResilienceError):
