@@ -190,9 +190,7 @@ class Core:
             opened.until = until
             opened.last_failure = last_failure
 
-    def _seconds(
-        self, name: str, function: Callable[[Any], Any], argument: object, *, optional: bool
-    ) -> float | None:
+    def _seconds(self, name: str, function: Callable[[Any], Any], argument: object, *, optional: bool) -> float | None:
         try:
             seconds = function(argument)
             if seconds is None and optional:
