@@ -177,7 +177,7 @@ def _line(error: BaseException) -> str:
     try:
         text = str(error)
     except Exception:
-        text = "<exception str() failed>"
+        return f"[{type(error).__name__}] <exception str() failed>"
     return text if issubclass(type(error), ResilienceError) else f"[{type(error).__name__}] {text}"
 
 
