@@ -40,5 +40,5 @@ def lines() -> list[str]:
 
 
 def missing(model: str, wanted: set[str]) -> set[str]:
-    """Return what no example of this model has met."""
-    return wanted - set(_totals[model])
+    """Return what no example of this model has met, if there was any."""
+    return wanted - set(_totals[model]) if _examples[model] else set()

@@ -1,0 +1,137 @@
+"""What a policy must do with one call, told a second time: a loop, and a budget that is counted anew each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import count
+from types import UnionType
+from typing import Any
+
+from breaker_oracle import REFUSALS, leaves, seconds
+from tally import Tally
+
+from circuit_breaker import CircuitOpenError
+
+
+@dataclass
+class BudgetOracle:
+    """Tokens, found by going through everything that happened."""
+
+    ratio: float
+    min_per_second: float
+    burst: int
+    log: list[tuple[float, Fraction]] = field(default_factory=list)
+    start: float = 1000.0
+
+    def tokens(self, now: float) -> Fraction:
+        held, then = Fraction(self.burst), self.start
+        for at, change in [*self.log, (now, Fraction(0))]:
+            held = min(held + Fraction(str(self.min_per_second)) * Fraction(at - then), Fraction(self.burst))
+            held = min(held + change, Fraction(self.burst))
+            then = at
+        return held
+
+    def deposit(self, now: float) -> None:
+        self.log.append((now, Fraction(str(self.ratio))))
+
+    def take(self, now: float) -> bool:
+        if self.tokens(now) < 1:
+            return False
+        self.log.append((now, Fraction(-1)))
+        return True
+
+
+@dataclass
+class RetryOracle:
+    """A policy in words; the clock is a list of one number, which attempts and sleeps move."""
+
+    settings: dict[str, Any]
+    share: float
+    clock: list[float]
+    budget: BudgetOracle | None
+    tally: Tally
+    sleeps: list[float] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    noted: bool = False
+
+    def delay(self, n: int) -> float:
+        given = self.settings
+        base = min(given["backoff_base"] * given["backoff_multiplier"] ** n, given["backoff_max"])
+        if given["jitter"] is False:
+            return float(base)
+        low, high = (0.0, base) if given["jitter"] == "full" else (0.5 * base, min(1.5 * base, given["backoff_max"]))
+        return float(low + (high - low) * self.share)
+
+    def _retries(self, error: BaseException) -> bool:
+        kinds = self.settings["retryable_exceptions"]
+        for leaf in leaves(error):
+            if not isinstance(leaf, Exception):
+                return False
+            listed = kinds if isinstance(kinds, tuple) else (kinds,)
+            if isinstance(leaf, REFUSALS):
+                named = [kind for kind in listed if isinstance(kind, type) and issubclass(kind, REFUSALS)]
+                if not isinstance(leaf, tuple(named)):
+                    return False
+            elif kinds is None:
+                continue
+            elif not (isinstance(leaf, kinds) if isinstance(kinds, type | tuple | UnionType) else kinds(leaf)):
+                return False
+        return True
+
+    def _wish(self, error: BaseException | None) -> float:
+        wishes = [0.0]
+        for leaf in leaves(error) if error is not None else ():
+            if isinstance(leaf, CircuitOpenError):
+                wishes.append(leaf.retry_after_s or 0.0)
+            elif self.settings["retry_after"] is not None:
+                wishes.append(seconds(self.settings["retry_after"], leaf) or 0.0)
+        return max(wishes)
+
+    def play(self, body: Callable[[], Any], judged: bool = True, blind: bool = False) -> Any:
+        """Make all the attempts; `judged`: values are looked at, `blind`: nothing is known of an error."""
+        given, met = self.settings, self.tally.met
+        started = self.clock[0]
+        if self.budget is not None:
+            self.budget.deposit(started)
+        for n in count():
+            error: BaseException | None = None
+            value: Any = None
+            try:
+                value = body()
+            except BaseException as raised:
+                error = raised
+                if not blind and not self._retries(error):
+                    met("an error that is not retried")
+                    self.noted = n > 0 and isinstance(error, Exception | BaseExceptionGroup)
+                    raise
+            bad = given["retry_result"]
+            if error is None and not (judged and bad is not None and bad(value)):
+                met("a good value at last" if n else "a good value at once")
+                return value
+            told = None if blind else error
+            wish = self._wish(told)
+            delay = max(self.delay(n), wish)
+            elapsed = self.clock[0] - started
+            limit = given["max_elapsed_s"]
+            if given["max_retries"] is not None and n >= given["max_retries"]:
+                why = "no retries left"
+            elif wish > given["retry_after_max_s"]:
+                why = "the server's wish is too long"
+            elif limit is not None and elapsed + delay > limit:
+                why = "past the deadline"
+            elif self.budget is not None and not self.budget.take(self.clock[0]):
+                why = "the budget is empty"
+            else:
+                met("the server's wish is granted" if wish == delay and wish else "the backoff is slept")
+                self.events.append((n, delay, told, elapsed))
+                self.sleeps.append(delay)
+                self.clock[0] += delay
+                continue
+            met(why if error is not None else f"{why}, and the value stays bad")
+            self.noted = error is not None and not blind
+            if error is not None:
+                raise error
+            return value
+        raise AssertionError("it counts for ever")

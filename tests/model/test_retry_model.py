@@ -1,0 +1,254 @@
+"""Policies that share a budget make calls of every kind; an oracle must know each sleep, event, token and result."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from math import inf
+from typing import Any
+from unittest import mock
+
+import pytest
+from breaker_players import MAKERS, VALUES, Down, Ending, Gone, drive
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from retry_oracle import BudgetOracle, RetryOracle
+from tally import LONG, Tally, missing
+
+from circuit_breaker import (
+    BulkheadFullError,
+    CircuitOpenError,
+    RetryBudget,
+    RetryPolicy,
+    RetryScheduled,
+    retry_after_hint,
+)
+from circuit_breaker.testing import FakeClock
+
+MODEL = "retry"
+WAYS = (
+    "call",
+    "decorator",
+    "call_async",
+    "async decorator",
+    "stream",
+    "async stream",
+    "loop",
+    "async loop",
+    "bare loop",
+)
+
+
+def is_down(error: BaseException) -> object:
+    return [error] if isinstance(error, Down) else []
+
+
+def is_bad(value: object) -> object:
+    return value == "bad"
+
+
+def broken(error: object) -> float:
+    raise ValueError("no idea")
+
+
+policies = st.fixed_dictionaries(
+    {
+        "max_retries": st.sampled_from([0, 1, 2, 3, None]),
+        "backoff_base": st.sampled_from([0.0, 1.0, 0.25]),
+        "backoff_multiplier": st.sampled_from([1.0, 2.0, 10.0]),
+        "backoff_max": st.sampled_from([30.0, 2.0, 0.0, inf]),
+        "jitter": st.sampled_from([False, True, "full"]),
+        "retryable_exceptions": st.sampled_from(
+            [None, (), (Down,), Down | Gone, is_down, (Exception, BulkheadFullError), (CircuitOpenError,)]
+        ),
+        "max_elapsed_s": st.sampled_from([None, None, 2.0, 20.0]),
+        "retry_result": st.sampled_from([None, is_bad]),
+        "retry_after": st.sampled_from([retry_after_hint, None, broken]),
+        "retry_after_max_s": st.sampled_from([120.0, 30.0]),
+    }
+)
+kinds = st.sampled_from(["down", "down", "gone", "bad", "bad", "wait 5", "open for 7", "two wishes", *MAKERS, *VALUES])
+shares = st.sampled_from([0.0, 0.5, 1.0])
+steps = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, 5.0]), kinds), min_size=1, max_size=5)
+
+
+def ending(kind: str) -> Ending:
+    made = Ending(kind)
+    if kind == "wait 5":
+        made.error = Down("wait")
+        made.error.retry_after_s = 5.0
+    elif kind == "open for 7":
+        made.error = CircuitOpenError("open", "other", retry_after_s=7.0)
+    elif kind == "two wishes":
+        three, four = Down(), Gone()
+        three.retry_after_s = 3.0
+        four.retry_after = 4  # type: ignore[attr-defined]
+        made.error = ExceptionGroup("both", [three, four])
+    return made
+
+
+class RetryModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self._undo = ExitStack()
+        self._undo.enter_context(mock.patch.object(logging.getLogger("circuit_breaker"), "disabled", True))
+
+    @initialize(ratio=st.sampled_from([0.2, 0.0, 1.0]), rate=st.sampled_from([0.0, 0.1, 1.0]), burst=st.integers(0, 3))
+    def begin(self, ratio: float, rate: float, burst: int) -> None:
+        self.tally = Tally(MODEL)
+        self.clock, self.told = FakeClock(1000.0), [1000.0]
+        self.budget = RetryBudget(ratio, rate, burst, clock=self.clock)
+        self.budget_oracle = BudgetOracle(ratio, rate, burst)
+
+    @rule(
+        given=policies,
+        budgeted=st.booleans(),
+        share=st.sampled_from([0.0, 0.5, 1.0]),
+        way=st.sampled_from(WAYS),
+        steps=steps,
+    )
+    def call(
+        self, given: dict[str, Any], budgeted: bool, share: float, way: str, steps: list[tuple[float, str]]
+    ) -> None:
+        self.tally.step()
+        self.tally.met(f"way: {way}")
+        endings = [(passes, ending(kind)) for passes, kind in steps]
+        events: list[RetryScheduled] = []
+        policy = RetryPolicy(
+            **given,
+            budget=self.budget if budgeted else None,
+            listeners=[events.append],
+            sleep=self.clock.sleep,
+            clock=self.clock,
+            random=lambda: share,
+        )
+        rest = list(endings)
+
+        def body() -> Any:
+            passes, end = rest.pop(0) if rest else (0.0, Ending("good"))
+            self.clock.advance(passes)
+            return end.give()
+
+        self.clock.sleeps.clear()
+        seen = outcome(lambda: make_call(policy, way, body))
+        left_over = list(rest)
+
+        oracle = RetryOracle(given, share, self.told, self.budget_oracle if budgeted else None, self.tally)
+        rest[:] = endings
+
+        def told_body() -> Any:
+            passes, end = rest.pop(0) if rest else (0.0, Ending("good"))
+            self.told[0] += passes
+            return end.give()
+
+        judged, blind = (
+            way in ("call", "decorator", "call_async", "async decorator", "loop", "async loop"),
+            way == "bare loop",
+        )
+        due = outcome(lambda: oracle.play(told_body, judged=judged, blind=blind))
+        assert (seen, left_over) == (due, rest)
+        assert self.clock.sleeps == pytest.approx(oracle.sleeps)
+        assert [e.attempt for e in events] == [event[0] for event in oracle.events]
+        assert [e.delay_s for e in events] == pytest.approx([event[1] for event in oracle.events])
+        assert [e.error for e in events] == [event[2] for event in oracle.events]
+        assert [e.elapsed_s for e in events] == pytest.approx([event[3] for event in oracle.events])
+        if seen[0] == "raised":
+            notes = [note for note in getattr(seen[1], "__notes__", ()) if "attempt" in note]
+            assert len(notes) == oracle.noted
+        assert self.budget.tokens == pytest.approx(float(self.budget_oracle.tokens(self.told[0])))
+
+    @rule(seconds=st.sampled_from([1.0, 5.0, 60.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.told[0] += seconds
+
+    def teardown(self) -> None:
+        self._undo.close()
+
+
+def outcome(function: Any) -> tuple[str, Any]:
+    try:
+        return "returned", function()
+    except BaseException as error:
+        return "raised", error
+
+
+def make_call(policy: RetryPolicy, way: str, body: Any) -> Any:
+    async def coroutine() -> Any:
+        return body()
+
+    if way == "call":
+        return policy.call(body)
+    if way == "decorator":
+        return policy(lambda: body())()
+    if way == "call_async":
+        return drive(policy.call_async(coroutine))
+    if way == "async decorator":
+        return drive(policy(coroutine)())
+    if way == "stream":
+
+        @policy
+        def stream() -> Any:
+            yield body()
+
+        return next(iter(stream()))
+    if way == "async stream":
+
+        @policy
+        async def async_stream() -> Any:
+            yield body()
+
+        return drive(async_stream().__anext__())
+    if way == "loop":
+        for attempt in policy.attempts():
+            with attempt:
+                value = attempt.result(body())
+        return value
+    if way == "async loop":
+
+        async def loop() -> Any:
+            async for attempt in policy.attempts():
+                with attempt:
+                    value = attempt.result(body())
+            return value
+
+        return drive(loop())
+    error: BaseException | None = None
+    for _ in policy.attempts():
+        try:
+            return body()
+        except BaseException as raised:
+            error = raised
+    assert error is not None
+    raise error
+
+
+WANTED = {
+    "a good value at once",
+    "a good value at last",
+    "an error that is not retried",
+    "the backoff is slept",
+    "the server's wish is granted",
+    "the server's wish is too long",
+    "no retries left",
+    "past the deadline",
+    "the budget is empty",
+    "no retries left, and the value stays bad",
+    *(f"way: {way}" for way in WAYS),
+}
+
+TestRetryModel = RetryModel.TestCase
+TestRetryModel.settings = settings(
+    max_examples=10_000 if LONG else 60,
+    stateful_step_count=30 if LONG else 15,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_model_reaches_every_state_and_rule() -> None:
+    assert missing(MODEL, WANTED if LONG else {"way: call"}) == set()

@@ -1,0 +1,214 @@
+"""Retry outside breaker outside bulkhead, in the order that the docs recommend, against the three oracles."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import pytest
+from breaker_oracle import CLOSED, HALF_OPEN, OPEN, SUCCESS, Oracle, judge
+from breaker_players import WALL, Ending, drive
+from bulkhead_oracle import BulkheadOracle
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from retry_oracle import RetryOracle
+from tally import LONG, Tally, missing
+from test_retry_model import outcome
+
+from circuit_breaker import (
+    Bulkhead,
+    BulkheadFullError,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    CircuitMode,
+    CircuitOpenError,
+    RetryPolicy,
+    retry_after_hint,
+)
+from circuit_breaker.testing import FakeClock
+
+MODEL = "together"
+WAYS = ("plain", "coroutine", "stream")
+
+retries = st.fixed_dictionaries(
+    {
+        "max_retries": st.sampled_from([3, 2, 6]),
+        "backoff_base": st.sampled_from([1.0, 0.0]),
+        "backoff_multiplier": st.sampled_from([2.0]),
+        "backoff_max": st.sampled_from([30.0]),
+        "jitter": st.sampled_from([False]),
+        "retryable_exceptions": st.sampled_from(
+            [None, (Exception,), (Exception, CircuitOpenError), (Exception, BulkheadFullError)]
+        ),
+        "max_elapsed_s": st.sampled_from([None, 25.0]),
+        "retry_result": st.sampled_from([None]),
+        "retry_after": st.sampled_from([retry_after_hint]),
+        "retry_after_max_s": st.sampled_from([120.0]),
+    }
+)
+breakers = st.builds(
+    CircuitBreakerConfig,
+    failure_threshold=st.integers(1, 4),
+    success_threshold=st.integers(1, 2),
+    reset_timeout_s=st.sampled_from([2.0, 10.0]),
+    half_open_max_calls=st.integers(1, 2),
+)
+kinds = st.sampled_from(["down", "down", "down", "good", "gone", "cancelled", "full", "open", "unasked twice"])
+steps = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), kinds), min_size=1, max_size=5)
+
+
+class TogetherModel(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self._undo = ExitStack()
+        self._undo.enter_context(mock.patch.object(logging.getLogger("circuit_breaker"), "disabled", True))
+        self._undo.enter_context(mock.patch("time.time", lambda: WALL + self.clock()))
+
+    @initialize(given=retries, config=breakers, limit=st.integers(1, 2))
+    def begin(self, given: dict[str, Any], config: CircuitBreakerConfig, limit: int) -> None:
+        self.tally = Tally(MODEL)
+        self.clock, self.given = FakeClock(1000.0), given
+        policy = RetryPolicy(**given, sleep=self.clock.sleep, clock=self.clock)
+        self.breaker = CircuitBreaker("api", config, clock=self.clock)
+        self.pool = Bulkhead("pool", limit, clock=self.clock)
+
+        @policy
+        @self.breaker
+        @self.pool
+        def plain() -> Any:
+            return self.step()
+
+        @policy
+        @self.breaker
+        @self.pool
+        async def coroutine() -> Any:
+            return self.step()
+
+        @policy
+        @self.breaker
+        @self.pool
+        def stream() -> Any:
+            yield self.step()
+
+        self.ways = {"plain": plain, "coroutine": lambda: drive(coroutine()), "stream": lambda: [*stream()].pop()}
+        self.now = [1000.0]
+        self.circuit = Oracle(config, CircuitMode.AUTO, 1000.0, self.tally)
+        self.slots = BulkheadOracle(limit, 0, 0.0, self.tally)
+        self.compare()
+
+    def step(self) -> Any:
+        passes, end = self.rest.pop(0) if self.rest else (0.0, Ending("good"))
+        self.clock.advance(passes)
+        return end.give()
+
+    def told(self) -> Any:
+        """One attempt, as the oracles know it."""
+        self.circuit.now = started = self.now[0]
+        ticket = self.circuit.admit()
+        if ticket is None:
+            self.tally.met("the circuit refuses")
+            raise CircuitOpenError("", "api", retry_after_s=self.circuit.retry_after_s())
+        error: BaseException | None = None
+        if self.slots.acquire():
+            passes, end = self.rest.pop(0) if self.rest else (0.0, Ending("good"))
+            self.now[0] += passes
+            self.slots.release()
+            error = end.error
+        else:
+            self.tally.met("the bulkhead refuses")
+            error, end = BulkheadFullError("", "pool", self.slots.limit), Ending("good")
+        self.circuit.now = self.now[0]
+        latency_s = self.now[0] - started
+        said = SUCCESS if error is None else judge(error, self.circuit.config, latency_s)
+        self.circuit.settle(ticket, said, latency_s * 1000, error)
+        if error is not None:
+            raise error
+        return end.value
+
+    @rule(way=st.sampled_from(WAYS), steps=steps)
+    def call(self, way: str, steps: list[tuple[float, str]]) -> None:
+        self.tally.met(f"way: {way}")
+        endings = [(passes, Ending(kind)) for passes, kind in steps]
+        self.rest = list(endings)
+        self.clock.sleeps.clear()
+        seen, left_over = outcome(self.ways[way]), self.rest
+        self.rest = list(endings)
+        oracle = RetryOracle(self.given, 0.0, self.now, None, self.tally)
+        due = outcome(lambda: oracle.play(self.told, judged=False))
+        assert left_over == self.rest
+        assert seen[0] == due[0]
+        if isinstance(due[1], CircuitOpenError | BulkheadFullError) and seen[1] is not due[1]:
+            assert type(seen[1]) is type(due[1])
+            assert getattr(seen[1], "retry_after_s", 0.0) == getattr(due[1], "retry_after_s", 0.0)
+        else:
+            assert seen[1] is due[1]
+        assert self.clock.sleeps == pytest.approx(oracle.sleeps)
+        self.compare()
+
+    @rule()
+    def occupy(self) -> None:
+        assert self.pool.acquire() is self.slots.acquire()
+        self.compare()
+
+    @rule()
+    def free(self) -> None:
+        if self.slots.inside:
+            self.pool.release()
+            self.slots.release()
+        self.compare()
+
+    @rule(seconds=st.sampled_from([1.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.now[0] += seconds
+        self.compare()
+
+    def compare(self) -> None:
+        self.tally.step()
+        assert self.clock() == self.now[0]
+        self.circuit.now = self.slots.now = self.now[0]
+        snapshot = self.breaker.snapshot()
+        due = self.circuit.picture(lambda at: WALL + at)
+        seen = {name: getattr(snapshot if hasattr(snapshot, name) else snapshot.stats, name) for name in due}
+        assert seen == due
+        counts = self.pool.snapshot()
+        pool = {name: value for name, value in self.slots.picture().items() if name != "callers"}
+        assert {name: getattr(counts, name) for name in pool} == pool
+        self.tally.met(f"state {self.circuit.period.state.value}")
+
+    def teardown(self) -> None:
+        self._undo.close()
+
+
+WANTED = {
+    *(f"state {state.value}" for state in (CLOSED, OPEN, HALF_OPEN)),
+    *(f"way: {way}" for way in WAYS),
+    "the circuit refuses",
+    "the bulkhead refuses",
+    "the streak trips",
+    "a probe fails",
+    "probes close it",
+    "the backoff is slept",
+    "the server's wish is granted",
+    "an error that is not retried",
+    "a good value at last",
+    "no retries left",
+}
+
+TestTogetherModel = TogetherModel.TestCase
+TestTogetherModel.settings = settings(
+    max_examples=5_000 if LONG else 50,
+    stateful_step_count=50 if LONG else 20,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_model_reaches_every_state_and_rule() -> None:
+    assert missing(MODEL, WANTED if LONG else {"way: plain"}) == set()
