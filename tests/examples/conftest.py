@@ -1,0 +1,29 @@
+"""What the tests of the examples share: a server that can be ill, and every client in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from ill_server import IllServer
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[IllServer]:
+    server = IllServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def other() -> Iterator[IllServer]:
+    server = IllServer()
+    yield server
+    server.close()

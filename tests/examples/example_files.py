@@ -1,0 +1,23 @@
+"""Loads the example programs of the documentation."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
+
+
+def example(name: str, instead: tuple[str, str] | None = None) -> ModuleType:
+    """Run an example as a module of its own; `instead` is a line of it, and the line to run in its place."""
+    path = EXAMPLES / f"{name}.py"
+    source = path.read_text("utf-8")
+    if instead is not None:
+        assert instead[0] in source
+        name, source = f"{name} with {instead[1]}", source.replace(*instead)
+    if name not in sys.modules:
+        module = ModuleType(name)
+        sys.modules[name] = module
+        exec(compile(source, str(path), "exec"), vars(module))
+    return sys.modules[name]
