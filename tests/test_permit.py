@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import pickle
 import threading
@@ -327,6 +328,15 @@ def test_a_predicate_that_raises_in_a_block_settles_the_permit(make: Make, enter
     assert totals(breaker) == {"ignored_count": 1}
     with pytest.raises(RuntimeError):
         permit.ignore()
+
+
+def test_a_permit_may_be_left_without_being_entered(make: Make, clock: Clock) -> None:
+    breaker = make()
+    with contextlib.ExitStack() as exits:
+        exits.push(breaker.permit())
+        clock.advance(1)
+    assert totals(breaker) == {"success_count": 1}
+    assert breaker.stats.total_latency_ms == 1_000.0
 
 
 # The object
