@@ -23,23 +23,30 @@ def storm(body: Callable[[], object], shots: int = SHOTS, after_each: Callable[[
     """Run body again and again under interrupts at random moments; return how many there were."""
     draw = random.Random(1)
     fired = 0
+    armed = False
 
     def interrupt(*_: object) -> None:
-        nonlocal fired
-        fired += 1
-        raise KeyboardInterrupt
+        nonlocal fired, armed
+        if armed:
+            armed = False
+            fired += 1
+            raise KeyboardInterrupt
 
-    def hammer(shot: int) -> None:
-        signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 1e-4))
-        while fired == shot:
+    def hammer() -> None:
+        nonlocal armed
+        armed = True
+        # CPython can overlook a signal that arrives in the moment it looks for one, so it is sent until it is heard.
+        signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 1e-4), 0.05)
+        while armed:
             body()
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        for shot in range(shots):
+        for _ in range(shots):
             with contextlib.suppress(KeyboardInterrupt):
-                hammer(shot)
+                hammer()
             after_each()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return fired

@@ -175,13 +175,14 @@ class HalfOpen:
 
     def admit(self, config: CircuitBreakerConfig, now: float, probe: Probe) -> bool:
         """Give the probe a permit if there is one."""
+        # First, and for one to be refused too: else a Ctrl-C in here could leave a probe that is never overdue.
+        self.next_overdue = min(self.next_overdue, now + config.half_open_timeout_s)
         self.out[probe] = None
         if len(self.out) > config.half_open_max_calls:
             self.forget_overdue(config, now)
             if len(self.out) > config.half_open_max_calls:
                 self.out.pop(probe, None)
                 return False
-        self.next_overdue = min(self.next_overdue, now + config.half_open_timeout_s)
         return True
 
     def forget_overdue(self, config: CircuitBreakerConfig, now: float) -> None:
