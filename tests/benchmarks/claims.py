@@ -299,7 +299,7 @@ def integrations_that_come_with_it() -> Iterator[tuple[str, str]]:
             yield name, ", ".join(part.name for part in parts if not part.name.startswith("_"))
 
 
-def settings_of_the_breaker() -> Iterator[tuple[str, str]]:
+def settings() -> Iterator[tuple[str, str]]:
     for name, place in {
         "aiobreaker": "aiobreaker.CircuitBreaker",
         "circuit-breaker-stdlib": "circuit_breaker.CircuitBreakerConfig",
@@ -309,6 +309,9 @@ def settings_of_the_breaker() -> Iterator[tuple[str, str]]:
         "purgatory": "purgatory.SyncCircuitBreakerFactory",
         "pybreaker": "pybreaker.CircuitBreaker",
         "pyresilience": "pyresilience.CircuitBreakerConfig",
+        "backoff": "backoff.on_exception",
+        "stamina": "stamina.retry",
+        "tenacity": "tenacity.Retrying",
     }.items():
         if installed(name):
             module, _, kind = place.rpartition(".")
@@ -361,7 +364,7 @@ TRIALS = (
 )
 LOOKS = (
     needs_beside_python,
-    settings_of_the_breaker,
+    settings,
     state_in_redis,
     what_else_it_has,
     integrations_that_come_with_it,
