@@ -18,6 +18,7 @@ from storms import needs_timer, storm
 
 from circuit_breaker import _breaker, _core, _events
 from circuit_breaker._breaker import CircuitBreaker
+from circuit_breaker._config import CircuitBreakerConfig
 from circuit_breaker._events import CallFinished, CallRejected, StateChanged
 from circuit_breaker._models import CircuitMode, CircuitState, Outcome
 from circuit_breaker.exceptions import CircuitOpenError
@@ -301,6 +302,26 @@ def test_without_listeners_no_event_is_made(make: Make, clock: Clock, monkeypatc
     breaker.permit().success()
     breaker.record_ignored()
     breaker.reset()
+
+
+@pytest.mark.parametrize("then", ["closed again", "reset", "configured"])
+def test_every_outcome_is_told_in_every_closed_period(make: Make, clock: Clock, way: Way, then: str) -> None:
+    seen: list[Any] = []
+    breaker = make(listeners=[seen.append], failure_threshold=3, success_threshold=1)
+    if then == "closed again":
+        fail(breaker, 3)
+        clock.advance(30)
+        succeed(breaker)
+    elif then == "reset":
+        breaker.mode = CircuitMode.FORCED_OPEN
+        breaker.reset()
+    else:
+        breaker.config = CircuitBreakerConfig(failure_threshold=3)
+    del seen[:]
+    way(breaker, int)
+    with pytest.raises(Down):
+        way(breaker, raise_down)
+    assert [event.outcome for event in seen] == [Outcome.SUCCESS, Outcome.FAILURE]
 
 
 def test_without_listeners_a_success_is_counted_in_the_period_alone(make: Make) -> None:

@@ -27,7 +27,7 @@ from circuit_breaker._config import CircuitBreakerConfig
 from circuit_breaker._models import CircuitMode, CircuitState, CircuitStats
 from circuit_breaker._registry import CircuitBreakerRegistry
 
-KEYS = int(os.environ.get("REGISTRY_KEYS", "10000"))  # 100,000 take a few seconds
+KEYS = int(os.environ.get("REGISTRY_KEYS", "6000"))  # 100,000 take ten seconds
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 

@@ -43,7 +43,7 @@ class Core:
         self._lock = RLock()
         self._machine = Machine(config, mode, bool(listeners), clock())
         self._stats: LiveStats | None = None
-        self._keeper: Callable[[Any], object] | None = None  # is given this breaker when it must not be forgotten
+        self._keeper: Callable[[], object] | None = None  # is told when this breaker must not be forgotten
         self._teller: int | None = None  # the thread whose turn it is to tell what changed
 
     # Admitting
@@ -173,7 +173,7 @@ class Core:
     def _keep(self) -> None:
         """It has opened, or somebody steers it: whoever made it must not make another one in its place."""
         if self._keeper is not None:
-            self._keeper(self)
+            self._keeper()
 
     def _ask(self, opened: Open, config: CircuitBreakerConfig, error: BaseException | None) -> None:
         """Let the caller's functions say how long the circuit stays open, and keep in words why it opened."""

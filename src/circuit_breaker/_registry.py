@@ -149,13 +149,11 @@ class CircuitBreakerRegistry:
         made._keeper = partial(_keep, weakref.ref(self), key)
         return made
 
-    def _keep(self, key: Hashable, breaker: CircuitBreaker) -> None:
-        """Take this breaker back if it was forgotten: it opened, or is steered, while somebody held it."""
+    def _keep(self, key: Hashable) -> None:
+        """Take the breaker of this key back if it was forgotten: it opened, or is steered, while somebody held it."""
         now = self._clock()
         with self._lock:
-            forgotten = self._forgotten.get(key)
-            if forgotten is not None and forgotten.breaker() is breaker:
-                self._find_locked(key, now)
+            self._find_locked(key, now)
         self._warn_once()
 
     def _find_locked(self, key: Hashable, now: float) -> _Entry | None:
@@ -220,7 +218,7 @@ class CircuitBreakerRegistry:
         self._lock = RLock()
 
 
-def _keep(registry: weakref.ref[CircuitBreakerRegistry], key: Hashable, breaker: CircuitBreaker) -> None:
+def _keep(registry: weakref.ref[CircuitBreakerRegistry], key: Hashable) -> None:
     living = registry()
     if living is not None:
-        living._keep(key, breaker)
+        living._keep(key)
