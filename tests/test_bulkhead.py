@@ -274,6 +274,32 @@ def test_waiter_served_in_the_moment_its_time_is_over_keeps_the_slot(monkeypatch
     assert bulkhead.snapshot().timed_out_count == 0
 
 
+def test_slot_given_between_the_look_at_the_clock_and_leaving_the_line_is_kept() -> None:
+    waiting = _line.Slot()
+    waiting.gate = _line.ThreadGate()
+    queue = Bulkhead(max_concurrent=1, max_queue=1)._line
+    queue.enter(_line.Slot(), 1)
+    queue.enter(waiting, 1)
+    queue.inside = 0
+    queue.serve()
+    queue.leave(waiting, late=True)
+    assert (waiting.holds, waiting.refused, queue.timed_out) == (queue.epoch, False, 0)
+
+
+def test_whoever_has_left_the_line_keeps_none_of_its_neighbours_alive() -> None:
+    queue = Bulkhead(max_concurrent=1, max_queue=4)._line
+    slots = [_line.Slot() for _ in range(5)]
+    for slot in slots:
+        slot.gate = _line.ThreadGate()
+        queue.enter(slot, 4)
+    queue.leave(slots[2])
+    queue.leave(slots[4])
+    queue.leave(slots[0])
+    queue.serve()
+    assert [(slot.before, slot.after) for slot in slots] == [(None, None)] * 5
+    assert (queue.first, queue.last, queue.queued) == (slots[3], slots[3], 1)
+
+
 def test_waiter_woken_for_nothing_goes_on_waiting(line: Line) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
@@ -418,6 +444,18 @@ def test_snapshot_tells_all_totals(line: Line) -> None:
         "peak_active_count": 2,
         "total_wait_s": 7.5,
     }
+
+
+def test_peak_is_the_most_that_were_ever_inside_at_once() -> None:
+    bulkhead = Bulkhead(max_concurrent=3)
+    peaks = []
+    for inside in (1, 2, 1, 3):
+        for _ in range(inside):
+            bulkhead.acquire()
+        for _ in range(inside):
+            bulkhead.release()
+        peaks.append(bulkhead.snapshot().peak_active_count)
+    assert peaks == [1, 2, 2, 3]
 
 
 def test_snapshot_counts_one_who_timed_out_as_refused_too() -> None:
@@ -736,6 +774,45 @@ def test_destructor_while_a_gate_opens_neither_serves_twice_nor_forgets_anybody(
     assert [soon(waiter) for waiter in waiters] == [True] * 3
 
 
+def test_newcomer_in_the_moment_of_a_hand_over_overtakes_nobody(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    newcomers: list[Future[Any]] = []
+    opening = _line.ThreadGate.open
+
+    def come_and_open(gate: Any) -> bool:
+        monkeypatch.setattr(_line.ThreadGate, "open", opening)
+        newcomers.append(line.send(bulkhead.acquire))
+        return opening(gate)
+
+    monkeypatch.setattr(_line.ThreadGate, "open", come_and_open)
+    bulkhead.release()
+    assert soon(waiter) is True
+    assert (bulkhead.active_count, bulkhead.queued_count) == (1, 1)
+    bulkhead.release()
+    assert soon(newcomers[0]) is True
+
+
+def test_slot_taken_away_while_a_gate_opens_is_not_given(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    opening = _line.ThreadGate.open
+
+    def shrink_and_open(gate: Any) -> bool:
+        monkeypatch.setattr(_line.ThreadGate, "open", opening)
+        bulkhead.resize(0)
+        return opening(gate)
+
+    monkeypatch.setattr(_line.ThreadGate, "open", shrink_and_open)
+    bulkhead.release()
+    assert (bulkhead.active_count, bulkhead.queued_count) == (0, 1)
+    line.expect(1)
+    bulkhead.resize(1)
+    assert soon(waiter) is True
+
+
 @pytest.mark.parametrize("room", [_bulkhead, _line])
 def test_under_the_lock_nothing_is_called_made_or_repeated(room: ModuleType) -> None:
     allowed = (ast.Assign, ast.AugAssign, ast.If, ast.Return, ast.Compare, ast.BoolOp, ast.BinOp, ast.IfExp)
@@ -847,33 +924,38 @@ def by_hand(bulkhead: Bulkhead) -> Callable[[], object]:
     return lambda: bulkhead.acquire() and bulkhead.release()
 
 
-SPLIT = ("block", "async_block", "by_hand")
-"""What an interrupt can land in the middle of: at the entry of `__exit__` and `release()`, nothing of ours has run."""
+WHOLE = [way for way in WAYS if way not in ("block", "async_block", "by_hand")]
+"""What no interrupt can split; at the entry of `__exit__` and `release()`, nothing of ours has run yet."""
 
 
 class Interrupted:
-    """The lock of a line; an interrupt comes right after this thread has given it back for so many times."""
+    """The lock of a line; one interrupt comes when this thread takes it, or gives it back, for so many times."""
 
-    def __init__(self, lock: Any, sections: int) -> None:
+    def __init__(self, lock: Any, sections: int, moment: str = "left") -> None:
         self._lock = lock
         self._thread = threading.get_ident()
+        self._moment = moment
         self.sections = sections
 
     def __enter__(self) -> None:
+        self._count("entered")
         self._lock.__enter__()
 
     def __exit__(self, *error: Any) -> None:
         self._lock.__exit__(*error)
-        if threading.get_ident() == self._thread:
+        self._count("left")
+
+    def _count(self, moment: str) -> None:
+        if moment == self._moment and threading.get_ident() == self._thread:
             self.sections -= 1
             if self.sections == 0:
                 raise KeyboardInterrupt
 
 
-def interrupt(bulkhead: Bulkhead, sections: int, body: Callable[[], object]) -> bool:
-    """Run body, interrupted after so many locked sections; tell whether there were as many."""
+def interrupt(bulkhead: Bulkhead, sections: int, body: Callable[[], object], moment: str = "left") -> bool:
+    """Run body, interrupted at one of its locked sections; tell whether there were as many."""
     lock = bulkhead._line.lock
-    interrupted = Interrupted(lock, sections)
+    interrupted = Interrupted(lock, sections, moment)
     bulkhead._line.lock = interrupted  # type: ignore[assignment]
     try:
         body()
@@ -885,8 +967,8 @@ def interrupt(bulkhead: Bulkhead, sections: int, body: Callable[[], object]) -> 
 
 
 @pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize("way", WAYS)
-def test_interrupt_after_any_locked_section_loses_no_slot(way: str, known: bool) -> None:
+@pytest.mark.parametrize(("way", "moment"), [(way, "left") for way in WAYS] + [(way, "entered") for way in WHOLE])
+def test_interrupt_at_any_locked_section_loses_no_slot(way: str, moment: str, known: bool) -> None:
     sections = 0
     found = True
     while found:
@@ -895,7 +977,7 @@ def test_interrupt_after_any_locked_section_loses_no_slot(way: str, known: bool)
         body = WAYS[way](bulkhead)
         if known:
             body()
-        found = interrupt(bulkhead, sections, body)
+        found = interrupt(bulkhead, sections, body, moment)
         assert bulkhead.active_count == 0
     assert sections > 2
 
@@ -936,7 +1018,7 @@ def test_interrupt_after_any_locked_section_leaves_nobody_waiting_for_a_free_slo
 
 @needs_timer
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
-@pytest.mark.parametrize("way", [way for way in WAYS if way not in SPLIT])
+@pytest.mark.parametrize("way", WHOLE)
 def test_thousands_of_interrupts_lose_no_slot_and_leave_no_lock_held(way: str) -> None:
     bulkhead = Bulkhead(max_concurrent=1_000_000)
     assert storm(WAYS[way](bulkhead)) == SHOTS

@@ -88,13 +88,28 @@ def test_task_whose_time_is_over_is_refused_and_holds_no_place() -> None:
     run(main())
 
 
-def test_task_served_before_its_time_is_over_stops_its_timer() -> None:
+def test_task_served_before_its_time_is_over_stops_its_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
+        timers: list[asyncio.TimerHandle] = []
+        loop = asyncio.get_running_loop()
+        later = loop.call_later
+
+        def remember(*args: Any) -> asyncio.TimerHandle:
+            timers.append(later(*args))
+            return timers[-1]
+
+        monkeypatch.setattr(loop, "call_later", remember)
         bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=PATIENCE_S)
         await bulkhead.acquire_async()
         task = await in_line(bulkhead)
         bulkhead.release()
         assert await task is True
+        assert [timer.cancelled() for timer in timers] == [True]
+        bulkhead.timeout_s = None
+        task = await in_line(bulkhead)
+        bulkhead.release()
+        assert await task is True
+        assert len(timers) == 1
 
     run(main())
 
