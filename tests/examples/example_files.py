@@ -18,6 +18,7 @@ def example(name: str, instead: tuple[str, str] | None = None) -> ModuleType:
         name, source = f"{name} with {instead[1]}", source.replace(*instead)
     if name not in sys.modules:
         module = ModuleType(name)
+        module.__file__ = str(path)
         sys.modules[name] = module
         exec(compile(source, str(path), "exec"), vars(module))
     return sys.modules[name]

@@ -386,6 +386,15 @@ def test_requests_a_stream_is_judged_by_its_status(
         assert response.content == b"well"
 
 
+def test_aiohttp_itself_asks_once_more_when_a_server_hangs_up_without_an_answer(
+    server: IllServer, open_client: Callable[[type[Client]], Any]
+) -> None:
+    client = open_client(Aiohttp)
+    server.will(cut_in_header, cut_in_header)
+    assert seen(client.request, "GET", server.url) == "ServerDisconnectedError"
+    assert len(server.requests) == breaker_of(client, server).stats.failure_count == 2
+
+
 def test_aiohttp_a_stream_is_judged_by_its_status(
     server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
 ) -> None:

@@ -1,0 +1,45 @@
+"""The pages of recipes: what they quote stands in the examples, and what they show of their use works."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from example_files import EXAMPLES
+from ill_server import IllServer
+
+PAGES = sorted((EXAMPLES.parent / "how-to").glob("recipes-*.md"))
+BLOCK = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SOURCES = [path.read_text("utf-8") for path in EXAMPLES.glob("*.py")]
+
+
+@pytest.fixture
+def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield
+    for name in set(sys.modules) - before:
+        if (EXAMPLES / f"{name}.py").exists():
+            del sys.modules[name]
+
+
+@pytest.mark.usefixtures("_examples_can_be_imported")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_is_quoted_is_in_an_example_and_what_is_not_works(page: Path, server: IllServer) -> None:
+    namespace = {"__name__": page.stem}
+    blocks = BLOCK.findall(page.read_text("utf-8"))
+    assert blocks
+    for block in blocks:
+        if any(block in source for source in SOURCES):
+            continue
+        for module in re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE):
+            pytest.importorskip(module, reason="this page needs the extra recipes")
+        exec(compile(block.replace("https://api.example/", server.url), str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("with_*.py")), ids=lambda path: path.stem)
+def test_every_recipe_has_its_page(example: Path) -> None:
+    assert any(f"(../examples/{example.name})" in page.read_text("utf-8") for page in PAGES)
