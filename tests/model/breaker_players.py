@@ -594,12 +594,17 @@ class Told(Player):
             self.said[-1] = ("returned", None)
 
     def _leave(self, ending: Ending) -> None:
-        mine = [f for f in self.inside if f.block and not f.over and not f.ticket.settled]
-        if mine:
-            mine[-1].over = True
-            self._end(mine[-1].ticket, self.now - mine[-1].started, ending, value=False)
-        else:
+        mine = [f for f in self.inside if f.block and not f.over]
+        if not mine:
             self._end(self.oracle.ticket_of_block_left_elsewhere(), 0.0, ending, value=False)
+            return
+        frame, ticket = mine[-1], mine[-1].ticket
+        frame.over = True
+        if ticket.settled:  # by a block that was left elsewhere, which then left its own for this one
+            self.tally.met("a block is left whose probe was settled elsewhere")
+            present = ticket.period is self.oracle.period
+            ticket = self.oracle.ticket_of_block_left_elsewhere() if present else Ticket(None, self.now)
+        self._end(ticket, self.now - frame.started, ending, value=False)
 
     def do_allow(self) -> None:
         self.said.append(self.oracle.admit(anonymous=True) is not None)
