@@ -121,11 +121,12 @@ class Slot:
 class Line:
     """The slots of one bulkhead and those who wait for them."""
 
-    # `lock` guards every field below it but `left`. Under it nothing is called, made or repeated; it can be taken twice
-    # by one thread, for the sake of tracers, which come between any two lines.
+    # `lock` guards every field below it but `left`; what is read without it is a hint, looked at again before it
+    # counts. Nothing is called, made or repeated under it. One thread can take it twice all the same, for the sake of
+    # tracers, which come between any two lines.
     #
-    # Somebody waits only while every slot is taken, or while whoever
-    # made one free is about to serve; and as long as somebody waits, `easy` is 0 and nobody overtakes.
+    # Somebody waits only while every slot is taken, or while whoever made one free is about to serve. As long as
+    # somebody waits, `easy` is 0, so nobody overtakes.
 
     __slots__ = (
         "__weakref__",
@@ -203,7 +204,7 @@ class Line:
         return True
 
     def serve(self) -> None:
-        """Take back what was left, and give the free slots to the first in the line, even if an interrupt comes."""
+        """Take back what was left, and give the free slots to the first in the line; an interrupt only delays it."""
         try:
             self._serve()
         except BaseException:
