@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -231,6 +232,14 @@ def test_a_success_that_begins_a_bucket_costs_a_few_lines_after_however_long() -
     assert lines_of(lambda: told.answer(ORIGIN + 2e9)) < 20
 
 
+def test_within_a_bucket_a_success_costs_nothing_whichever_bucket_it_is() -> None:
+    told = Told(TimeWindow(LENGTH_S, 0, ORIGIN))
+    for bucket in (0, 1, 2, 50):
+        told.answer(ORIGIN + bucket)
+        assert lines_of(partial(told.answer, ORIGIN + bucket + 0.75)) == 0
+    assert lines_of(lambda: told.answer(ORIGIN + 51)) > 0
+
+
 # Rates
 
 
@@ -239,4 +248,5 @@ def test_the_rates_are_shares_of_what_is_held() -> None:
 
 
 def test_the_rates_of_nothing_are_zero() -> None:
+    assert Counts() == (0, 0, 0)
     assert (Counts().error_rate, Counts().slow_call_rate) == (0.0, 0.0)
