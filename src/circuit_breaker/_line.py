@@ -224,6 +224,14 @@ class Line:
     def _give(self, slot: Slot, awake: bool, now: float) -> None:
         with self.lock:
             if slot is self.first and self.inside < self.limit:
+                if awake:
+                    # First of all: its caller may look just now, without the lock, and must find itself in the line or
+                    # with a slot. Who finds neither sleeps again, and nobody comes back to wake it.
+                    slot.holds = self.epoch
+                    self.inside += 1
+                    self.accepted += 1
+                    if self.inside > self.peak:
+                        self.peak = self.inside
                 self.first = slot.after
                 if slot.after is None:
                     self.last = None
@@ -233,12 +241,6 @@ class Line:
                 slot.waits = None
                 self.queued -= 1
                 self.total_wait_s += now - slot.since if now > slot.since else 0.0
-                if awake:
-                    self.inside += 1
-                    self.accepted += 1
-                    slot.holds = self.epoch
-                    if self.inside > self.peak:
-                        self.peak = self.inside
 
     def leave(self, slot: Slot, late: bool = False) -> None:
         """Give up what the slot has; when it is just late, a slot that came in the last moment is kept.

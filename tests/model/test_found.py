@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from types import FrameType
+from typing import Any
 from unittest import mock
 
 import pytest
 
-from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitMode, CircuitState
+from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitMode, CircuitState
 
 
 class Clock:
@@ -61,3 +65,31 @@ def test_a_call_rides_on_a_probe_past_a_permit_of_an_earlier_period(clock: Clock
     with breaker, earlier:
         breaker.call(int)
         assert breaker.snapshot().probes_in_flight == 1
+
+
+def test_whoever_waits_is_at_every_moment_in_the_line_or_has_a_slot() -> None:
+    """The orders of the threads found one that served a waiter which slept again before it could see that it was."""
+    bulkhead = Bulkhead("pool", 1, 1)
+    assert bulkhead.acquire()
+    line = bulkhead._line
+    waiter = threading.Thread(target=bulkhead.acquire)
+    waiter.start()
+    while line.first is None:
+        pass
+    slot = line.first
+    lost: list[int] = []
+
+    def look(frame: FrameType, event: str, argument: object) -> Any:
+        if line.first is not slot and slot.holds is None:
+            lost.append(frame.f_lineno)
+        return look
+
+    former = sys.gettrace()
+    sys.settrace(look)
+    try:
+        bulkhead.release()
+    finally:
+        sys.settrace(former)
+    waiter.join()
+    assert slot.holds is not None
+    assert lost == []
