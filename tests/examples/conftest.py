@@ -1,4 +1,9 @@
-"""What the tests of the examples share: a server that can be ill, and every client in turn."""
+"""What the tests of the examples share: a server that can be ill, and nothing that stands between it and a client.
+
+Those that need more than the extra `test` are skipped without it. To run them all:
+
+    .venv/bin/python -m pip install -q -e ".[test,recipes]" && .venv/bin/python -m pytest tests/examples
+"""
 
 from __future__ import annotations
 

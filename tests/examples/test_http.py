@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("aiohttp", reason="the HTTP examples need the extra test")
-pytest.importorskip("httpx", reason="the HTTP examples need the extra test")
-pytest.importorskip("requests", reason="the HTTP examples need the extra test")
+pytest.importorskip("aiohttp", reason="needs the extra test")
+pytest.importorskip("httpx", reason="needs the extra test")
+pytest.importorskip("requests", reason="needs the extra test")
 
 from clients import CLIENTS, Aiohttp, Answer, AsyncHttpx, Client, Httpx, InALoop, Requests
 from ill_server import (

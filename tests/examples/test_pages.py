@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -18,10 +19,14 @@ SOURCES = [path.read_text("utf-8") for path in EXAMPLES.glob("*.py")]
 
 @pytest.fixture
 def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = set(sys.modules)
+    modules, root = set(sys.modules), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     monkeypatch.syspath_prepend(EXAMPLES)
     yield
-    for name in set(sys.modules) - before:
+    root.handlers[:], root.level = handlers, level  # one of them configures logging
+    if "structlog" in sys.modules:
+        sys.modules["structlog"].reset_defaults()
+    for name in set(sys.modules) - modules:
         if (EXAMPLES / f"{name}.py").exists():
             del sys.modules[name]
 
@@ -36,7 +41,7 @@ def test_what_is_quoted_is_in_an_example_and_what_is_not_works(page: Path, serve
         if any(block in source for source in SOURCES):
             continue
         for module in re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE):
-            pytest.importorskip(module, reason="this page needs the extra recipes")
+            pytest.importorskip(module, reason="needs the extra recipes: pip install -e .[test,recipes]")
         exec(compile(block.replace("https://api.example/", server.url), str(page), "exec"), namespace)
 
 

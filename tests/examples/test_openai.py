@@ -1,0 +1,270 @@
+"""The OpenAI example: the real SDK against a local server that speaks its protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai", reason="needs the extra recipes: pip install -e .[test,recipes]")
+
+import openai
+from example_files import example
+from ill_server import PATIENCE_S, Conduct, IllServer, answer, cut_in_body, garbage, never_answer, send
+
+from circuit_breaker import CircuitBreakerRegistry, CircuitOpenError, CircuitState, RetryBudget, RetryScheduled
+from circuit_breaker.testing import FakeClock
+
+recipe = example("with_openai")
+
+
+def whole(text: str) -> Conduct:
+    message = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    body = {"id": "1", "object": "chat.completion", "created": 0, "model": "large", "choices": [message]}
+    return answer(200, json.dumps(body).encode(), Content_Type="application/json")
+
+
+def event(text: str) -> bytes:
+    delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "large", "choices": [delta]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
+START = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+DONE = b"data: [DONE]\n\n"
+BROKEN = b'data: {"error": {"message": "The server had an error", "type": "server_error"}}\n\n'
+
+
+def streamed(*events: bytes, breaks_off: bool = False) -> Conduct:
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events)
+    return send(START + chunks + (b"" if breaks_off else b"0\r\n\r\n"))
+
+
+def refused(status: int, code: str = "", **headers: str) -> Conduct:
+    body = {"error": {"message": "no", "type": "some", "param": None, "code": code}}
+    return answer(status, json.dumps(body).encode(), Content_Type="application/json", **headers)
+
+
+class Sync:
+    def __init__(self, url: str, *settings: Any) -> None:
+        client = openai.DefaultHttpxClient(trust_env=False)
+        self.client = openai.OpenAI(api_key="none", base_url=url, http_client=client, timeout=PATIENCE_S)
+        self.models = recipe.Models(self.client, *settings)
+
+    def answer(self, model: str = "large") -> str:
+        text: str = self.models.answer(model, "why?")
+        return text
+
+    def stream(self, limit: int = 99, model: str = "large") -> list[str]:
+        tokens = self.models.stream(model, "why?")
+        try:
+            return [token for token, _ in zip(tokens, range(limit), strict=False)]
+        finally:
+            tokens.close()
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class Async:
+    def __init__(self, url: str, *settings: Any) -> None:
+        self.runner = asyncio.Runner()
+        client = openai.DefaultAsyncHttpxClient(trust_env=False)
+        self.client = openai.AsyncOpenAI(api_key="none", base_url=url, http_client=client, timeout=PATIENCE_S)
+        self.models = recipe.AsyncModels(self.client, *settings)
+
+    def answer(self, model: str = "large") -> str:
+        text: str = self.runner.run(self.models.answer(model, "why?"))
+        return text
+
+    def stream(self, limit: int = 99, model: str = "large") -> list[str]:
+        async def read() -> list[str]:
+            tokens = self.models.stream(model, "why?")
+            read = []
+            try:
+                async for token in tokens:
+                    read.append(token)
+                    if len(read) == limit:
+                        break
+            finally:
+                await tokens.aclose()
+            return read
+
+        return self.runner.run(read())
+
+    def close(self) -> None:
+        self.runner.run(self.client.close())
+        self.runner.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def told() -> list[RetryScheduled]:
+    return []
+
+
+@pytest.fixture
+def breakers(clock: FakeClock) -> CircuitBreakerRegistry:
+    return CircuitBreakerRegistry(
+        replace(recipe.CONFIG, failure_threshold=2, success_threshold=1, half_open_max_calls=1, reset_timeout_s=10),
+        clock=clock,
+    )
+
+
+@pytest.fixture(params=[Sync, Async])
+def models(
+    request: Any, server: IllServer, breakers: CircuitBreakerRegistry, clock: FakeClock, told: list[RetryScheduled]
+) -> Iterator[Sync | Async]:
+    make: Callable[..., Sync | Async] = request.param
+    sleep = clock.sleep if make is Sync else clock.sleep_async
+    retries = replace(
+        recipe.RETRIES, sleep=sleep, clock=clock, listeners=[told.append], jitter=False, budget=RetryBudget(clock=clock)
+    )
+    models = make(server.url, breakers, retries)
+    yield models
+    told.clear()
+    models.close()
+
+
+def make_half_open(breakers: CircuitBreakerRegistry, clock: FakeClock) -> None:
+    breakers["large"].record_failure()
+    breakers["large"].record_failure()
+    clock.advance(10)
+    assert breakers["large"].state is CircuitState.HALF_OPEN
+
+
+# Whole answers
+
+
+def test_a_question_is_answered(models: Sync | Async, server: IllServer) -> None:
+    server.will(whole("because"))
+    assert models.answer() == "because"
+    assert json.loads(server.requests[0].body)["model"] == "large"
+
+
+def test_a_wish_to_be_left_alone_is_heeded_and_is_no_failure(
+    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, told: list[RetryScheduled]
+) -> None:
+    server.will(refused(429, retry_after="20"), whole("because"))
+    assert models.answer() == "because"
+    assert [event.delay_s for event in told] == [20]
+    assert (breakers["large"].stats.ignored_count, breakers["large"].stats.failure_count) == (1, 0)
+    assert server.requests[0].body == server.requests[1].body
+
+
+def test_a_quota_that_is_used_up_is_not_asked_for_again(models: Sync | Async, server: IllServer) -> None:
+    server.will(refused(429, "insufficient_quota"))
+    with pytest.raises(openai.RateLimitError):
+        models.answer()
+    assert len(server.requests) == 1
+
+
+def test_an_open_circuit_and_its_retry_wait_for_as_long_as_the_model_wishes(
+    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, told: list[RetryScheduled]
+) -> None:
+    server.will(refused(503), refused(529, retry_after="60"), whole("because"))
+    assert models.answer() == "because"
+    assert [event.delay_s for event in told] == [0.5, 60]
+    assert breakers["large"].stats.opened_count == 1
+
+
+def test_only_our_retries_are_made(models: Sync | Async, server: IllServer, told: list[RetryScheduled]) -> None:
+    server.will(refused(503), whole("because"))
+    assert models.answer() == "because"
+    assert [event.delay_s for event in told] == [0.5]
+
+
+def test_each_model_has_its_own_circuit(
+    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+) -> None:
+    server.will(refused(503), refused(529), whole("because"))
+    with pytest.raises(CircuitOpenError) as caught:
+        models.answer("large")
+    assert caught.value.retry_after_s == 10 - 1  # of which the second retry has waited one
+    assert models.answer("small") == "because"
+    assert [breakers[model].state for model in ("large", "small")] == [CircuitState.OPEN, CircuitState.CLOSED]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_a_request_that_is_wrong_was_answered(
+    status: int, models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+) -> None:
+    server.will(refused(status))
+    with pytest.raises(openai.APIStatusError):
+        models.answer()
+    assert (breakers["large"].stats.success_count, len(server.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize("ill", [cut_in_body, garbage], ids=["cut", "garbage"])
+def test_a_broken_answer_is_a_failure_and_asked_for_again(
+    ill: Conduct, models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+) -> None:
+    server.will(ill, whole("because"))
+    assert models.answer() == "because"
+    assert breakers["large"].stats.failure_count == 1
+
+
+def test_no_answer_is_a_failure_and_gives_the_permit_back(
+    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, clock: FakeClock
+) -> None:
+    make_half_open(breakers, clock)
+    models.models._client = models.client.with_options(max_retries=0, timeout=0.1)
+    server.will(never_answer)
+    with pytest.raises(CircuitOpenError):  # the first attempt has timed out, and opened the circuit again
+        models.answer()
+    assert breakers["large"].snapshot().probes_in_flight == 0
+    assert breakers["large"].stats.failure_count == 3
+
+
+# Streams
+
+
+def test_a_stream_gives_its_tokens(models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry) -> None:
+    server.will(streamed(event("be"), event("cause"), DONE))
+    assert models.stream() == ["be", "cause"]
+    assert breakers["large"].stats.success_count == 1
+
+
+@pytest.mark.parametrize(
+    "ill",
+    [refused(503), streamed(breaks_off=True), streamed(BROKEN), garbage],
+    ids=["503", "breaks off", "error event", "garbage"],
+)
+def test_a_stream_is_asked_for_again_until_its_first_token(
+    ill: Conduct, models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+) -> None:
+    server.will(ill, streamed(event("be"), event("cause"), DONE))
+    assert models.stream() == ["be", "cause"]
+    assert (breakers["large"].stats.failure_count, breakers["large"].stats.success_count) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "ill",
+    [streamed(event("be"), breaks_off=True), streamed(event("be"), BROKEN)],
+    ids=["breaks off", "error event"],
+)
+def test_a_stream_that_breaks_off_later_is_a_failure_that_the_caller_sees(
+    ill: Conduct, models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+) -> None:
+    server.will(ill)
+    with pytest.raises(openai.APIError):
+        models.stream()
+    assert (breakers["large"].stats.failure_count, len(server.requests)) == (1, 1)
+
+
+def test_a_stream_that_nobody_reads_to_its_end_says_nothing_and_gives_the_permit_back(
+    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, clock: FakeClock
+) -> None:
+    make_half_open(breakers, clock)
+    server.will(streamed(event("be"), event("cause"), DONE))
+    assert models.stream(limit=1) == ["be"]
+    snapshot = breakers["large"].snapshot()
+    assert (snapshot.probes_in_flight, snapshot.stats.ignored_count) == (0, 1)
