@@ -23,7 +23,7 @@ from conftest import PATIENCE_S, WAYS, Body, Clock, Down, Way, fail, succeed
 from circuit_breaker._blocks import stack
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
-from circuit_breaker._models import CircuitState, CircuitStats
+from circuit_breaker._models import CircuitMode, CircuitState, CircuitStats
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 
 Make = Callable[..., CircuitBreaker]
@@ -283,6 +283,17 @@ def test_a_returned_value_is_a_failure_if_the_predicate_says_so(make: Make, name
 
 
 @pytest.mark.parametrize("name", RETURNING)
+def test_the_predicate_is_still_asked_after_a_recovery(make: Make, clock: Clock, name: str) -> None:
+    breaker = make(failure_threshold=1, success_threshold=1, failure_result=lambda value: value)
+    WAYS[name](breaker, lambda: True)
+    clock.advance(30)
+    WAYS[name](breaker, lambda: False)
+    assert breaker.is_closed
+    WAYS[name](breaker, lambda: True)
+    assert breaker.is_open
+
+
+@pytest.mark.parametrize("name", RETURNING)
 @pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
 def test_a_predicate_on_the_value_that_raises_is_heard_and_the_call_is_ignored(
     make: Make, clock: Clock, name: str, kind: type[BaseException]
@@ -314,6 +325,53 @@ def test_where_no_value_is_returned_no_predicate_is_asked(make: Make, name: str)
     breaker = make(failure_result=never)
     WAYS[name](breaker, int)
     assert totals(breaker) == (1, 0, 0)
+
+
+# Totals
+
+
+def test_the_streak_in_the_totals_is_that_of_the_calls_in_every_state(make: Make, clock: Clock, way: Way) -> None:
+    breaker = make(failure_threshold=3, success_threshold=2, error_rate_threshold=0.75, error_rate_window=4)
+    streaks = []
+    for word in ("f", "f", "s", "f", "30", "f", "30", "s", "f", "30", "s", "s", "f"):
+        if word == "30":
+            clock.advance(30)
+        elif word == "s":
+            way(breaker, int)
+        else:
+            with pytest.raises(Down):
+                way(breaker, raising(Down()))
+        streaks.append(breaker.stats.consecutive_failures)
+    assert streaks == [1, 2, 0, 1, 1, 2, 2, 0, 1, 1, 0, 0, 1]
+    assert breaker.stats.opened_count == 3
+
+
+def test_the_streak_in_the_totals_ends_with_a_success_before_another_mode(make: Make) -> None:
+    breaker = make()
+    fail(breaker, 2)
+    breaker.mode = CircuitMode.FORCED_OPEN
+    assert breaker.stats.consecutive_failures == 2
+    breaker.mode = CircuitMode.AUTO
+    fail(breaker)
+    succeed(breaker)
+    breaker.mode = CircuitMode.FORCED_OPEN
+    assert breaker.stats.consecutive_failures == 0
+
+
+def test_each_success_and_failure_is_dated(make: Make, clock: Clock, way: Way) -> None:
+    breaker = make(failure_threshold=99)
+    before: list[float] = [0.0, 0.0]
+    for _ in range(4):
+        clock.advance(3_600)
+        way(breaker, int)
+        clock.advance(3_600)
+        with pytest.raises(Down):
+            way(breaker, raising(Down()))
+        stats = breaker.stats.copy()  # type: ignore[attr-defined]
+        assert stats.last_failure_time - stats.last_success_time == pytest.approx(3_600, abs=60)
+        assert (stats.last_success_time > before[0], stats.last_failure_time > before[1]) == (True, True)
+        before = [stats.last_success_time, stats.last_failure_time]
+        assert abs(stats.last_failure_time - time.time()) < 60
 
 
 # What may be called
@@ -510,8 +568,9 @@ def test_a_block_left_in_another_thread_settles_the_oldest_probe_that_a_block_ho
     permit = breaker.permit()
     breaker.allow_request()
     oldest, younger = contextvars.Context(), contextvars.Context()
+    clock.advance(5)
     oldest.run(breaker.__enter__)
-    clock.advance(10)
+    clock.advance(5)
     younger.run(breaker.__enter__)
     in_thread(lambda: breaker.__exit__(None, None, None))
     assert breaker.snapshot().probes_in_flight == 3

@@ -429,6 +429,7 @@ def test_a_slow_probe_reopens_if_there_is_a_rule_on_slow_calls(make: Make, clock
     assert breaker.state is HALF_OPEN
     breaker.call(clock.advance, 2.0)
     assert breaker.is_open
+    assert (breaker.stats.success_count, breaker.stats.slow_count) == (2, 1)
 
 
 def test_a_slow_probe_is_a_success_without_such_a_rule(make: Make, clock: Clock) -> None:

@@ -104,7 +104,7 @@ class Machine:
 
     def _probe(self, period: HalfOpen, now: float, around: Iterable[Probe], block: bool) -> Probe | None:
         probe = Probe(period, now, False, block)
-        outer = next((other for other in around if other.period is period and not other.settled), None)
+        outer = next((other for other in around if other.period is period), None)
         if outer is None:
             return probe if period.admit(self.config, now, probe) else None
         # A probe that is overdue may be lost for good, and its verdict with it: what is inside it gives one if it can.
