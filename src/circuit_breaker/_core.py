@@ -29,6 +29,10 @@ class Core:
     # clock, no log line. It is reentrant, because a signal handler or the destructor of a dropped stream may come here
     # in the middle of a locked section, on the thread that has it.
 
+    _stats: LiveStats | None = None
+    _keeper: Callable[[], object] | None = None  # is told when this breaker must not be forgotten
+    _teller: int | None = None  # the thread whose turn it is to tell what changed
+
     def __init__(
         self,
         name: str,
@@ -42,9 +46,6 @@ class Core:
         self._listeners = listeners
         self._lock = RLock()
         self._machine = Machine(config, mode, bool(listeners), clock())
-        self._stats: LiveStats | None = None
-        self._keeper: Callable[[], object] | None = None  # is told when this breaker must not be forgotten
-        self._teller: int | None = None  # the thread whose turn it is to tell what changed
 
     # Admitting
 

@@ -25,11 +25,12 @@ class _Reference(weakref.ref[Any]):
 
 # Discarded by C code alone: a Python callback would swallow a Ctrl-C that lands in it.
 _living: set[_Reference] = set()
+_forget = _living.discard
 
 
 def survive(survivor: Survivor) -> None:
     """Call `_after_fork_in_child` of this object in every forked child, for as long as it lives."""
-    _living.add(_Reference(survivor, _living.discard))
+    _living.add(_Reference(survivor, _forget))
 
 
 def living(kind: type[_T]) -> list[_T]:

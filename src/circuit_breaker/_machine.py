@@ -41,6 +41,19 @@ SHADOW: Final = CircuitMode.SHADOW
 Refusal: TypeAlias = tuple[CircuitState, CircuitMode, float | None, LastFailure | None]
 
 
+class _Nothing(CircuitStats):
+    """Totals of zero, for all machines that have not counted anything there; nobody can count in them."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TypeError("these totals are shared")
+
+
+NOTHING: Final = _Nothing()
+
+
 class Unknown(Enum):
     """Who settles without a permission in hand."""
 
@@ -70,12 +83,21 @@ class Machine:
     def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, watched: bool, now: float) -> None:
         self.config = config
         self.mode = mode
-        self.totals = CircuitStats()
+        self.totals: CircuitStats = NOTHING
         self.changes: deque[Change] | None = None
         self._watched = watched  # every outcome is told to somebody
         self.fast: Closed | None
         self.period: Period = self._beginning(mode, now)
         self._find_fast()
+        if self.fast is None:
+            self._have_totals()
+
+    def _have_totals(self) -> None:
+        """Get totals of its own, which an idle machine does without; asked before anything is counted in them."""
+        if self.totals is NOTHING:
+            totals = CircuitStats()
+            if self.totals is NOTHING:
+                self.totals = totals
 
     # Admitting
 
@@ -144,6 +166,7 @@ class Machine:
         self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_ms: float, slow: bool
     ) -> Open | None:
         """Count the outcome of a call; return the period that it opened, if it did."""
+        self._have_totals()
         if isinstance(permission, Probe) and permission.settled and permission.period is self.period:
             permission = Unknown.ELSEWHERE  # a block that was left elsewhere has settled this one's probe
         settled = self._find(permission, now) if isinstance(permission, Unknown) else permission
@@ -204,16 +227,15 @@ class Machine:
 
     def spare(self, permission: Permission | Unknown, now: float, latency_s: float) -> bool:
         """Count the failure of a call if no rule needs to look at it, and tell whether it was so."""
-        period = self.fast
-        if period is None or permission is not period or period.window is None or latency_s >= period.slow_s:
+        period, totals = self.fast, self.totals
+        if period is None or permission is not period or period.window is None or totals is NOTHING:
             return False
         streak = period.streak + 1 if period.streak_successes == period.successes else 1
-        if streak > period.spared:
+        if streak > period.spared or latency_s >= period.slow_s:
             return False
         period.streak = streak
         period.streak_successes = period.successes
         period.failures += 1
-        totals = self.totals
         totals.failure_count += 1
         totals.last_failure_time = now
         totals.total_latency_ms += latency_s * 1_000
@@ -239,6 +261,7 @@ class Machine:
 
     def count(self, outcome: Outcome, now: float, latency_ms: float, slow: bool) -> None:
         """Count an outcome in the totals alone."""
+        self._have_totals()
         totals = self.totals
         if outcome is Outcome.IGNORED:
             totals.ignored_count += 1
@@ -324,6 +347,7 @@ class Machine:
         self, former: Period, period: Period, reason: str, *, opened: int = 0, mode: CircuitMode | None = None
     ) -> bool:
         """Go from one period to another, unless something came in between and has gone elsewhere."""
+        self._have_totals()
         left = former if isinstance(former, Closed) else None
         change = Change(former.state, period.state, reason)
         changes = self.changes if self.changes is not None else deque[Change]()
