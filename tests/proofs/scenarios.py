@@ -268,10 +268,13 @@ BREAKER = (
         lambda c: totals(c) == (2, 1, 1) and c.machine_state is CLOSED and c.in_order(),
     ),
     Scenario(
-        "one probe succeeds, one fails",
-        lambda broken: Circuit(broken, success_threshold=2, **PROBING).probe(2),
+        "one probe closes it, one opens it",
+        lambda broken: Circuit(broken, listened=True, success_threshold=1, **PROBING).probe(2),
         (answer(0, "success"), answer(1, "failure")),
-        lambda c: totals(c) == (1, 2, 2) and c.machine_state is OPEN,
+        lambda c: (
+            (totals(c), c.machine_state, [change.new_state for change in c.changes[2:]])
+            in [((1, 2, 1), CLOSED, [CLOSED]), ((1, 2, 2), OPEN, [OPEN])]
+        ),
     ),
     Scenario(
         "two probes fail and open it once",
@@ -290,16 +293,16 @@ BREAKER = (
         ),
     ),
     Scenario(
-        "a probe is given back while two ask",
-        lambda broken: Circuit(broken, half_open_max_calls=1, **PROBING).probe(),
-        (answer(0, "ignore"), ask, ask),
-        lambda c: sum(bool(seen) for seen in c.seen) == c.breaker.snapshot().probes_in_flight <= 1,
+        "a lost probe is overdue and two ask for its permit",
+        lambda broken: overdue(broken),
+        (ask, ask),
+        one_admitted,
     ),
     Scenario(
-        "a lost probe is overdue while it answers and another asks",
+        "an overdue probe answers while two ask for its permit",
         lambda broken: overdue(broken),
-        (answer(0, "success"), ask),
-        lambda c: bool(c.seen[0]) and c.breaker.snapshot().probes_in_flight == 1 and totals(c) == (1, 1, 1),
+        (answer(0, "success"), ask, ask),
+        lambda c: one_admitted(c) and totals(c) == (1, 1, 1),
     ),
     Scenario(
         "an answer against reset",
