@@ -1,7 +1,8 @@
 """Explore the orders in which threads can take their steps: `python tests/proofs/run.py [--long] [words of a name]`.
 
-Needs `frontrun` (the extra `proofs`), which brings a pytest plugin: better in an environment of its own. Each scenario is explored twice: as it is, where no order may break what must
-hold, and with its lock replaced by one that does nothing, where some order has to.
+Needs `frontrun` (the extra `proofs`), which brings a pytest plugin, so it is better in an environment of its own. Each
+scenario is explored twice: as it is, where no order may break what must hold, and with its lock replaced by one that
+does nothing, where some order has to.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def main() -> int:
     import frontrun
     from scenarios import SCENARIOS
 
-    limit, seconds = (20_000, 120.0) if given.long else (300, 10.0)
+    limit, seconds = (10_000, 60.0) if given.long else (300, 10.0)
 
     def explore(scenario: Any, broken: bool, **options: Any) -> Any:
         return frontrun.explore(
