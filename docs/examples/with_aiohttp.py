@@ -21,7 +21,7 @@ from circuit_breaker import (
 ILL = {500, 502, 503, 504}  # the server cannot; with any other status it has answered
 HARMLESS = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}  # sent twice is as good as sent once
 
-# `total` cancels the request, which a middleware cannot tell from a user who has closed the window; these two raise.
+# `total` cancels while there is no connection yet, as does a user who closes the window: no failure. These two raise.
 TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=10)
 
 

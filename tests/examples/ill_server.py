@@ -64,6 +64,13 @@ def never_answer(connection: socket.socket, incoming: BinaryIO, request: Request
     return False
 
 
+def dawdle(connection: socket.socket, incoming: BinaryIO, request: Request) -> bool:
+    """Send half an answer, and no more until the client hangs up."""
+    connection.sendall(HALF)
+    incoming.read()
+    return False
+
+
 def answer_too_late(connection: socket.socket, incoming: BinaryIO, request: Request) -> bool:
     """Answer when the client has hung up."""
     incoming.read()
@@ -88,6 +95,7 @@ class IllServer:
         self.connections = 0
         self._threads: list[threading.Thread] = []
         self._closing = False
+        self._arrival = threading.Condition()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.host = "{}:{}".format(*self._listening.getsockname())
         self.url = f"http://{self.host}/"
@@ -97,6 +105,11 @@ class IllServer:
     def will(self, *conducts: Conduct) -> None:
         """Plan what to do to the next requests."""
         self.plan.extend(conducts)
+
+    def wait_for(self, requests: int) -> None:
+        """Wait until so many requests have arrived, which a client that gave up does not know."""
+        with self._arrival:
+            assert self._arrival.wait_for(lambda: len(self.requests) >= requests, PATIENCE_S)
 
     def close(self) -> None:
         """Stop, and check that no connection is left open."""
@@ -124,8 +137,10 @@ class IllServer:
         try:
             with connection, connection.makefile("rb") as incoming:
                 while (request := _read(incoming)) is not None:
-                    self.requests.append(request)
-                    conduct = self.plan.popleft() if self.plan else answer()
+                    with self._arrival:
+                        self.requests.append(request)
+                        conduct = self.plan.popleft() if self.plan else answer()
+                        self._arrival.notify_all()
                     if not conduct(connection, incoming, request):
                         return
         except (ConnectionError, ValueError):

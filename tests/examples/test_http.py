@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,12 +15,14 @@ pytest.importorskip("requests", reason="needs the extra test")
 
 from clients import CLIENTS, Aiohttp, Answer, AsyncHttpx, Client, Httpx, InALoop, Requests
 from ill_server import (
+    PATIENCE_S,
     Conduct,
     IllServer,
     answer,
     answer_too_late,
     cut_in_body,
     cut_in_header,
+    dawdle,
     garbage,
     never_answer,
     reset_in_body,
@@ -158,6 +159,7 @@ def test_the_caller_sees_the_error_of_the_library_and_no_permit_and_no_connectio
     expected = SEEN[client.name][illness]
     assert seen(client.request, "GET", server.url, **({"timeout_s": 0.1} if waits else {})) == expected
     assert breaker.snapshot().probes_in_flight == 0
+    server.wait_for(1)
     if isinstance(expected, Answer):
         assert breaker.state is CircuitState.CLOSED
     else:
@@ -411,28 +413,29 @@ def test_aiohttp_a_stream_is_judged_by_its_status(
     client.run(stream())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind.is_async], ids=lambda kind: kind.name)
-def test_a_request_that_is_cancelled_says_nothing_and_gives_its_permit_back(
-    kind: type[Client], server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
-) -> None:
-    client: InALoop = open_client(kind)
-    breaker = breaker_of(client, server)
-    make_half_open(breaker, clock)
-    arrived = threading.Event()
-
-    def arrive(*args: Any) -> bool:
-        arrived.set()
-        return never_answer(*args)
+def cancel(client: InALoop, server: IllServer, after: Callable[[], object] = lambda: None) -> None:
+    """Send a request that is cancelled when it has arrived."""
 
     async def cancelled() -> None:
-        task = asyncio.create_task(client.request_async("GET", server.url, None, 20, {}))
-        await asyncio.to_thread(arrived.wait, 20)
+        task = asyncio.create_task(client.request_async("GET", server.url, None, PATIENCE_S, {}))
+        await asyncio.to_thread(server.wait_for, 1)
+        after()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    server.will(arrive)
+    server.will(never_answer)
     client.run(cancelled())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind.is_async], ids=lambda kind: kind.name)
+def test_a_request_that_is_cancelled_says_nothing_and_gives_its_permit_back(
+    kind: type[Client], server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
+) -> None:
+    client = open_client(kind)
+    breaker = breaker_of(client, server)
+    make_half_open(breaker, clock)
+    cancel(client, server)
     assert (breaker.snapshot().probes_in_flight, breaker.stats.ignored_count) == (0, 1)
     assert client.request("GET", server.url) == WELL
     assert breaker.state is CircuitState.CLOSED
@@ -442,16 +445,37 @@ def test_aiohttp_a_request_that_is_cancelled_after_too_long_is_a_failure(
     server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
 ) -> None:
     client = open_client(Aiohttp)
+    cancel(client, server, after=lambda: clock.advance(10))
+    assert breaker_of(client, server).stats.failure_count == 1
 
-    def hang(*args: Any) -> bool:
-        clock.advance(11)
-        return never_answer(*args)
+
+def test_aiohttp_a_total_timeout_is_a_failure_once_the_request_is_sent(
+    server: IllServer, open_client: Callable[[type[Client]], Any]
+) -> None:
+    client = open_client(Aiohttp)
 
     async def impatient() -> None:
-        async with client.session.get(server.url, timeout=client.example.aiohttp.ClientTimeout(total=0.1)):
+        async with client.session.get(server.url, timeout=client.example.aiohttp.ClientTimeout(total=0.5)):
             pass
 
-    server.will(hang)
+    server.will(never_answer)
     with pytest.raises(TimeoutError):
         client.run(impatient())
     assert breaker_of(client, server).stats.failure_count == 1
+
+
+def test_aiohttp_a_total_timeout_before_that_is_a_cancellation_and_says_nothing(
+    server: IllServer, open_client: Callable[[type[Client]], Any]
+) -> None:
+    client = open_client(Aiohttp)  # with one connection
+    breaker = breaker_of(client, server)
+
+    async def impatient() -> None:
+        async with client.session.get(server.url, middlewares=[]):
+            async with client.session.get(server.url, timeout=client.example.aiohttp.ClientTimeout(total=0.1)):
+                pass
+
+    server.will(dawdle)
+    with pytest.raises(TimeoutError):
+        client.run(impatient())
+    assert (breaker.stats.failure_count, breaker.stats.ignored_count) == (0, 1)

@@ -216,7 +216,7 @@ def test_no_answer_is_a_failure_and_gives_the_permit_back(
     models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
     make_half_open(breakers, clock)
-    models.models._client = models.client.with_options(max_retries=0, timeout=0.1)
+    models.models._client = models.client.with_options(max_retries=0, timeout=openai.Timeout(PATIENCE_S, read=0.1))
     server.will(never_answer)
     with pytest.raises(CircuitOpenError):  # the first attempt has timed out, and opened the circuit again
         models.answer()
