@@ -880,6 +880,17 @@ def test_a_lower_threshold_trips_at_the_next_failure_because_the_streak_stays(ma
     assert breaker.is_open
 
 
+def test_a_lower_threshold_does_not_trip_in_the_middle_of_successes(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=10, slow_call_duration_s=1)
+    fail(breaker, 5)
+    other(breaker, failure_threshold=3)
+    breaker.call(clock.advance, 1)
+    succeed(breaker)
+    assert breaker.is_closed
+    fail(breaker, 2)
+    assert breaker.is_closed
+
+
 def test_the_streak_stays_when_the_window_begins_anew(make: Make) -> None:
     breaker = make(failure_threshold=3)
     fail(breaker, 2)

@@ -270,6 +270,15 @@ def test_a_success_costs_the_same_whatever_the_window_is_and_holds(make: Any, wi
     assert lines_of_a_success(breaker) == bare
 
 
+def test_of_the_successes_in_a_bucket_of_time_the_first_alone_costs_more(make: Any, clock: Clock) -> None:
+    breaker = make(error_rate_threshold=1.0, error_rate_window=timedelta(seconds=30))
+    bare = lines_of_a_success(breaker)
+    for _ in range(3):
+        clock.advance(1)
+        assert lines_of_a_success(breaker) > bare
+        assert lines_of_a_success(breaker) == bare
+
+
 def test_successes_spread_over_ten_seconds_and_over_ten_hours_cost_the_same(make: Any, clock: Clock) -> None:
     costs = []
     for length_s in (10.0, 36_000.0):
