@@ -7,7 +7,6 @@ a loop of the caller's own over `Attempts`.
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 import time
 from collections.abc import Awaitable
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import _checks
-from ._events import RetryScheduled, log, notify
+from ._events import ERROR, RetryScheduled, log, notify
 from ._outcomes import leaves
 from ._running import running_loop, running_trio
 from .exceptions import CircuitOpenError
@@ -138,7 +137,7 @@ class Plan:
             wish_s = None if ask is None else ask(error)
             return 0.0 if wish_s is None else _checks.number("the wish", wish_s, minimum=0, infinite=True)
         except Exception as problem:
-            log(logging.ERROR, "retry_after %r raised or gave no seconds", ask, error=problem)
+            log(ERROR, "retry_after %r raised or gave no seconds", ask, error=problem)
             return 0.0
 
     def _elapsed_s(self) -> float:

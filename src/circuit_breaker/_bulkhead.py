@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 
 from . import _checks
-from ._events import BulkheadRejected, Listener, notify
+from ._events import BulkheadRejected, Listener, notify, open_log
 from ._line import Line, Slot, TaskGate, ThreadGate
 from ._models import BulkheadSnapshot
 from ._streams import AsyncStream, Guard, Stream, guarded, guarded_async
@@ -59,6 +59,7 @@ class Bulkhead:
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        open_log()
         self.name = _checks.text("name", name)
         self.max_queue = _checks.count("max_queue", max_queue, 0)
         self.timeout_s = None if timeout_s is None else _checks.number("timeout_s", timeout_s, minimum=0)

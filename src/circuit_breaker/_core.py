@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from itertools import repeat
 from threading import RLock, get_ident
@@ -10,7 +9,7 @@ from typing import Any
 
 from . import _blocks, _checks
 from ._config import CircuitBreakerConfig
-from ._events import CallFinished, CallRejected, Listener, StateChanged, log, notify
+from ._events import ERROR, INFO, WARNING, CallFinished, CallRejected, Listener, StateChanged, log, notify, open_log
 from ._live import LiveStats
 from ._machine import RESET_TIMEOUT_S_UNTIL_ASKED, Change, Machine, Unknown
 from ._models import CircuitMode, CircuitState, Outcome
@@ -41,6 +40,7 @@ class Core:
         listeners: tuple[Listener, ...],
         clock: Callable[[], float],
     ) -> None:
+        open_log()
         self.name = name
         self._clock = clock
         self._listeners = listeners
@@ -198,7 +198,7 @@ class Core:
                 return None
             return _checks.number(name, seconds, minimum=0, infinite=True)
         except Exception as error:
-            log(logging.ERROR, "circuit %r: %s raised or gave no seconds", self.name, name, error=error)
+            log(ERROR, "circuit %r: %s raised or gave no seconds", self.name, name, error=error)
             return None
 
     def _tell(self) -> None:
@@ -235,7 +235,7 @@ class Core:
     def _tell_change(self, change: Change) -> None:
         try:
             log(
-                logging.WARNING if change.new_state is CircuitState.OPEN else logging.INFO,
+                WARNING if change.new_state is CircuitState.OPEN else INFO,
                 "circuit %r: %s -> %s: %s",
                 self.name,
                 change.old_state.value,

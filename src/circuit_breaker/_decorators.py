@@ -25,7 +25,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Guards = TypeVar("_Guards")
 
-_POLICY = RetryPolicy()
+_POLICY = RetryPolicy  # its class holds the defaults
 
 
 @overload

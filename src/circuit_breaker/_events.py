@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._models import CircuitState, Outcome
+
+if TYPE_CHECKING:
+    import logging
 
 __all__ = [
     "BulkheadRejected",
@@ -70,14 +72,27 @@ class BulkheadRejected:
 CircuitEvent: TypeAlias = StateChanged | CallRejected | CallFinished
 Listener: TypeAlias = Callable[[Any], object]
 
-_logger = logging.getLogger("circuit_breaker")
-_logger.addHandler(logging.NullHandler())
+INFO, WARNING, ERROR = 20, 30, 40  # as logging has them, which is loaded with the first object of ours
+
+_logger: logging.Logger | None = None
+
+
+def open_log() -> logging.Logger:
+    """Fetch the logger; asked where objects are made, since a Ctrl-C in `getLogger()` can leave logging locked."""
+    global _logger
+    if _logger is None:
+        import logging
+
+        logger = logging.getLogger("circuit_breaker")
+        logger.addHandler(logging.NullHandler())
+        _logger = logger
+    return _logger
 
 
 def log(level: int, message: str, *args: object, error: BaseException | None = None, **fields: object) -> None:
     """Write one line, and swallow what a broken filter or handler raises: a log line never changes an outcome."""
     try:
-        _logger.log(level, message, *args, exc_info=error, extra=fields)
+        open_log().log(level, message, *args, exc_info=error, extra=fields)
     except Exception:  # noqa: S110 - there is nowhere left to report it
         pass
 
@@ -94,7 +109,7 @@ def notify(listeners: Iterable[Listener], event: object) -> None:
             try:
                 listener(event)
             except Exception as error:
-                log(logging.ERROR, "listener %r raised at %r", listener, type(event).__name__, error=error)
+                log(ERROR, "listener %r raised at %r", listener, type(event).__name__, error=error)
         except BaseException as error:
             stop = error if stop is None else stop
     if stop is not None:

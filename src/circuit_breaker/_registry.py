@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import weakref
 from collections import OrderedDict
@@ -15,7 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from . import _checks, _fork
 from ._breaker import CircuitBreaker
 from ._config import CircuitBreakerConfig
-from ._events import Listener, log
+from ._events import WARNING, Listener, log, open_log
 from ._models import CircuitMode
 
 __all__ = ["CircuitBreakerRegistry"]
@@ -77,6 +76,7 @@ class CircuitBreakerRegistry:
         self._sweep_at = self._max_size
         self._grown = False
         self._warned = False
+        open_log()
         _fork.survive(self)
 
     def __repr__(self) -> str:
@@ -208,7 +208,7 @@ class CircuitBreakerRegistry:
             first, self._warned = not self._warned, True
         if first:
             log(
-                logging.WARNING,
+                WARNING,
                 "a registry grows beyond its max_size of %d: none of its breakers is closed and as it was made",
                 self._max_size,
                 max_size=self._max_size,

@@ -10,13 +10,12 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from random import random as even_random
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from . import _backoff, _checks
 from ._attempts import REPEATABLE, Attempts, Plan
 from ._budget import RetryBudget
-from ._events import Listener
+from ._events import Listener, open_log
 from ._hints import retry_after_hint
 from ._outcomes import ExceptionFilter, Kinds, is_refusal, leaves
 from ._streams import AsyncStream, Guard, Stream, guarded, guarded_async
@@ -122,6 +121,8 @@ class RetryPolicy:
         self._check_each("clock", lambda n, v: _checks.function(n, v, "a function that returns seconds"))
         self._check_each("random", _checks.function, optional=True)
         _ = self._retryable  # checked now, and kept
+        open_log()
+        import random  # noqa: F401 - not at the top, for a faster import of the package; not in a call, for safety
 
     def _check_each(self, name: str, check: Callable[[str, Any], object], optional: bool = False) -> None:
         value = getattr(self, name)
@@ -145,7 +146,9 @@ class RetryPolicy:
         delay_s = _backoff.exact(n, self.backoff_base, self.backoff_multiplier, self.backoff_max)
         if not self.jitter:
             return delay_s
-        return _backoff.spread(delay_s, self.backoff_max, self.jitter == "full", self.random or even_random)
+        from random import random  # loaded since the first policy was made
+
+        return _backoff.spread(delay_s, self.backoff_max, self.jitter == "full", self.random or random)
 
     def should_retry(self, exception: BaseException) -> bool:
         """Tell whether an exception is of a kind that is retried; what a predicate raises is raised here."""

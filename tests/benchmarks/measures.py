@@ -105,12 +105,12 @@ def threads(func: Callable[[], object]) -> Measure:
 
 
 def importing(modules: Iterable[str], paths: Iterable[object] = (PACKAGES,)) -> Measure:
-    """Time an import in a fresh interpreter without `site`, from compiled bytecode."""
+    """Time an import in a fresh interpreter without `site`, from compiled bytecode, by the processor's time."""
     names = ", ".join(modules)
     code = (
-        f"import sys, time; sys.path[:0] = {[str(path) for path in paths]!r}; start = time.perf_counter_ns()\n"
+        f"import sys, time; sys.path[:0] = {[str(path) for path in paths]!r}; start = time.process_time_ns()\n"
         f"import {names}\n"
-        "print(time.perf_counter_ns() - start)"
+        "print(time.process_time_ns() - start)"
     )
     compileall.compile_dir(PACKAGES / "circuit_breaker", quiet=2)
 
