@@ -388,6 +388,20 @@ def test_requests_a_stream_is_judged_by_its_status(
         assert response.content == b"well"
 
 
+def test_aiohttp_a_retry_gives_its_connection_back_before_it_waits(
+    server: IllServer, open_client: Callable[[type[Client]], Any]
+) -> None:
+    client = open_client(Aiohttp)  # with one connection
+
+    async def ask() -> bytes:
+        breaking = client.example.BreakerMiddleware(client.breakers, reads_body=False)
+        async with client.session.get(server.url, middlewares=[client.retrying, breaking]) as response:
+            return bytes(await response.read())
+
+    server.will(answer(503, b"ill" * 100_000))
+    assert client.run(asyncio.wait_for(ask(), PATIENCE_S)) == b"well"
+
+
 def test_aiohttp_itself_asks_once_more_when_a_server_hangs_up_without_an_answer(
     server: IllServer, open_client: Callable[[type[Client]], Any]
 ) -> None:
