@@ -198,7 +198,7 @@ class RetryPolicy:
             BaseException: what the last attempt raised.
         """
         check_plain(func)
-        return self._run(func, args, kwargs)  # type: ignore[no-any-return]
+        return self._wrap_plain(func)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Call func and await its result, with retries; cancelling ends the attempt or the sleep at once.
@@ -212,8 +212,25 @@ class RetryPolicy:
         return await self._run_async(func, args, kwargs)  # type: ignore[no-any-return]
 
     def _wrap_plain(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        clock, budget, retry_result = self.clock, self.budget, self.retry_result
+
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return self._run(func, args, kwargs)
+            started = clock()
+            if budget is not None:
+                budget.deposit()
+            try:
+                value = func(*args, **kwargs)
+            except REPEATABLE as error:
+                plan = Plan(self, started)
+                if not plan.retries(error):
+                    raise
+            else:
+                if retry_result is None:
+                    return value
+                plan = Plan(self, started)
+                if not plan.repeats(value):
+                    return value
+            return self._run_again(plan, func, args, kwargs)
 
         return wrapper
 
@@ -228,24 +245,6 @@ class RetryPolicy:
 
     def _wrap_async_generator(self, func: Callable[..., Any]) -> Callable[..., AsyncGenerator[Any, Any]]:
         return guarded_async(func, lambda: _Opening(self))
-
-    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        started = self.clock()
-        if self.budget is not None:
-            self.budget.deposit()
-        try:
-            value = func(*args, **kwargs)
-        except REPEATABLE as error:
-            plan = Plan(self, started)
-            if not plan.retries(error):
-                raise
-        else:
-            if self.retry_result is None:
-                return value
-            plan = Plan(self, started)
-            if not plan.repeats(value):
-                return value
-        return self._run_again(plan, func, args, kwargs)
 
     def _run_again(self, plan: Plan, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         while True:
