@@ -6,6 +6,7 @@ Every scenario can be made with its lock replaced by one that does nothing; then
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -457,6 +458,11 @@ def release(p: Pool) -> None:
     p.bulkhead.release()
 
 
+def release_in_the_last_moment(p: Pool) -> None:
+    time.sleep(5.0)
+    p.bulkhead.release()
+
+
 def resize(limit: int) -> Callable[[Pool], None]:
     def worker(p: Pool) -> None:
         p.bulkhead.resize(limit)
@@ -492,7 +498,7 @@ BULKHEAD = (
     Scenario(
         "a slot comes back as the time of the waiter ends",
         lambda broken: Pool(broken, 1, 1, 5.0, taken=1),
-        (release, acquire),
+        (release_in_the_last_moment, acquire),
         lambda p: p.figures()[:2] == (sum(p.got), 0),
         clock="explored",
     ),
