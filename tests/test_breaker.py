@@ -358,6 +358,18 @@ def test_the_streak_in_the_totals_ends_with_a_success_before_another_mode(make: 
     assert breaker.stats.consecutive_failures == 0
 
 
+def test_answers_of_probes_are_dated_too(make: Make, clock: Clock, way: Way) -> None:
+    breaker = make(failure_threshold=1)
+    fail(breaker)
+    clock.advance(3_600)
+    way(breaker, int)
+    clock.advance(3_600)
+    with pytest.raises(Down):
+        way(breaker, raising(Down()))
+    stats = breaker.stats.copy()  # type: ignore[attr-defined]
+    assert stats.last_failure_time - stats.last_success_time == pytest.approx(3_600, abs=60)
+
+
 def test_each_success_and_failure_is_dated(make: Make, clock: Clock, way: Way) -> None:
     breaker = make(failure_threshold=99)
     before: list[float] = [0.0, 0.0]

@@ -128,6 +128,10 @@ def test_whatever_comes_in_between_nothing_is_lost_doubled_or_wedged(name: str, 
                 assert counted == len(scene.told(CallFinished)), where
                 assert stats.rejected_count == len(scene.told(CallRejected)), where
                 assert stats.opened_count == sum(change.new_state is OPEN for change in changes), where
+            if outer == "another mode" and inner != "reset":
+                assert breaker.mode is CircuitMode.SHADOW, where
+            if outer == "reset" and inner != "another mode":
+                assert breaker.mode is CircuitMode.AUTO, where
             state = CLOSED
             for change in changes:
                 assert change.old_state is state, where
