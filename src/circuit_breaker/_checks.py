@@ -95,10 +95,10 @@ def flag(name: str, value: Any) -> bool:
 
 
 def text(name: str, value: Any) -> str:
-    """Return value, which must be a str."""
+    """Return value, which must be a str, as a plain one: it ends up in messages, and a subclass may look otherwise."""
     if not isinstance(value, str):
         raise wrong_type(name, value, "a str")
-    return value
+    return str.__str__(value)
 
 
 def latency(name: str, value: Any) -> float:
