@@ -758,6 +758,20 @@ def test_a_probe_of_this_period_is_found_through_one_of_an_earlier_period(make: 
     assert breaker.stats.rejected_count == 0
 
 
+def test_nothing_rides_on_a_call_from_before_the_trip(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=1, half_open_max_calls=1, success_threshold=1)
+    with breaker, breaker.permit():
+        fail(breaker)
+        clock.advance(30)
+        taken = breaker.permit()
+        with pytest.raises(CircuitOpenError):
+            succeed(breaker)
+        taken.ignore()
+        succeed(breaker)
+        assert breaker.is_closed
+    assert breaker.stats.success_count == 3
+
+
 def test_nothing_rides_on_the_probe_of_another_breaker(make: Make, clock: Clock) -> None:
     one = probing(make, clock, half_open_max_calls=1)
     other = probing(make, clock, half_open_max_calls=1)
