@@ -32,8 +32,8 @@ pytestmark = needs_timer
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep interrupts out of the locks of logging's handlers, and let destructors swallow them in silence."""
-    monkeypatch.setattr(logging.getLogger("circuit_breaker"), "propagate", False)
+    """Keep interrupts out of logging, whose handlers have locks of their own, and let destructors swallow them."""
+    monkeypatch.setattr(logging.getLogger("circuit_breaker"), "disabled", True)
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
 
