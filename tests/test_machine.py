@@ -131,7 +131,7 @@ def test_an_endless_reset_timeout_ends_with_a_reset_alone(make: Make, clock: Clo
         lambda breaker: breaker.allow_request(),
         lambda breaker: breaker.permit(),
         lambda breaker: breaker.call(int),
-        lambda breaker: breaker.__enter__(),
+        lambda breaker: contextvars.Context().run(breaker.__enter__),
         lambda breaker: breaker.record_success(),
         lambda breaker: breaker.record_ignored(),
     ],
@@ -531,9 +531,12 @@ def test_the_permit_of_an_overdue_probe_is_not_given_back_twice(make: Make, cloc
 
 
 def test_lost_probes_wedge_nothing_however_many(make: Make, clock: Clock) -> None:
+    def enter() -> CircuitBreaker:
+        return contextvars.Context().run(breaker.__enter__)
+
     breaker = probing(make, clock, half_open_max_calls=3, success_threshold=3, half_open_timeout_s=20)
     for _ in range(50):
-        for take in (breaker.permit, breaker.allow_request, breaker.__enter__):
+        for take in (breaker.permit, breaker.allow_request, enter):
             assert take()
         assert refuses(breaker)
         clock.advance(20)
