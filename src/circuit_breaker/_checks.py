@@ -43,11 +43,11 @@ def _has(value: object, *methods: str) -> bool:
 def count(name: str, value: Any, minimum: int, takes: str = "") -> int:
     """Return value as an int of at least minimum; anything with `__index__` but a bool is an int."""
     takes = takes or COUNT.format(minimum)
-    if isinstance(value, bool) or not _has(value, "__index__"):
+    if isinstance(value, bool):
         raise wrong_type(name, value, takes)
     try:
         number = operator.index(value)
-    except TypeError as error:  # an array has the method, and refuses
+    except TypeError as error:
         raise wrong_type(name, value, takes) from error
     if number < minimum:
         raise wrong_value(name, value, takes)
