@@ -362,7 +362,7 @@ WANTED = (
 
 TestBreakerModel = BreakerModel.TestCase
 TestBreakerModel.settings = settings(
-    max_examples=20_000 if LONG else 100,
+    max_examples=6_000 if LONG else 100,
     stateful_step_count=60 if LONG else 40,
     derandomize=True,
     database=None,

@@ -266,7 +266,7 @@ WANTED = {
 
 TestBulkheadModel = BulkheadModel.TestCase
 TestBulkheadModel.settings = settings(
-    max_examples=5_000 if LONG else 60,
+    max_examples=3_000 if LONG else 60,
     stateful_step_count=60 if LONG else 30,
     derandomize=True,
     database=None,

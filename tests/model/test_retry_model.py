@@ -240,7 +240,7 @@ WANTED = {
 
 TestRetryModel = RetryModel.TestCase
 TestRetryModel.settings = settings(
-    max_examples=10_000 if LONG else 60,
+    max_examples=4_000 if LONG else 60,
     stateful_step_count=30 if LONG else 15,
     derandomize=True,
     database=None,

@@ -200,7 +200,7 @@ WANTED = {
 
 TestTogetherModel = TogetherModel.TestCase
 TestTogetherModel.settings = settings(
-    max_examples=5_000 if LONG else 50,
+    max_examples=3_000 if LONG else 50,
     stateful_step_count=50 if LONG else 20,
     derandomize=True,
     database=None,
