@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 
 import pytest
-from conftest import PATIENCE_S
+from support import PATIENCE_S
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 

@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from typing import Any, NoReturn
 
 import pytest
-from conftest import PATIENCE_S, WAYS, Body, Clock, Down, Way, fail, succeed
+from support import PATIENCE_S, WAYS, Body, Clock, Down, Way, fail, succeed
 
 from circuit_breaker._blocks import stack
 from circuit_breaker._breaker import CircuitBreaker
@@ -394,6 +394,24 @@ async def coroutine_function() -> None: ...
 
 class AsyncCallable:
     async def __call__(self) -> None: ...
+
+
+def generator_function() -> Iterator[int]:
+    yield 1
+
+
+async def async_generator_function() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("func", [generator_function, async_generator_function])
+def test_calling_a_generator_function_is_a_type_error_for_the_call_would_end_before_the_iteration(
+    make: Make, func: Any
+) -> None:
+    breaker = make()
+    with pytest.raises(TypeError, match="decorate it"):
+        breaker.call(func)
+    assert breaker.stats.success_count == 0
 
 
 @pytest.mark.parametrize(

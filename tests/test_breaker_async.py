@@ -20,7 +20,7 @@ from unittest.mock import AsyncMock
 import pytest
 import trio
 import trio.testing
-from conftest import PATIENCE_S, Clock, Down, fail, succeed
+from support import PATIENCE_S, Clock, Down, fail, succeed
 
 from circuit_breaker import _blocks
 from circuit_breaker._breaker import CircuitBreaker

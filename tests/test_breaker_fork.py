@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, WAYS, Clock, Down, Way, fail, succeed
 from forks import fork, needs_fork, told_by_child
+from support import PATIENCE_S, WAYS, Clock, Down, Way, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._events import StateChanged

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from conftest import PATIENCE_S
 from forks import fork, needs_fork, told_by_child
+from support import PATIENCE_S
 
 from circuit_breaker._bulkhead import Bulkhead
 from circuit_breaker._line import Slot, ThreadGate

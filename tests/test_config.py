@@ -15,8 +15,8 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from conftest import Clock
 from lookalikes import Array, Float, Index, async_generator_function, coroutine_function, generator_function
+from support import Clock
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig

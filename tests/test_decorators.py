@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Clock, Down, fail, succeed
+from support import Clock, Down, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._bulkhead import Bulkhead

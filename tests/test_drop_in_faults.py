@@ -9,7 +9,7 @@ from asyncio import CancelledError
 from collections.abc import Callable
 
 import pytest
-from conftest import PATIENCE_S, Clock, Down, Way, fail, succeed
+from support import PATIENCE_S, Clock, Down, Way, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig

@@ -12,9 +12,9 @@ from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, WAYS, Clock, Down, Way, fail, succeed
 from forks import needs_fork, told_by_child
 from storms import needs_timer, storm
+from support import PATIENCE_S, WAYS, Clock, Down, Way, fail, succeed
 
 from circuit_breaker import _breaker, _core, _events
 from circuit_breaker._breaker import CircuitBreaker

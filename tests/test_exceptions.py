@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
-from conftest import Clock, Down, fail, succeed
+from support import Clock, Down, fail, succeed
 
 from circuit_breaker import exceptions
 from circuit_breaker._breaker import CircuitBreaker

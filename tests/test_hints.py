@@ -20,7 +20,7 @@ import aiohttp
 import httpx
 import pytest
 import requests
-from conftest import Clock
+from support import Clock
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig

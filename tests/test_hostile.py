@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import WAYS, Clock, Way
+from support import WAYS, Clock, Way
 
 from circuit_breaker import (
     Bulkhead,

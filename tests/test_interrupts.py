@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, WAYS, Clock, Down, fail, succeed
 from storms import SHOTS, needs_timer, storm
+from support import PATIENCE_S, WAYS, Clock, Down, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, Clock, Down, Way, fail, succeed
+from support import PATIENCE_S, Clock, Down, Way, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, NoReturn
 
 import pytest
-from conftest import PATIENCE_S, Clock, Down, fail, succeed
+from support import PATIENCE_S, Clock, Down, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
@@ -430,6 +430,15 @@ def test_a_slow_probe_reopens_if_there_is_a_rule_on_slow_calls(make: Make, clock
     breaker.call(clock.advance, 2.0)
     assert breaker.is_open
     assert (breaker.stats.success_count, breaker.stats.slow_count) == (2, 1)
+
+
+def test_a_slow_call_that_rides_leaves_the_verdict_to_the_probe_around_it(make: Make, clock: Clock) -> None:
+    breaker = probing(make, clock, slow_call_duration_s=2, slow_call_rate_threshold=1)
+    with breaker:
+        with breaker:
+            clock.advance(2)
+        assert breaker.state is HALF_OPEN
+    assert breaker.state is OPEN
 
 
 def test_a_slow_probe_is_a_success_without_such_a_rule(make: Make, clock: Clock) -> None:

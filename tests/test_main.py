@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import pytest
-from conftest import PATIENCE_S, Clock, fail, succeed
+from support import PATIENCE_S, Clock, fail, succeed
 
 from circuit_breaker import (
     Bulkhead,

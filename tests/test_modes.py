@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, Clock, Down, Way, fail, succeed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import PATIENCE_S, Clock, Down, Way, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig

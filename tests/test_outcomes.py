@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from conftest import WAYS, Body, Down, Way, succeed
+from support import WAYS, Body, Down, Way, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig

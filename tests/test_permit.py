@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, Clock, Down, fail
+from support import PATIENCE_S, Clock, Down, fail
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._models import CircuitMode, CircuitState, Outcome

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, TypeAlias
 
 import pytest
-from conftest import Clock, Down
+from support import Clock, Down
 
 from circuit_breaker import _breaker
 from circuit_breaker._breaker import CircuitBreaker

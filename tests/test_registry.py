@@ -18,8 +18,8 @@ from itertools import count, islice
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, Clock, Down, fail, succeed
 from forks import needs_fork, told_by_child
+from support import PATIENCE_S, Clock, Down, fail, succeed
 
 from circuit_breaker import _registry
 from circuit_breaker._breaker import CircuitBreaker

@@ -12,9 +12,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from conftest import Clock, Down
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import Clock, Down
 
 from circuit_breaker import _breaker
 from circuit_breaker._breaker import CircuitBreaker

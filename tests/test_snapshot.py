@@ -17,7 +17,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, Clock, Way, fail, succeed
+from support import PATIENCE_S, Clock, Way, fail, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig

@@ -287,7 +287,7 @@ class CircuitBreaker(Core):
 
         Raises:
             CircuitOpenError: refused; func was not touched.
-            TypeError: func is a coroutine function or cannot be called.
+            TypeError: func is a coroutine function or a generator, or cannot be called.
         """
         check_plain(func)
         return self._run(func, args, kwargs, None)  # type: ignore[no-any-return]

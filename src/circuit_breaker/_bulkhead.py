@@ -243,7 +243,7 @@ class Bulkhead:
 
         Raises:
             BulkheadFullError: refused; func was not touched.
-            TypeError: func is a coroutine function or cannot be called.
+            TypeError: func is a coroutine function or a generator, or cannot be called.
             RuntimeError: it would have to wait, and this thread runs an event loop.
         """
         check_plain(func)

@@ -15,6 +15,7 @@ class Survivor(Protocol):
 
 _T = TypeVar("_T")
 
+
 class _Reference(weakref.ref[Any]):
     """Two of them are equal if they are one, whatever their objects call equal."""
 

@@ -251,7 +251,7 @@ class Machine:
             return None
         if outcome is Outcome.FAILURE:
             return self._open(period, now, "a probe failed")
-        if slow and self.config.slow_call_rate_threshold is not None:
+        if slow and not rides and self.config.slow_call_rate_threshold is not None:
             return self._open(period, now, "a probe was slow")
         if not rides:
             period.successes += 1

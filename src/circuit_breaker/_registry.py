@@ -126,7 +126,7 @@ class CircuitBreakerRegistry:
                 raise KeyError(key)
 
     def reset_all(self) -> None:
-        """Reset every breaker that is kept."""
+        """Reset every breaker that is kept: mode AUTO (whatever the registry's), closed, all totals zero."""
         with self._lock:
             entries = list(self._entries.values())
         stop: BaseException | None = None

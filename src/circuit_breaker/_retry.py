@@ -194,7 +194,7 @@ class RetryPolicy:
         """Call func, with retries.
 
         Raises:
-            TypeError: func is a coroutine function or cannot be called; or `sleep` is async.
+            TypeError: func is a coroutine function or a generator, or cannot be called; or `sleep` is async.
             BaseException: what the last attempt raised.
         """
         check_plain(func)

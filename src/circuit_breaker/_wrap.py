@@ -88,7 +88,10 @@ def check_callable(func: Any) -> None:
 
 
 def check_plain(func: Any) -> None:
-    """Refuse, before anything is admitted, what `call` cannot wait for."""
+    """Refuse, before anything is admitted, what is not over when it returns: `call` could only guard its beginning."""
     check_callable(func)
-    if kind_of(func) is Kind.COROUTINE:
+    kind = kind_of(func)
+    if kind is Kind.COROUTINE:
         raise TypeError(f"call() cannot await {func!r}: use call_async()")
+    if kind is not Kind.PLAIN:
+        raise TypeError(f"call() cannot guard the iteration of {func!r}: decorate it")

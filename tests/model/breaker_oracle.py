@@ -224,7 +224,7 @@ class Oracle:
     def _probe_answered(self, ticket: Ticket, answer: Answer) -> str | None:
         if answer.outcome is FAILURE:
             return "a rider fails" if ticket.rides else "a probe fails"
-        if answer.slow and self.config.slow_call_rate_threshold is not None:
+        if answer.slow and not ticket.rides and self.config.slow_call_rate_threshold is not None:
             return "a probe is slow"
         if not ticket.rides:
             self.period.successes += 1
