@@ -25,8 +25,6 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Guards = TypeVar("_Guards")
 
-_POLICY = RetryPolicy  # its class holds the defaults
-
 
 @overload
 def circuit_breaker(func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | CircuitBreaker]: ...
@@ -190,23 +188,23 @@ def retry(
     random: Callable[[], float] | None = None,
 ) -> Decorator[RetryPolicy]: ...
 def retry(
-    max_retries: Any = _POLICY.max_retries,
-    backoff_base: float = _POLICY.backoff_base,
-    backoff_multiplier: float = _POLICY.backoff_multiplier,
-    retryable_exceptions: ExceptionFilter | None = _POLICY.retryable_exceptions,
+    max_retries: Any = RetryPolicy.max_retries,
+    backoff_base: float = RetryPolicy.backoff_base,
+    backoff_multiplier: float = RetryPolicy.backoff_multiplier,
+    retryable_exceptions: ExceptionFilter | None = RetryPolicy.retryable_exceptions,
     *,
     policy: RetryPolicy | None = None,
-    backoff_max: float = _POLICY.backoff_max,
-    jitter: bool | Literal["full"] = _POLICY.jitter,
-    max_elapsed_s: float | None = _POLICY.max_elapsed_s,
-    retry_result: Callable[[Any], object] | None = _POLICY.retry_result,
-    retry_after: Callable[[Any], float | None] | None = _POLICY.retry_after,
-    retry_after_max_s: float = _POLICY.retry_after_max_s,
-    budget: RetryBudget | None = _POLICY.budget,
-    listeners: Iterable[Listener] = _POLICY.listeners,
-    sleep: Callable[[float], object] | None = _POLICY.sleep,
-    clock: Callable[[], float] = _POLICY.clock,
-    random: Callable[[], float] | None = _POLICY.random,
+    backoff_max: float = RetryPolicy.backoff_max,
+    jitter: bool | Literal["full"] = RetryPolicy.jitter,
+    max_elapsed_s: float | None = RetryPolicy.max_elapsed_s,
+    retry_result: Callable[[Any], object] | None = RetryPolicy.retry_result,
+    retry_after: Callable[[Any], float | None] | None = RetryPolicy.retry_after,
+    retry_after_max_s: float = RetryPolicy.retry_after_max_s,
+    budget: RetryBudget | None = RetryPolicy.budget,
+    listeners: Iterable[Listener] = RetryPolicy.listeners,
+    sleep: Callable[[float], object] | None = RetryPolicy.sleep,
+    clock: Callable[[], float] = time.monotonic,
+    random: Callable[[], float] | None = None,
 ) -> Any:
     """Retry a function that fails, by a `RetryPolicy`, which is then its attribute `retry_policy`.
 
@@ -218,7 +216,7 @@ def retry(
         TypeError: a setting is of the wrong type, or beside `policy`.
         ValueError: a setting is out of range.
     """
-    max_retries, func = _bare(max_retries, _POLICY.max_retries)
+    max_retries, func = _bare(max_retries, RetryPolicy.max_retries)
     settings: dict[str, Any] = {
         "max_retries": max_retries,
         "backoff_base": backoff_base,
@@ -238,7 +236,7 @@ def retry(
     }
     if policy is not None:
         _checks.instance("policy", policy, RetryPolicy)
-        _stands_alone("policy", {name: (value, getattr(_POLICY, name)) for name, value in settings.items()})
+        _stands_alone("policy", {name: (value, getattr(RetryPolicy, name)) for name, value in settings.items()})
     return _finished(_applying(RetryPolicy(**settings) if policy is None else policy, "retry_policy"), func)
 
 

@@ -122,7 +122,7 @@ class RetryPolicy:
         self._check_each("random", _checks.function, optional=True)
         _ = self._retryable  # checked now, and kept
         open_log()
-        import random  # noqa: F401 - not at the top, for a faster import of the package; not in a call, for safety
+        __import__("random")  # not at the top, for a faster import of the package; not in a call, for safety
 
     def _check_each(self, name: str, check: Callable[[str, Any], object], optional: bool = False) -> None:
         value = getattr(self, name)
