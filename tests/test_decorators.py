@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import pickle
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -424,6 +427,13 @@ def test_defaults_spelt_out_beside_the_object_that_takes_their_place_are_fine(
             assert decorator(**given, **{parameter.name: parameter.default})(plain)(1) == (1, "k")
 
 
+def test_value_that_equals_the_default_is_no_setting() -> None:
+    assert circuit_breaker(config=CONFIG, failure_threshold=5, reset_timeout_s=30)(plain)(1) == (1, "k")
+    assert circuit_breaker(breaker=BREAKER, reset_timeout_s=30)(plain)(1) == (1, "k")
+    assert bulkhead(bulkhead=POOL, timeout_s=0)(plain)(1) == (1, "k")
+    assert retry(policy=POLICY, backoff_max=30)(plain)(1) == (1, "k")
+
+
 @pytest.mark.parametrize(
     ("decorator", "wrong", "error"),
     [
@@ -577,3 +587,25 @@ def test_call_and_blocks_know_no_fallback(opened: CircuitBreaker) -> None:
     circuit_breaker(breaker=opened, fallback=lambda error: "fallback")(plain)
     with pytest.raises(CircuitOpenError):
         succeed(opened)
+
+
+@pytest.mark.parametrize("fallback", [None, lambda error, value: [][0]], ids=["refusal", "failing fallback"])
+@pytest.mark.parametrize("func", [plain, generator], ids=["function", "generator"])
+def test_refused_call_leaves_nothing_to_the_garbage_collector(func: Any, fallback: Any, opened: CircuitBreaker) -> None:
+    class Argument:
+        pass
+
+    decorated = circuit_breaker(breaker=opened, fallback=fallback)(func)
+    argument = Argument()
+    alive = weakref.ref(argument)
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(CircuitOpenError, IndexError):
+            list(decorated(argument))
+        with suppress(CircuitOpenError, IndexError):
+            opened.call(plain, argument)
+        del argument
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -427,3 +427,39 @@ def test_dropped_stream_ends_its_guard() -> None:
     next(stream)
     del stream
     assert (watch.told, log) == (["open", "resume", "pause", "GeneratorExit"], ["closed"])
+
+
+class Stop(BaseException):
+    """What a guard raises that is no Exception."""
+
+
+def test_body_that_is_left_running_when_its_guard_is_over_is_closed_by_the_event_loop() -> None:
+    class Stopping(Watch):
+        def resume(self) -> None:
+            raise Stop
+
+    async def main() -> None:
+        log: list[Any] = []
+        stream: Any = guarded_async(body_async, Stopping)(log)
+        await anext(stream)
+        with pytest.raises(Stop):
+            await anext(stream)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert log == ["closed"]
+
+    asyncio.run(main())
+
+
+def test_body_that_its_guard_still_closes_is_left_to_it_by_the_event_loop() -> None:
+    async def main() -> None:
+        guard = Guard()
+        log: list[Any] = []
+        stream: Any = body_async(log)
+        await guard.first_item(stream)
+        del stream
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert log == []
+
+    asyncio.run(main())
