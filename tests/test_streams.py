@@ -241,6 +241,22 @@ def test_closing_closes_the_body_first_and_tells_the_guard(kind: Any) -> None:
     asyncio.run(main())
 
 
+def test_closing_gives_what_it_gives_without_a_guard() -> None:
+    def returning() -> Iterator[Any]:
+        try:
+            yield 1
+        except GeneratorExit:
+            return "value"
+
+    watch = Watch()
+    streams: list[Any] = [returning(), guarded(returning, lambda: watch)()]
+    for stream in streams:
+        next(stream)
+    plain, watched = (stream.close() for stream in streams)
+    assert watched == plain
+    assert watch.told == ["open", "resume", "pause", "GeneratorExit"]
+
+
 def test_body_that_goes_on_when_it_is_closed_is_a_runtime_error_and_ends_the_guard(kind: Any) -> None:
     async def main() -> None:
         story = Story(kind, stubborn=True)

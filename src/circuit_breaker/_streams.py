@@ -82,9 +82,9 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
                 step: Callable[..., Any] = stream.send
                 try:
                     said = yield item
-                except GeneratorExit:
-                    _close(guard, stream)
-                    raise
+                except GeneratorExit as stop:
+                    ended = stop
+                    return _close(guard, stream, stop)
                 except BaseException as error:
                     step, said = stream.throw, error
                 item = None
@@ -164,14 +164,22 @@ def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guar
     return wrapper
 
 
-def _close(guard: Guard, stream: Stream) -> None:
+def _close(guard: Guard, stream: Stream, stop: GeneratorExit) -> Any:
+    """Close the body, and return the value it then returns, which `close()` gives from Python 3.13 on."""
+    close: Callable[[], Any] = stream.close
     try:
-        guard.resume()
-    finally:
         try:
-            stream.close()
+            guard.resume()
         finally:
-            guard.pause()
+            try:
+                value = close()
+            finally:
+                guard.pause()
+        if value is None:
+            raise stop
+        return value
+    finally:
+        del stop
 
 
 async def _close_async(guard: Guard, stream: AsyncStream) -> None:
