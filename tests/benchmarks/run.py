@@ -85,16 +85,24 @@ def measure(case: Case, rounds: int, with_peers: bool, tolerance: float | None) 
         for name, way in case.subjects().items()
         if with_peers or name.partition(",")[0] not in peers.MODULES or name == case.yardstick
     }
-    numbers = {name: _number(way, case.slice_s) for name, way in ways.items()}
     samples: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(1 if tolerance is None else ATTEMPTS):
-        for turn in range(max(1, ceil(rounds * case.rounds))):
-            for name in list(ways) if turn % 2 else reversed(ways):
-                samples[name].append(ways[name](numbers[name]) / numbers[name])
+        for name, more in take_turns(ways, max(1, ceil(rounds * case.rounds)), case.slice_s).items():
+            samples[name] += more
         result = _result(case, samples)
         if not any(verdict.fails(tolerance or 1.0) for verdict in result.verdicts()):
             break
     return result
+
+
+def take_turns(ways: dict[str, Measure], rounds: int, slice_s: float) -> dict[str, list[float]]:
+    """Measure each in turn, so many times, the order turned round every time; return what one time took."""
+    numbers = {name: _number(way, slice_s) for name, way in ways.items()}
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds):
+        for name in list(ways) if turn % 2 else reversed(ways):
+            samples[name].append(ways[name](numbers[name]) / numbers[name])
+    return samples
 
 
 def _number(way: Measure, slice_s: float) -> int:
