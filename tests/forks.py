@@ -34,6 +34,7 @@ def told_by_child(tell: Callable[[], object], forking: Callable[[], int] = fork)
     ready, _, _ = select.select([reader], [], [], PATIENCE_S)
     told = os.read(reader, 10_000).decode() if ready else ""
     os.close(reader)
-    os.kill(child, signal.SIGKILL)
+    if not ready:
+        os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return told

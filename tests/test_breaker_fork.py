@@ -11,6 +11,7 @@ import pytest
 from forks import fork, needs_fork, told_by_child
 from support import PATIENCE_S, WAYS, Clock, Down, Way, fail, succeed
 
+from circuit_breaker import _fork
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._events import StateChanged
 from circuit_breaker._models import CircuitState
@@ -284,3 +285,23 @@ def test_forgotten_breakers_are_no_part_of_the_child(make: Make) -> None:
         return sorted(breaker.name for breaker in CircuitBreaker.instances() if breaker.name in names)
 
     assert told_by_child(tell) == "['kept']"
+
+
+def test_what_died_just_before_the_fork_is_passed_by(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    breaker, dead = make(), make()
+    lock = breaker._lock
+    monkeypatch.setattr(_fork, "_living", {_fork._Reference(dead), _fork._Reference(breaker)})
+    del dead
+    _fork._in_child()
+    assert breaker._lock is not lock
+
+
+def test_a_child_whose_totals_nobody_has_looked_at_counts_all_the_same(make: Make) -> None:
+    breaker = make()
+    succeed(breaker)
+
+    def tell() -> int:
+        succeed(breaker)
+        return breaker.snapshot().stats.success_count
+
+    assert told_by_child(tell) == "2"

@@ -748,3 +748,44 @@ def test_a_child_tells_its_own_changes_while_a_listener_of_the_parent_is_slow(ma
     go_on.set()
     opener.join(PATIENCE_S)
     assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
+
+
+def test_a_refused_caller_that_tells_for_another_passes_on_what_stops_the_program(make: Make, clock: Clock) -> None:
+    told: list[Any] = []
+
+    def stop(event: Any) -> None:
+        told.append(event)
+        raise Stop
+
+    breaker = make(failure_threshold=1, listeners=[stop])
+    with breaker._lock:  # as another thread that has opened the circuit, and not yet told
+        breaker._machine.settle(breaker._machine.period, Outcome.FAILURE, clock(), 0.0, False)  # type: ignore[arg-type]
+    with pytest.raises(Stop):
+        breaker.call(int)
+    assert [type(event) for event in told] == [StateChanged]
+    assert breaker.snapshot().stats.rejected_count == 1
+
+
+def test_a_turn_to_tell_that_is_interrupted_as_it_is_taken_is_given_back(make: Make, clock: Clock) -> None:
+    told: list[Any] = []
+    breaker = make(failure_threshold=1, listeners=[told.append])
+    lock = breaker._lock
+
+    class Interrupted:
+        """The lock, with a Ctrl-C just after it is left."""
+
+        def __enter__(self) -> None:
+            lock.__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            lock.__exit__(*error)
+            raise KeyboardInterrupt
+
+    breaker._machine.settle(breaker._machine.period, Outcome.FAILURE, clock(), 0.0, False)  # type: ignore[arg-type]
+    breaker._lock = Interrupted()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        breaker._tell()
+    breaker._lock = lock
+    assert told == []
+    assert breaker.is_open
+    assert [type(event) for event in told] == [StateChanged]

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import pytest
 from support import PATIENCE_S, Clock, Down, fail, succeed
 
+from circuit_breaker import _machine
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
 from circuit_breaker._models import CircuitMode, CircuitState, CircuitStats
@@ -1192,3 +1193,35 @@ def test_another_thread_may_use_the_breaker_while_a_listener_or_a_function_of_th
 
 def test_permits_are_what_they_are_called() -> None:
     assert isinstance(CircuitBreaker().permit(), Permit)
+
+
+# What an idle machine does without
+
+
+def test_totals_that_idle_machines_share_cannot_be_counted_in() -> None:
+    with pytest.raises(TypeError, match="shared"):
+        _machine.NOTHING.success_count = 1
+    assert _machine.NOTHING.success_count == 0
+
+
+def test_a_machine_that_gets_its_totals_while_it_makes_them_keeps_the_first(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = make()._machine
+
+    def making() -> CircuitStats:
+        monkeypatch.undo()
+        machine._have_totals()
+        machine.totals.ignored_count = 1
+        return CircuitStats()
+
+    monkeypatch.setattr(_machine, "CircuitStats", making)
+    machine._have_totals()
+    assert machine.totals.ignored_count == 1
+
+
+def test_taking_back_an_admission_that_took_no_permit_changes_nothing(make: Make) -> None:
+    breaker = make()
+    permission = breaker._admit()
+    breaker._machine.withdraw(permission)  # type: ignore[arg-type]
+    assert breaker.snapshot().to_dict() == make().snapshot().to_dict()

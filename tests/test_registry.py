@@ -671,3 +671,23 @@ def test_a_child_can_use_the_registry_that_another_thread_was_in(registry: Circu
         other.result(PATIENCE_S)
     assert told == "(True, 'new', ['kept', 'new'])"
     assert "new" not in registry
+
+
+def test_of_two_that_find_the_registry_grown_only_the_first_warns(caplog: pytest.LogCaptureFixture) -> None:
+    registry = CircuitBreakerRegistry()
+    lock = registry._lock
+
+    class Overtaken:
+        """The lock, with another thread that was here a moment before."""
+
+        def __enter__(self) -> None:
+            lock.__enter__()
+            registry._warned = True
+
+        def __exit__(self, *error: Any) -> None:
+            lock.__exit__(*error)
+
+    registry._grown = True
+    registry._lock = Overtaken()  # type: ignore[assignment]
+    registry._warn_once()
+    assert caplog.records == []
