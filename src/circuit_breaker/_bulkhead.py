@@ -297,7 +297,7 @@ class Bulkhead:
                 with line.lock:
                     if slot.holds is line.epoch:
                         slot.holds = None
-                        line.inside -= 1
+                        line.inside -= 1 if line.inside else 0  # somebody's stray release() may have been for this one
                 if line.queued:
                     line.serve()
             except BaseException:

@@ -272,7 +272,7 @@ class Line:
                     slot.refused = True
             elif slot.holds is self.epoch:
                 slot.holds = None
-                self.inside -= 1
+                self.inside -= 1 if self.inside else 0  # somebody's stray release() may have been for this one
 
     def _tidy(self) -> None:
         for slot in self.left.copy():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from types import FrameType
@@ -93,3 +94,20 @@ def test_whoever_waits_is_at_every_moment_in_the_line_or_has_a_slot() -> None:
     waiter.join()
     assert slot.holds is not None
     assert lost == []
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stray_release_makes_no_room_beyond_the_limit(asynchronous: bool) -> None:
+    bulkhead = Bulkhead("pool", 1)
+    if asynchronous:
+
+        async def stray() -> None:
+            bulkhead.release()
+
+        asyncio.run(bulkhead.call_async(stray))
+    else:
+        bulkhead.call(bulkhead.release)
+    assert bulkhead.active_count == 0
+    assert bulkhead.available_slots == 1
+    with bulkhead:
+        assert not bulkhead.acquire()
