@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import os
@@ -12,9 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from support import Down
 
 from circuit_breaker import _line
+from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._bulkhead import Bulkhead
+from circuit_breaker._config import CircuitBreakerConfig
 from circuit_breaker._events import BulkheadRejected
 from circuit_breaker.exceptions import BulkheadFullError
 
@@ -556,10 +560,11 @@ def test_having_to_wait_under_trio_is_a_runtime_error_that_says_so() -> None:
 
 # All together
 
-CALLS = int(os.environ.get("BULKHEAD_CALLS", "10000"))
+CALLS = int(os.environ.get("BULKHEAD_CALLS", "10000"))  # of each, a multiple of 100
 
 
-def test_four_loops_and_four_threads_share_three_slots_and_the_totals_are_exact() -> None:
+def test_four_loops_and_four_threads_share_a_breaker_and_three_slots_and_the_totals_are_exact() -> None:
+    breaker = CircuitBreaker("shared", CircuitBreakerConfig(failure_threshold=CALLS))
     bulkhead = Bulkhead("shared", 3, max_queue=1_000)
     lock = threading.Lock()
     inside = peak = 0
@@ -570,30 +575,36 @@ def test_four_loops_and_four_threads_share_three_slots_and_the_totals_are_exact(
             inside += 1
             peak = max(peak, inside)
 
-    def leave() -> None:
+    def leave(call: int) -> None:
         nonlocal inside
         with lock:
             inside -= 1
+        if call % 10 == 0:
+            raise Down
 
+    @breaker
     @bulkhead
-    def work() -> None:
+    def work(call: int) -> None:
         enter()
-        leave()
+        leave(call)
 
+    @breaker
     @bulkhead
-    async def work_async() -> None:
+    async def work_async(call: int) -> None:
         enter()
         await asyncio.sleep(0)
-        leave()
+        leave(call)
 
     def thread() -> None:
-        for _ in range(CALLS):
-            work()
+        for call in range(CALLS):
+            with contextlib.suppress(Down):
+                work(call)
 
     async def tasks() -> None:
         async def some(count: int) -> None:
-            for _ in range(count):
-                await work_async()
+            for call in range(count):
+                with contextlib.suppress(Down):
+                    await work_async(call)
 
         await asyncio.gather(*(some(CALLS // 10) for _ in range(10)))
 
@@ -611,5 +622,8 @@ def test_four_loops_and_four_threads_share_three_slots_and_the_totals_are_exact(
     assert peak <= 3
     snapshot = bulkhead.snapshot()
     assert (snapshot.active_count, snapshot.queued_count, snapshot.rejected_count) == (0, 0, 0)
-    assert snapshot.accepted_count == 4 * CALLS + 4 * (CALLS // 10) * 10
+    assert snapshot.accepted_count == 8 * CALLS
     assert snapshot.peak_active_count == 3
+    stats = breaker.snapshot().stats
+    assert (stats.success_count, stats.failure_count) == (8 * CALLS * 9 // 10, 8 * CALLS // 10)
+    assert (stats.ignored_count, stats.rejected_count, stats.opened_count) == (0, 0, 0)
