@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -334,3 +335,25 @@ def test_a_chain_with_an_error_that_cannot_be_shown_is_still_shown() -> None:
 def test_the_public_names_are_these() -> None:
     assert sorted(exceptions.__all__) == exceptions.__all__
     assert all(hasattr(exceptions, name) for name in exceptions.__all__)
+
+
+def test_a_refusal_that_is_looked_at_while_another_looks_is_whole_for_both(make: Make) -> None:
+    breaker = make(failure_threshold=1)
+    fail(breaker)
+    refusal = breaker._admit()
+    assert isinstance(refusal, CircuitOpenError)
+    other: list[str] = []
+
+    def trace(frame: Any, event: str, arg: Any) -> None:
+        if frame.f_code.co_name == "create_error_context":
+            sys.settrace(None)
+            other.append(str(refusal))
+
+    tracer = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        text = str(refusal)
+    finally:
+        sys.settrace(tracer)
+    assert other == [text]
+    assert refusal.args == (refusal.message,)

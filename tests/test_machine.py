@@ -881,14 +881,30 @@ def test_allow_request_admits_all_while_closed_and_none_while_open(make: Make) -
     assert breaker.stats.rejected_count == 10
 
 
-def test_anonymous_permits_beyond_a_thousand_are_forgotten_oldest_first(make: Make, clock: Clock) -> None:
-    breaker = probing(make, clock, half_open_max_calls=2_000, success_threshold=9_000)
+def test_every_anonymous_permit_comes_back_however_many_are_out(make: Make, clock: Clock) -> None:
+    breaker = probing(make, clock, half_open_max_calls=2_000, success_threshold=9_000, half_open_timeout_s=math.inf)
     assert all(breaker.allow_request() for _ in range(1_500))
     for _ in range(1_500):
         breaker.record_success()
-    assert breaker.snapshot().probes_in_flight == 500
-    clock.advance(30)
     assert breaker.snapshot().probes_in_flight == 0
+
+
+def test_what_shadow_lets_through_by_hand_is_remembered_a_thousand_times_and_no_more(make: Make, clock: Clock) -> None:
+    breaker = probing(make, clock, success_threshold=9_000, half_open_max_calls=1, half_open_timeout_s=math.inf)
+    breaker.mode = CircuitMode.SHADOW
+    fail(breaker)
+    clock.advance(30)
+    for _ in range(1_500):
+        assert breaker.allow_request()
+    period: Any = breaker._machine.period
+    assert len(period.anonymous) == 1_000
+
+
+@pytest.mark.parametrize("seconds", [2.007, 2.011, 0.1, 0.3, 7.0])
+def test_a_call_of_exactly_the_slow_duration_is_slow_in_seconds_and_in_milliseconds(make: Make, seconds: float) -> None:
+    breaker = make(slow_call_duration_s=seconds)
+    breaker.record_success(round(seconds * 1_000))
+    assert breaker.stats.slow_count == 1
 
 
 # Another configuration while it runs

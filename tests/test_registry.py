@@ -691,3 +691,61 @@ def test_of_two_that_find_the_registry_grown_only_the_first_warns(caplog: pytest
     registry._lock = Overtaken()  # type: ignore[assignment]
     registry._warn_once()
     assert caplog.records == []
+
+
+# What comes in between on the same thread, or while a breaker's lock is held
+
+
+def visit(name: str, visitor: Callable[[], object]) -> Callable[..., None]:
+    """Return a tracer that runs visitor once, at the entry of the function of this name: as a destructor may."""
+
+    def trace(frame: Any, event: str, arg: Any) -> None:
+        if frame.f_code.co_name == name:
+            sys.settrace(None)
+            visitor()
+
+    return trace
+
+
+@pytest.mark.parametrize("function", ["_failures_in_mind", "_add_locked", "_forget_among_locked", "_use_last_locked"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_key_that_is_asked_for_in_the_middle_of_itself_has_one_breaker(function: str, size: int) -> None:
+    registry = CircuitBreakerRegistry(max_size=size)
+    held = [registry[key] for key in range(size)]
+    inner: list[CircuitBreaker] = []
+    tracer = sys.gettrace()
+    sys.settrace(visit(function, lambda: inner.append(registry["new"])))
+    try:
+        outer = registry["new"]
+    finally:
+        sys.settrace(tracer)
+    assert [breaker is outer for breaker in inner] in ([], [True])
+    assert registry["new"] is outer
+    assert [registry[key] for key in range(size)] == held
+
+
+def test_a_registry_that_is_full_waits_for_no_breaker(registry: CircuitBreakerRegistry) -> None:
+    busy = registry["busy"]
+    busy.record_failure()
+    made = threading.Event()
+
+    def fill() -> None:
+        for key in range(10):
+            registry[key]
+        made.set()
+
+    with busy._lock:
+        thread = threading.Thread(target=fill)
+        thread.start()
+        assert made.wait(PATIENCE_S)
+    thread.join(PATIENCE_S)
+
+
+def test_after_a_reset_of_all_breakers_of_another_mode_may_go_again(clock: Clock) -> None:
+    registry = CircuitBreakerRegistry(max_size=3, mode=CircuitMode.SHADOW, clock=clock)
+    for key in range(3):
+        registry[key]
+    registry.reset_all()
+    for key in range(10, 20):
+        registry[key]
+    assert list(registry) == [17, 18, 19]

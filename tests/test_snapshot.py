@@ -590,3 +590,12 @@ def test_the_list_of_breakers_is_the_callers_own(make: Make) -> None:
     breaker = make()
     CircuitBreaker.instances().clear()
     assert breaker in CircuitBreaker.instances()
+
+
+def test_totals_beyond_all_floats_are_json_ready_too(make: Make) -> None:
+    breaker = make()
+    breaker.record_success(1e308)
+    breaker.record_success(1e308)
+    told = breaker.snapshot().to_dict()
+    assert told["stats"]["total_latency_ms"] is None
+    json.dumps(told, allow_nan=False)

@@ -85,13 +85,16 @@ class Core:
         self._tell()
         return state
 
-    def _failures_in_mind(self, now: float, mode: CircuitMode, config: CircuitBreakerConfig) -> int | None:
-        """Return the failures that would be forgotten with this breaker; None: more than failures would."""
-        with self._lock:
-            machine = self._machine
-            if type(machine.period) is not Closed or machine.mode is not mode or machine.config is not config:
-                return None
-            return max(machine.period.consecutive_failures(), machine.counts(now).failures)
+    def _failures_in_mind(self, now: float, mode: CircuitMode, config: CircuitBreakerConfig) -> bool | None:
+        """Tell whether failures would be forgotten with this breaker; None: more than that would.
+
+        It takes no lock, for its caller holds one. If the circuit opens meanwhile, `_keep` is told after that.
+        """
+        machine = self._machine
+        period = machine.period
+        if type(period) is not Closed or machine.mode is not mode or machine.config is not config:
+            return None
+        return period.has_failures(now)
 
     # Settling
 
@@ -153,7 +156,11 @@ class Core:
         """Count an outcome, and do what follows from it."""
         machine = self._machine
         slow_s = machine.config.slow_call_duration_s
-        slow = slow_s is not None and latency_ms >= slow_s * 1_000 and (error is None or not _is_refused(error))
+        slow = (
+            slow_s is not None
+            and (latency_ms >= slow_s * 1_000 or latency_ms / 1_000 >= slow_s)  # in floats not always the same
+            and (error is None or not _is_refused(error))
+        )
         with self._lock:
             opened = machine.settle(permission, outcome, now, latency_ms, slow)
             config = machine.config

@@ -138,7 +138,7 @@ class Machine:
         admitted = self.admit(now)
         period = self.period
         if isinstance(admitted, Probe) and isinstance(period, HalfOpen):
-            period.anonymous.append(admitted)
+            period.remember(admitted)
         return admitted
 
     def refuse(self, now: float) -> Refusal | None:

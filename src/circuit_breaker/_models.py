@@ -117,7 +117,9 @@ class CircuitSnapshot:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as plain values that `json.dumps` takes; an infinite or unknown time is None."""
-        return {key: _plain(value) for key, value in asdict(self).items()} | {"stats": asdict(self.stats)}
+        return {key: _plain(value) for key, value in asdict(self).items()} | {
+            "stats": {key: _plain(value) for key, value in asdict(self.stats).items()}
+        }
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)

@@ -14,7 +14,7 @@ from ._config import CircuitBreakerConfig
 from ._models import CircuitState
 from ._window import CallWindow, Counts, TimeWindow
 
-ANONYMOUS_PERMITS_REMEMBERED: Final = 1_000
+LET_THROUGH_REMEMBERED: Final = 1_000
 
 
 class Closed:
@@ -68,6 +68,13 @@ class Closed:
             self.spared = 0.0
         else:
             self.spared = inf if config.failure_threshold is None else config.failure_threshold - 1
+
+    def has_failures(self, now: float) -> bool:
+        """Tell whether any failure is remembered; it changes nothing, and needs no lock."""
+        window = self.window
+        return self.consecutive_failures() > 0 or (
+            window is not None and window.has_failures(now, self.successes + self.failures)
+        )
 
     def consecutive_failures(self) -> int:
         """Return the length of the streak."""
@@ -170,7 +177,7 @@ class HalfOpen:
         self.openings = openings  # how many times in a row the circuit has opened
         self.successes = successes
         self.out: dict[Probe, None] = {}  # those that take a permit, in the order of their issue
-        self.anonymous: deque[Probe] = deque(maxlen=ANONYMOUS_PERMITS_REMEMBERED)
+        self.anonymous: deque[Probe] = deque()
         self.next_overdue = inf  # no probe is overdue before
 
     def admit(self, config: CircuitBreakerConfig, now: float, probe: Probe) -> bool:
@@ -184,6 +191,12 @@ class HalfOpen:
                 self.out.pop(probe, None)
                 return False
         return True
+
+    def remember(self, anonymous: Probe) -> None:
+        """Put it in the line of those whose answers will not say which they are."""
+        # Those that take a permit are bounded by that; those that SHADOW lets through, by nothing but this.
+        if anonymous.period is not None or len(self.anonymous) < LET_THROUGH_REMEMBERED:
+            self.anonymous.append(anonymous)
 
     def forget_overdue(self, config: CircuitBreakerConfig, now: float) -> None:
         """Take the permits of probes that have been silent for too long; their answers still count."""

@@ -7,7 +7,6 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
-from itertools import islice
 from threading import RLock
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -24,13 +23,17 @@ FAILURES_LOOKED_PAST: Final = 32
 
 
 class _Entry(NamedTuple):
+    """A breaker, and what it has if nobody steers it."""
+
     breaker: CircuitBreaker
-    config: CircuitBreakerConfig  # it was made with
+    config: CircuitBreakerConfig
+    mode: CircuitMode
 
 
 class _Forgotten(NamedTuple):
     breaker: weakref.ref[CircuitBreaker]
     config: CircuitBreakerConfig
+    mode: CircuitMode
 
 
 class CircuitBreakerRegistry:
@@ -51,8 +54,8 @@ class CircuitBreakerRegistry:
     """
 
     # `_lock` guards every field below it. Under it no code of the caller runs but the keys' own hash and comparison: a
-    # breaker is made before. It is reentrant, because a destructor may come here in the middle of a locked section. The
-    # lock of a breaker may be taken under it, never the other way.
+    # breaker is made before, and one that may go is looked at without its lock. It is reentrant, for a destructor may
+    # come here in the middle of a locked section; so what was there a moment ago is looked up again.
 
     def __init__(
         self,
@@ -94,7 +97,7 @@ class CircuitBreakerRegistry:
             made = self._make(key)
             with self._lock:
                 # Another thread may have made one for this key meanwhile: the first to come here wins.
-                entry = self._find_locked(key, now) or self._add_locked(key, _Entry(made, made.config), now)
+                entry = self._find_locked(key, now) or self._add_locked(key, _Entry(made, made.config, self._mode), now)
         self._warn_once()
         return entry.breaker
 
@@ -128,9 +131,12 @@ class CircuitBreakerRegistry:
     def reset_all(self) -> None:
         """Reset every breaker that is kept: mode AUTO (whatever the registry's), closed, all totals zero."""
         with self._lock:
-            entries = list(self._entries.values())
+            entries = list(self._entries.items())
         stop: BaseException | None = None
-        for entry in entries:
+        for key, entry in entries:
+            with self._lock:
+                if self._entries.get(key) is entry:
+                    self._entries[key] = entry._replace(mode=CircuitMode.AUTO)
             try:
                 entry.breaker.reset()
             except BaseException as error:  # of a listener
@@ -159,13 +165,13 @@ class CircuitBreakerRegistry:
     def _find_locked(self, key: Hashable, now: float) -> _Entry | None:
         entry = self._entries.get(key)
         if entry is not None:
-            self._entries.move_to_end(key)
+            self._use_last_locked(key)
             return entry
         forgotten = self._forgotten.pop(key, None)
         breaker = forgotten.breaker() if forgotten is not None else None
         if forgotten is None or breaker is None:
             return None
-        return self._add_locked(key, _Entry(breaker, forgotten.config), now)
+        return self._add_locked(key, _Entry(breaker, forgotten.config, forgotten.mode), now)
 
     def _add_locked(self, key: Hashable, entry: _Entry, now: float) -> _Entry:
         excess = len(self._entries) + 1 - self._max_size
@@ -173,8 +179,8 @@ class CircuitBreakerRegistry:
             if not self._forget_one_locked(now):
                 self._grown = True
                 break
-        self._entries[key] = entry
-        return entry
+        # What came in between may have asked for the same key.
+        return self._find_locked(key, now) or self._entries.setdefault(key, entry)
 
     def _forget_one_locked(self, now: float) -> bool:
         return self._forget_among_locked(FAILURES_LOOKED_PAST, now) or self._forget_among_locked(self._max_size, now)
@@ -182,24 +188,36 @@ class CircuitBreakerRegistry:
     def _forget_among_locked(self, oldest: int, now: float) -> bool:
         chosen = None
         staying: list[Hashable] = []
-        for key, (breaker, config) in list(islice(self._entries.items(), oldest)):
-            failures = breaker._failures_in_mind(now, self._mode, config)
+        for key in list(self._entries)[:oldest]:
+            entry = self._entries.get(key)
+            failures = None if entry is None else entry.breaker._failures_in_mind(now, entry.mode, entry.config)
             if failures is None:
                 staying.append(key)
-            elif failures == 0 or chosen is None:
+            elif not failures or chosen is None:
                 chosen = key
-            if failures == 0:
+            if failures is False:
                 break
         for key in staying:  # to be looked at again only after all others: a registry that has grown costs no more
-            self._entries.move_to_end(key)
+            self._use_last_locked(key)
         if chosen is None:
             return False
-        breaker, config = self._entries.pop(chosen)
-        self._forgotten[chosen] = _Forgotten(weakref.ref(breaker), config)
+        entry = self._entries.pop(chosen, None)
+        if entry is not None:
+            self._forgotten[chosen] = _Forgotten(weakref.ref(entry.breaker), entry.config, entry.mode)
         if len(self._forgotten) >= self._sweep_at:
-            self._forgotten = {key: kept for key, kept in self._forgotten.items() if kept.breaker() is not None}
-            self._sweep_at = max(self._max_size, 2 * len(self._forgotten))
+            self._sweep_locked()
         return True
+
+    def _sweep_locked(self) -> None:
+        for key in list(self._forgotten):
+            kept = self._forgotten.get(key)
+            if kept is not None and kept.breaker() is None:
+                self._forgotten.pop(key, None)
+        self._sweep_at = max(self._max_size, 2 * len(self._forgotten))
+
+    def _use_last_locked(self, key: Hashable) -> None:
+        if key in self._entries:
+            self._entries.move_to_end(key)
 
     def _warn_once(self) -> None:
         if not self._grown or self._warned:

@@ -59,6 +59,10 @@ class CallWindow:
         self._forget(self._slow, number)
         return Counts(min(number - self._start, self._size), len(self._failures), len(self._slow))
 
+    def has_failures(self, now: float, number: int) -> bool:
+        """Tell whether there is a failure in it; it changes nothing, and needs no lock."""
+        return any(failure > number - self._size for failure in self._failures.copy())
+
     def _forget(self, numbers: deque[int], newest: int) -> None:
         while numbers and numbers[0] <= newest - self._size:
             numbers.popleft()
@@ -102,13 +106,21 @@ class TimeWindow:
         first = self._marks[0]
         return Counts(number - first.answers, self._failures - first.failures, self._slow - first.slow)
 
+    def has_failures(self, now: float, number: int) -> bool:
+        """Tell whether there is a failure in it; it changes nothing, and needs no lock."""
+        oldest = self._bucket(now) - BUCKETS
+        return any(self._failures > mark.failures for mark in self._marks.copy() if mark.bucket > oldest)
+
     def _turn(self, now: float, answers: int) -> None:
         """Begin the bucket that `now` falls into, if it is a later one; forget those before the window."""
         if now < self.until:
             return
-        bucket = int((now - self._origin) / self._width_s)
+        bucket = self._bucket(now)
         if bucket > self._marks[-1].bucket:
             self._marks.append(_Mark(bucket, answers, self._failures, self._slow))
             while self._marks[0].bucket <= bucket - BUCKETS:
                 self._marks.popleft()
         self.until = self._origin + (bucket + 1) * self._width_s
+
+    def _bucket(self, now: float) -> int:
+        return int((now - self._origin) / self._width_s)

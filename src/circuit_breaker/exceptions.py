@@ -89,12 +89,11 @@ class CircuitOpenError(ResilienceError):
     _refusal: tuple[str, tuple[Any, ...]] | None = None
 
     def _make_whole(self) -> None:
-        if self._refusal is None:
+        refusal = self._refusal
+        if refusal is None:
             return
-        circuit_name, (state, mode, retry_after_s, last_failure) = self._refusal
-        changed = {name: value for name, value in self.__dict__.items() if name != "_refusal"}
-        CircuitOpenError.__init__(
-            self,
+        circuit_name, (state, mode, retry_after_s, last_failure) = refusal
+        whole = CircuitOpenError(
             f"Circuit {circuit_name!r} is open",
             circuit_name,
             mode=mode.value,
@@ -102,8 +101,9 @@ class CircuitOpenError(ResilienceError):
             state=state,
             last_failure=last_failure,
         )
-        self.__dict__.update(changed)
-        self._refusal = None  # last, so that two threads that look at once both find everything
+        # Made beside and put in place in one step, for two threads may look at once.
+        Exception.__init__(self, whole.message)
+        self.__dict__.update({**whole.__dict__, **self.__dict__.copy(), "_refusal": None})
 
     if not TYPE_CHECKING:
 
