@@ -749,3 +749,30 @@ def test_after_a_reset_of_all_breakers_of_another_mode_may_go_again(clock: Clock
     for key in range(10, 20):
         registry[key]
     assert list(registry) == [17, 18, 19]
+
+
+def test_a_breaker_that_a_listener_removes_while_all_are_reset_stays_removed(clock: Clock) -> None:
+    registry = CircuitBreakerRegistry(
+        ONE_FAILURE, listeners=[lambda event: event.new_state is CLOSED and registry.remove("b")], clock=clock
+    )
+    registry["b"]
+    registry["a"].record_failure()
+    registry["b"]
+    registry.reset_all()
+    assert list(registry) == ["a"]
+
+
+def test_a_held_breaker_that_comes_back_is_found_by_whoever_comes_in_between() -> None:
+    registry = CircuitBreakerRegistry(max_size=1)
+    held = registry["a"]
+    registry["b"]
+    found: list[CircuitBreaker] = []
+    for function in ("_make_room_locked", "_forget_among_locked", "_failures_in_mind"):
+        tracer = sys.gettrace()
+        sys.settrace(visit(function, lambda: found.append(registry["a"])))
+        try:
+            assert registry["a"] is held
+        finally:
+            sys.settrace(tracer)
+        registry["b"]
+    assert found == [held] * 3

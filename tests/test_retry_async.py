@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from circuit_breaker import _running
 from circuit_breaker._budget import RetryBudget
 from circuit_breaker._events import RetryScheduled
 from circuit_breaker._retry import RetryPolicy
@@ -435,3 +437,11 @@ def test_policy_used_by_a_thousand_tasks_keeps_no_state_between_calls() -> None:
 
     run(main())
     assert vars(policy) == before
+
+
+@pytest.mark.parametrize("name", ["asyncio", "trio"])
+def test_a_library_that_another_thread_is_just_importing_does_not_run_here(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    assert (_running.running_trio(), _running.running_loop()) == (None, None)

@@ -196,3 +196,12 @@ def test_deadline_ends_the_attempts_where_it_would_in_earnest() -> None:
         policy.call(fail)
     assert [(event.delay_s, event.elapsed_s) for event in told] == earnest == [(1.0, 0.0), (2.0, 1.0), (4.0, 3.0)]
     assert instantly.value.__notes__ == in_earnest.value.__notes__
+
+
+def test_a_clock_works_in_a_child_that_was_forked_while_another_thread_had_its_lock() -> None:
+    clock = FakeClock()
+    lock = clock._lock
+    clock._after_fork_in_child()
+    clock.advance(1)
+    assert clock._lock is not lock
+    assert clock() == 1

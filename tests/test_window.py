@@ -250,3 +250,12 @@ def test_the_rates_are_shares_of_what_is_held() -> None:
 def test_the_rates_of_nothing_are_zero() -> None:
     assert Counts() == (0, 0, 0)
     assert (Counts().error_rate, Counts().slow_call_rate) == (0.0, 0.0)
+
+
+def test_a_window_of_time_tells_without_change_whether_a_failure_is_in_it() -> None:
+    window = TimeWindow(30.0, 0, 0.0)
+    assert not window.has_failures(0.0, 0)
+    window.add(5.0, 1, True, False)
+    assert window.has_failures(34.0, 1)
+    assert not window.has_failures(36.0, 1)
+    assert window.counts(34.0, 1).failures == 1

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from . import _checks
 from ._outcomes import ExceptionFilter, Kinds
@@ -49,6 +48,9 @@ class CircuitBreakerConfig:
         ValueError: a value out of range, or settings that can never work together.
     """
 
+    _failures: ClassVar[Kinds]  # of each object, but no field
+    _ignored: ClassVar[Kinds]
+
     failure_threshold: int | None = 5
     success_threshold: int = 3
     reset_timeout_s: float | Callable[[int], float] = 30.0
@@ -79,7 +81,8 @@ class CircuitBreakerConfig:
         self._check_each("failure_result", _checks.function, optional=True)
         self._check_each("retry_after", _checks.function, optional=True)
         self._check_each("retry_after_max_s", lambda n, v: _checks.number(n, v, minimum=0))
-        _ = self._failures, self._ignored  # checked now, and kept
+        object.__setattr__(self, "_failures", Kinds("failure_exceptions", self.failure_exceptions))
+        object.__setattr__(self, "_ignored", Kinds("ignored_exceptions", self.ignored_exceptions))
         self._check_together()
 
     def _check_each(self, name: str, check: Callable[[str, Any], object], optional: bool = False) -> None:
@@ -104,14 +107,6 @@ class CircuitBreakerConfig:
                 "failure_threshold, error_rate_threshold and slow_call_rate_threshold must not all be None: "
                 "no rule could open the circuit"
             )
-
-    @cached_property
-    def _failures(self) -> Kinds:
-        return Kinds("failure_exceptions", self.failure_exceptions)
-
-    @cached_property
-    def _ignored(self) -> Kinds:
-        return Kinds("ignored_exceptions", self.ignored_exceptions)
 
     @property
     def _minimum_calls(self) -> int:

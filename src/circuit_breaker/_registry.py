@@ -167,51 +167,58 @@ class CircuitBreakerRegistry:
         if entry is not None:
             self._use_last_locked(key)
             return entry
-        forgotten = self._forgotten.pop(key, None)
+        forgotten = self._forgotten.get(key)
         breaker = forgotten.breaker() if forgotten is not None else None
         if forgotten is None or breaker is None:
             return None
-        return self._add_locked(key, _Entry(breaker, forgotten.config, forgotten.mode), now)
+        entry = self._entries.setdefault(key, _Entry(breaker, forgotten.config, forgotten.mode))
+        self._make_room_locked(key, now)
+        return entry
 
     def _add_locked(self, key: Hashable, entry: _Entry, now: float) -> _Entry:
-        excess = len(self._entries) + 1 - self._max_size
+        # What came in between may have asked for the same key.
+        entry = self._entries.setdefault(key, entry)
+        self._make_room_locked(key, now)
+        return entry
+
+    def _make_room_locked(self, newest: Hashable, now: float) -> None:
+        excess = len(self._entries) - self._max_size
         for _ in range(min(excess, 2)):  # with one alone, a registry that has grown would never shrink
-            if not self._forget_one_locked(now):
+            if not self._forget_among_locked(FAILURES_LOOKED_PAST, newest, now) and not self._forget_among_locked(
+                self._max_size, newest, now
+            ):
                 self._grown = True
                 break
-        # What came in between may have asked for the same key.
-        return self._find_locked(key, now) or self._entries.setdefault(key, entry)
 
-    def _forget_one_locked(self, now: float) -> bool:
-        return self._forget_among_locked(FAILURES_LOOKED_PAST, now) or self._forget_among_locked(self._max_size, now)
-
-    def _forget_among_locked(self, oldest: int, now: float) -> bool:
-        chosen = None
+    def _forget_among_locked(self, oldest: int, newest: Hashable, now: float) -> bool:
+        chosen: tuple[Hashable, _Entry] | None = None
         staying: list[Hashable] = []
         for key in list(self._entries)[:oldest]:
             entry = self._entries.get(key)
-            failures = None if entry is None else entry.breaker._failures_in_mind(now, entry.mode, entry.config)
+            if entry is None or key == newest:
+                continue
+            failures = entry.breaker._failures_in_mind(now, entry.mode, entry.config)
             if failures is None:
                 staying.append(key)
             elif not failures or chosen is None:
-                chosen = key
+                chosen = key, entry
             if failures is False:
                 break
         for key in staying:  # to be looked at again only after all others: a registry that has grown costs no more
             self._use_last_locked(key)
         if chosen is None:
             return False
-        entry = self._entries.pop(chosen, None)
-        if entry is not None:
-            self._forgotten[chosen] = _Forgotten(weakref.ref(entry.breaker), entry.config, entry.mode)
+        key, entry = chosen
+        # Noted first and dropped then: whoever comes in between finds it in one place or the other.
+        self._forgotten[key] = _Forgotten(weakref.ref(entry.breaker), entry.config, entry.mode)
+        self._entries.pop(key, None)
         if len(self._forgotten) >= self._sweep_at:
             self._sweep_locked()
         return True
 
     def _sweep_locked(self) -> None:
-        for key in list(self._forgotten):
-            kept = self._forgotten.get(key)
-            if kept is not None and kept.breaker() is None:
+        for key, kept in self._forgotten.copy().items():
+            if kept.breaker() is None:
                 self._forgotten.pop(key, None)
         self._sweep_at = max(self._max_size, 2 * len(self._forgotten))
 

@@ -9,8 +9,7 @@ import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
 from . import _backoff, _checks
 from ._attempts import REPEATABLE, Attempts, Plan
@@ -88,6 +87,8 @@ class RetryPolicy:
         ValueError: a setting out of range.
     """
 
+    _retryable: ClassVar[Kinds]  # of each object, but no field
+
     max_retries: int | None = 3
     backoff_base: float = 0.1
     backoff_multiplier: float = 2.0
@@ -120,7 +121,9 @@ class RetryPolicy:
         self._check_each("sleep", _sleep, optional=True)
         self._check_each("clock", lambda n, v: _checks.function(n, v, "a function that returns seconds"))
         self._check_each("random", _checks.function, optional=True)
-        _ = self._retryable  # checked now, and kept
+        given = self.retryable_exceptions
+        kinds = Kinds("retryable_exceptions", (Exception,) if given is None else given)
+        object.__setattr__(self, "_retryable", kinds)
         open_log()
         __import__("random")  # not at the top, for a faster import of the package; not in a call, for safety
 
@@ -128,11 +131,6 @@ class RetryPolicy:
         value = getattr(self, name)
         if value is not None or not optional:
             object.__setattr__(self, name, check(name, value))
-
-    @cached_property
-    def _retryable(self) -> Kinds:
-        given = self.retryable_exceptions
-        return Kinds("retryable_exceptions", (Exception,) if given is None else given)
 
     def get_delay(self, attempt: int) -> float:
         """Return the seconds to wait after attempt number `attempt` (the first is 0) has failed, drawn anew each time.

@@ -9,13 +9,14 @@ from typing import Any
 def running_trio() -> Any:
     """Return the module trio when this code runs in one of its tasks, else None."""
     trio = sys.modules.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_task() else None
+    asks = getattr(getattr(trio, "lowlevel", None), "in_trio_task", None)  # None while another thread imports it
+    return trio if asks is not None and asks() else None
 
 
 def running_loop() -> Any:
     """Return the asyncio event loop that runs in this thread, else None."""
-    asyncio = sys.modules.get("asyncio")
+    asks = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
     try:
-        return asyncio.get_running_loop() if asyncio is not None else None
+        return asks() if asks is not None else None
     except RuntimeError:
         return None

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from . import _checks
+from . import _checks, _fork
 from ._attempts import checkpoint, instant
 
 __all__ = ["FakeClock", "instant_retries"]
@@ -33,6 +33,10 @@ class FakeClock:
         self._lock = threading.RLock()
         self._now = _checks.number("start", start)
         self.sleeps: list[float] = []
+        _fork.survive(self)
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
 
     def __call__(self) -> float:
         """Return the seconds it shows."""
