@@ -6,7 +6,9 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from threading import RLock
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -193,7 +195,7 @@ class CircuitBreakerRegistry:
     def _forget_among_locked(self, oldest: int, newest: Hashable, now: float) -> bool:
         chosen: tuple[Hashable, _Entry] | None = None
         staying: list[Hashable] = []
-        for key in list(self._entries)[:oldest]:
+        for key in self._oldest_locked(oldest):
             entry = self._entries.get(key)
             if entry is None or key == newest:
                 continue
@@ -215,6 +217,12 @@ class CircuitBreakerRegistry:
         if len(self._forgotten) >= self._sweep_at:
             self._sweep_locked()
         return True
+
+    def _oldest_locked(self, count: int) -> list[Hashable]:
+        keys: list[Hashable] = []
+        with suppress(RuntimeError):  # a key whose own comparison changes the registry ends the look
+            keys.extend(islice(self._entries, count))
+        return keys
 
     def _sweep_locked(self) -> None:
         for key, kept in self._forgotten.copy().items():
