@@ -776,3 +776,11 @@ def test_a_held_breaker_that_comes_back_is_found_by_whoever_comes_in_between() -
             sys.settrace(tracer)
         registry["b"]
     assert found == [held] * 3
+
+
+def test_a_key_that_went_in_between_is_not_brought_back_by_its_use(registry: CircuitBreakerRegistry) -> None:
+    breaker = registry["a"]
+    registry.remove("a")
+    registry._use_last_locked("a")
+    assert "a" not in registry
+    assert registry["a"] is not breaker
