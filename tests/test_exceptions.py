@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import pytest
 from support import Clock, Down, fail, succeed
 
-from circuit_breaker import exceptions
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._models import CircuitMode, CircuitState
 from circuit_breaker.exceptions import (
@@ -330,11 +329,6 @@ def test_a_chain_with_an_error_that_cannot_be_shown_is_still_shown() -> None:
     assert format_exception_chain(Mute()) == "[Mute] <exception str() failed>"
     mute = ResilienceError("m", value=Mute())
     assert format_exception_chain(mute) == "[ResilienceError] <exception str() failed>"
-
-
-def test_the_public_names_are_these() -> None:
-    assert sorted(exceptions.__all__) == exceptions.__all__
-    assert all(hasattr(exceptions, name) for name in exceptions.__all__)
 
 
 def test_a_refusal_that_is_looked_at_while_another_looks_is_whole_for_both(make: Make) -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from ._models import CircuitState
+
 __all__ = [
     "BulkheadFullError",
     "CircuitOpenError",
@@ -75,7 +78,7 @@ class CircuitOpenError(ResilienceError):
     """
 
     def __init__(self, message: str, circuit_name: str | None = None, **kwargs: Any) -> None:
-        self.state = kwargs.pop("state", None)
+        self.state: CircuitState | None = kwargs.pop("state", None)
         self.last_failure: tuple[str, str] | None = kwargs.pop("last_failure", None)
         self.circuit_name = circuit_name
         self.retry_after_s: float | None = kwargs.get("retry_after_s")
