@@ -5,7 +5,7 @@ Every refusal is a `ResilienceError`: its message is constant, so that logs grou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from ._models import CircuitState
@@ -18,6 +18,11 @@ __all__ = [
     "create_error_context",
     "format_exception_chain",
 ]
+
+
+_ARGS: Final[Any] = BaseException.args  # where CPython keeps them, whatever a subclass makes of the attribute
+_NEW: Final = Exception.__new__
+_NOT_WHOLE: Final = object()
 
 
 def _readable(value: object) -> str:
@@ -87,15 +92,13 @@ class CircuitOpenError(ResilienceError):
         super().__init__(message, create_error_context(circuit_name=circuit_name), error_code)
         self.context.update(context or {}, **kwargs)
 
-    # Most refusals are caught and dropped. A breaker's own is empty but for this, the name and the figures, and made
-    # whole by whoever looks at it first.
-    _refusal: tuple[str, tuple[Any, ...]] | None = None
-
+    # Most refusals are caught and dropped. A breaker's own holds the name and the figures where its arguments should be,
+    # and is made whole by whoever looks at it first.
     def _make_whole(self) -> None:
-        refusal = self._refusal
-        if refusal is None:
+        held: tuple[Any, ...] = _ARGS.__get__(self)
+        if not held or held[0] is not _NOT_WHOLE:
             return
-        circuit_name, (state, mode, retry_after_s, last_failure) = refusal
+        _, circuit_name, (state, mode, retry_after_s, last_failure) = held
         whole = CircuitOpenError(
             f"Circuit {circuit_name!r} is open",
             circuit_name,
@@ -104,9 +107,9 @@ class CircuitOpenError(ResilienceError):
             state=state,
             last_failure=last_failure,
         )
-        # Made beside and put in place in one step, for two threads may look at once.
+        # Made beside and put in place in one step, before it is known as whole, for two threads may look at once.
+        self.__dict__.update({**whole.__dict__, **self.__dict__.copy()})
         Exception.__init__(self, whole.message)
-        self.__dict__.update({**whole.__dict__, **self.__dict__.copy(), "_refusal": None})
 
     if not TYPE_CHECKING:
 
@@ -120,12 +123,12 @@ class CircuitOpenError(ResilienceError):
         def args(self) -> tuple[Any, ...]:
             """What the error was made of: the message alone."""
             self._make_whole()
-            return BaseException.args.__get__(self)
+            return _ARGS.__get__(self)
 
         @args.setter
         def args(self, args: tuple[Any, ...]) -> None:
             self._make_whole()
-            BaseException.args.__set__(self, args)
+            _ARGS.__set__(self, args)
 
     def __repr__(self) -> str:
         self._make_whole()
@@ -136,11 +139,11 @@ class CircuitOpenError(ResilienceError):
         return super().__reduce__()
 
 
+
+
 def refused(circuit_name: str, figures: tuple[Any, ...]) -> CircuitOpenError:
     """Make the error of a breaker from state, mode, seconds until a probe may pass, and last failure."""
-    error = CircuitOpenError.__new__(CircuitOpenError)
-    error._refusal = (circuit_name, figures)
-    return error
+    return _NEW(CircuitOpenError, _NOT_WHOLE, circuit_name, figures)
 
 
 class BulkheadFullError(ResilienceError):
