@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import re
 import time
+from datetime import UTC, datetime
 from typing import Any
+
+from . import _fork
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
@@ -44,8 +47,5 @@ def _parse(value: str) -> float | None:
     if _SECONDS.fullmatch(value):
         seconds = float(value)
         return seconds if seconds < math.inf else None
-    from datetime import UTC
-    from email.utils import parsedate_to_datetime
-
-    date = parsedate_to_datetime(value)
+    date: datetime = _fork.load("email.utils").parsedate_to_datetime(value)
     return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
