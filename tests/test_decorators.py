@@ -12,6 +12,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -349,6 +350,15 @@ def test_name_mode_listeners_and_clock_may_stand_beside_a_config(clock: Clock) -
     assert (made.name, made.config, made.mode) == ("api", config, CircuitMode.FORCED_OPEN)
 
 
+class Equal:
+    """Whatever it is compared with, it is the same."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None
+
+
 BREAKER, CONFIG, POOL, POLICY = CircuitBreaker(), CircuitBreakerConfig(), Bulkhead(), RetryPolicy()
 
 CONFLICTS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
@@ -432,6 +442,30 @@ def test_value_that_equals_the_default_is_no_setting() -> None:
     assert circuit_breaker(breaker=BREAKER, reset_timeout_s=30)(plain)(1) == (1, "k")
     assert bulkhead(bulkhead=POOL, timeout_s=0)(plain)(1) == (1, "k")
     assert retry(policy=POLICY, backoff_max=30)(plain)(1) == (1, "k")
+    assert retry(policy=POLICY, backoff_base=Fraction(0.1))(plain)(1) == (1, "k")
+
+
+@pytest.mark.parametrize(
+    ("decorator", "given", "wrong"),
+    [
+        (circuit_breaker, {"config": CONFIG}, {"failure_threshold": 5.0}),
+        (circuit_breaker, {"breaker": BREAKER}, {"failure_threshold": 5.0}),
+        (circuit_breaker, {"breaker": BREAKER}, {"mode": Equal()}),
+        (bulkhead, {"bulkhead": POOL}, {"max_concurrent": 10.0}),
+        (bulkhead, {"bulkhead": POOL}, {"max_queue": False}),
+        (bulkhead, {"bulkhead": POOL}, {"timeout_s": False}),
+        (bulkhead, {"bulkhead": POOL}, {"clock": Equal()}),
+        (retry, {"policy": POLICY}, {"max_retries": 3.0}),
+        (retry, {"policy": POLICY}, {"jitter": 1}),
+        (retry, {"policy": POLICY}, {"budget": Equal()}),
+    ],
+    ids=lambda part: part.__name__ if callable(part) else " ".join(part),
+)
+def test_wrong_setting_that_equals_its_default_is_refused_beside_the_object_that_takes_its_place(
+    decorator: Any, given: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(wrong))} must be"):
+        decorator(**given, **wrong)
 
 
 @pytest.mark.parametrize(
