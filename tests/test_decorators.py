@@ -8,6 +8,7 @@ import gc
 import inspect
 import pickle
 import time
+import types
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -50,6 +51,13 @@ async def coroutine(value: int, *, key: str = "k") -> tuple[int, str]:
     return value, key
 
 
+@types.coroutine
+def generator_based_coroutine(value: int, *, key: str = "k") -> Any:
+    """Say so."""
+    yield from asyncio.sleep(0)
+    return value, key
+
+
 def generator(value: int, *, key: str = "k") -> Iterator[tuple[int, str]]:
     """Say so."""
     yield value, key
@@ -69,6 +77,7 @@ Kind = tuple[Any, Callable[[Any], bool], Callable[[Any], Any]]
 KINDS: dict[str, Kind] = {
     "function": (plain, lambda func: not inspect.iscoroutinefunction(func), lambda result: result),
     "coroutine": (coroutine, inspect.iscoroutinefunction, asyncio.run),
+    "generator-based coroutine": (generator_based_coroutine, inspect.iscoroutinefunction, asyncio.run),
     "generator": (generator, inspect.isgeneratorfunction, lambda stream: next(iter(list(stream)))),
     "async generator": (
         async_generator,
@@ -240,6 +249,26 @@ def test_subclass_that_calls_the_decorated_method_of_its_parent_shares_the_break
     assert child.method(1) == (child, 1)
     assert Client.method.circuit_breaker.stats.success_count == before + 1
     assert Child.method.circuit_breaker is not Client.method.circuit_breaker
+
+
+class Based:
+    @types.coroutine
+    def method(self, value: int) -> Any:
+        yield from asyncio.sleep(0)
+        return value
+
+    __call__ = method
+
+
+@pytest.mark.parametrize("pattern", [CircuitBreaker(), Bulkhead(), RetryPolicy()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "func", [Based().method, Based(), functools.partial(Based())], ids=["method", "object", "partial"]
+)
+def test_generator_based_coroutine_is_awaited_and_never_taken_for_a_generator(pattern: Any, func: Any) -> None:
+    assert asyncio.run(pattern(func)(1)) == 1
+    assert asyncio.run(pattern.call_async(func, 1)) == 1
+    with pytest.raises(TypeError, match="use call_async"):
+        pattern.call(func, 1)
 
 
 def test_abstract_method_stays_abstract() -> None:
