@@ -332,6 +332,20 @@ def test_a_chain_with_an_error_that_cannot_be_shown_is_still_shown() -> None:
     assert format_exception_chain(mute) == "[ResilienceError] <exception str() failed>"
 
 
+@pytest.mark.parametrize("name", ["__cause__", "__context__", "__suppress_context__"])
+def test_a_chain_through_an_error_that_hides_what_comes_next_is_shown_as_it_is(name: str) -> None:
+    def hide(error: BaseException) -> NoReturn:
+        raise ZeroDivisionError
+
+    hider = type("Hider", (Exception,), {name: property(hide)})("x")
+    with pytest.raises(Exception, match="x"):
+        try:
+            raise KeyError("k")
+        finally:
+            raise hider
+    assert format_exception_chain(hider) == "[Hider] x\n[KeyError] 'k'"
+
+
 def test_the_public_names_are_these() -> None:
     assert sorted(exceptions.__all__) == exceptions.__all__
     assert all(hasattr(exceptions, name) for name in exceptions.__all__)

@@ -5,7 +5,7 @@ Every refusal is a `ResilienceError`: its message is constant, so that logs grou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 __all__ = [
     "BulkheadFullError",
@@ -160,6 +160,12 @@ class BulkheadFullError(ResilienceError):
         self.context.update(context or {}, **kwargs)
 
 
+# Read past whatever a subclass makes of the attributes.
+_CAUSE: Final[Any] = BaseException.__cause__
+_CONTEXT: Final[Any] = BaseException.__context__
+_SUPPRESSED: Final[Any] = BaseException.__suppress_context__
+
+
 def format_exception_chain(exception: BaseException) -> str:
     """Return a line for the exception and for each that caused it or was being handled, newest first; never raises."""
     lines: list[str] = []
@@ -168,17 +174,17 @@ def format_exception_chain(exception: BaseException) -> str:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         lines.append(_line(current))
-        shown = current.__cause__ is not None or current.__suppress_context__
-        current = current.__cause__ if shown else current.__context__
+        cause = _CAUSE.__get__(current)
+        current = cause if cause is not None or _SUPPRESSED.__get__(current) else _CONTEXT.__get__(current)
     return "\n".join(lines)
 
 
 def _line(error: BaseException) -> str:
     try:
         text = str(error)
+        return text if issubclass(type(error), ResilienceError) else f"[{type(error).__name__}] {text}"
     except Exception:
         return f"[{type(error).__name__}] <exception str() failed>"
-    return text if issubclass(type(error), ResilienceError) else f"[{type(error).__name__}] {text}"
 
 
 def create_error_context(**kwargs: Any) -> dict[str, Any]:
