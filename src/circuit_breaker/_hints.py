@@ -16,15 +16,15 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 def retry_after_hint(exc: BaseException) -> float | None:
     """Return the seconds after which `exc` asks to be tried again, or None; never raises.
 
-    Read from `exc.retry_after_s` or `exc.retry_after` where that is a finite number >= 0, else from the header
+    Read from `exc.retry_after_s` or `exc.retry_after` where that is a finite real number >= 0, else from the header
     `Retry-After` (seconds or an HTTP date) of `exc.response` or of `exc` itself, as httpx, requests, aiohttp and
     urllib raise them. Anything malformed is None; a date that has passed is 0.0. Keeps no state: share it freely.
     """
     try:
         for name in ("retry_after_s", "retry_after"):
-            seconds = getattr(exc, name, None)
-            if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < math.inf:
-                return float(seconds)
+            seconds = _seconds(getattr(exc, name, None))
+            if seconds is not None:
+                return seconds
         for holder in (getattr(exc, "response", None), exc):
             headers = getattr(holder, "headers", None)
             if headers is not None and (value := _header(headers)) is not None:
@@ -32,6 +32,17 @@ def retry_after_hint(exc: BaseException) -> float | None:
     except Exception:  # noqa: S110 - a hint that cannot be read is no hint
         pass
     return None
+
+
+def _seconds(value: Any) -> float | None:
+    """Return value as a float if it is a real number of any type, finite and >= 0."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        return None
+    try:
+        seconds = float(value) if value >= 0 else math.inf
+    except Exception:  # no number after all, as a mock, or none that can be a float
+        return None
+    return seconds if seconds < math.inf else None
 
 
 def _header(headers: Any) -> str | None:
