@@ -170,7 +170,8 @@ class RetryPolicy:
                 value = attempt.result("fetched")
         ```
 
-        The block swallows what will be retried, and lets out the last error; a success ends the loop. `result()` is
+        The block swallows what will be retried, and lets out the last error; a success ends the loop. What it swallows
+        has taken its token from the budget and been told to the listeners, even if you `break` after it. `result()` is
         needed for `retry_result` alone.
 
         Without the block the attempt is a bare number, and every turn of the loop counts as failed: break out of it
