@@ -183,7 +183,6 @@ def test_default_sleep_is_that_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda error: 1, OSError(), True),
         (OSError, ExceptionGroup("", [OSError(), ConnectionError()]), True),
         (OSError, ExceptionGroup("", [OSError(), ExceptionGroup("", [ValueError()])]), False),
-        (ExceptionGroup, ExceptionGroup("", [OSError()]), False),
         (None, ExceptionGroup("", [OSError(), CircuitOpenError("open")]), False),
         (None, BaseExceptionGroup("", [OSError(), KeyboardInterrupt()]), False),
         (lambda error: not isinstance(error, ExceptionGroup), ExceptionGroup("", [OSError()]), True),

@@ -317,7 +317,10 @@ class CircuitBreaker(Core):
         """
         check_callable(func)
         guarded = self._wrap_coroutine(partial(_awaitable, func), None)
-        return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
+        try:
+            return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
+        except _NotAwaitable as mistake:
+            raise TypeError(str(mistake)) from None
 
     def _wrap_plain(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
         machine, clock = self._machine, self._clock
@@ -453,8 +456,14 @@ def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
     return admitted
 
 
+class _NotAwaitable(BaseException):
+    """A mistake of the caller's, which says nothing about the dependency: what is no `Exception` is ignored."""
+
+
 async def _awaitable(func: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
     awaitable = func(*args, **kwargs)
     if not isawaitable(awaitable):
-        raise TypeError(f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}")
+        raise _NotAwaitable(
+            f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
+        )
     return await awaitable

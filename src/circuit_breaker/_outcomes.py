@@ -66,7 +66,9 @@ def _types(name: str, given: Any, part: Any) -> list[type[BaseException]]:
         return [kind for member in members for kind in _types(name, given, member)]
     if not isinstance(part, type) or not issubclass(part, BaseException):
         raise _checks.wrong_type(name, given, _TAKES)
-    if part is not BaseException and part is not BaseExceptionGroup and not issubclass(part, Exception):
+    if issubclass(part, BaseExceptionGroup):
+        raise _checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} never matches: its leaves are judged")
+    if part is not BaseException and not issubclass(part, Exception):
         raise _checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} is no Exception and never judged by type")
     return [part]
 

@@ -92,8 +92,8 @@ class CircuitOpenError(ResilienceError):
         super().__init__(message, create_error_context(circuit_name=circuit_name), error_code)
         self.context.update(context or {}, **kwargs)
 
-    # Most refusals are caught and dropped. A breaker's own holds the name and the figures where its arguments should be,
-    # and is made whole by whoever looks at it first.
+    # Most refusals are caught and dropped. A breaker's own holds the name and the figures where its arguments should
+    # be, and is made whole by whoever looks at it first.
     def _make_whole(self) -> None:
         held: tuple[Any, ...] = _ARGS.__get__(self)
         if not held or held[0] is not _NOT_WHOLE:
@@ -139,8 +139,6 @@ class CircuitOpenError(ResilienceError):
         return super().__reduce__()
 
 
-
-
 def refused(circuit_name: str, figures: tuple[Any, ...]) -> CircuitOpenError:
     """Make the error of a breaker from state, mode, seconds until a probe may pass, and last failure."""
     return _NEW(CircuitOpenError, _NOT_WHOLE, circuit_name, figures)
@@ -166,6 +164,12 @@ class BulkheadFullError(ResilienceError):
         self.context.update(context or {}, **kwargs)
 
 
+# Read past whatever a subclass makes of the attributes.
+_CAUSE: Final[Any] = BaseException.__cause__
+_CONTEXT: Final[Any] = BaseException.__context__
+_SUPPRESSED: Final[Any] = BaseException.__suppress_context__
+
+
 def format_exception_chain(exception: BaseException) -> str:
     """Return a line for the exception and for each that caused it or was being handled, newest first; never raises."""
     lines: list[str] = []
@@ -174,17 +178,17 @@ def format_exception_chain(exception: BaseException) -> str:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         lines.append(_line(current))
-        shown = current.__cause__ is not None or current.__suppress_context__
-        current = current.__cause__ if shown else current.__context__
+        cause = _CAUSE.__get__(current)
+        current = cause if cause is not None or _SUPPRESSED.__get__(current) else _CONTEXT.__get__(current)
     return "\n".join(lines)
 
 
 def _line(error: BaseException) -> str:
     try:
         text = str(error)
+        return text if issubclass(type(error), ResilienceError) else f"[{type(error).__name__}] {text}"
     except Exception:
         return f"[{type(error).__name__}] <exception str() failed>"
-    return text if issubclass(type(error), ResilienceError) else f"[{type(error).__name__}] {text}"
 
 
 def create_error_context(**kwargs: Any) -> dict[str, Any]:
