@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent))
 
+import await_points
 import exact_totals
 import flat_memory
 import forks_under_load
@@ -33,7 +34,7 @@ def main() -> int:
     found = bad = 0
     cells: dict[str, str] = {}
     begun = time.perf_counter()
-    for room in (forks_under_load, exact_totals, flat_memory, interrupts):
+    for room in (forks_under_load, exact_totals, flat_memory, await_points, interrupts):
         for claim in room.CLAIMS:
             if not all(word in claim.text for word in given.words):
                 continue

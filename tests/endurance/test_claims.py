@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import await_points
 import exact_totals
 import flat_memory
 import forks_under_load
@@ -39,6 +40,11 @@ def test_totals_of_many_threads_are_exact(claim: Claim) -> None:
 
 @each(flat_memory.CLAIMS)
 def test_memory_does_not_grow_with_the_calls(claim: Claim) -> None:
+    found_by(claim)
+
+
+@each(await_points.CLAIMS)
+def test_a_task_cancelled_at_any_await_leaves_everything_whole(claim: Claim) -> None:
     found_by(claim)
 
 
@@ -112,3 +118,15 @@ def test_a_lock_that_an_interrupt_leaves_held_is_found() -> None:
         return call
 
     assert not interrupts.of_a_bulkhead(careless, True, 100).holds
+
+
+def test_a_slot_that_a_cancelled_task_keeps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def careless(bulkhead: Bulkhead, body: Callable[[], Awaitable[None]]) -> None:
+        await bulkhead.acquire_async()
+        await body()
+        bulkhead.release()
+
+    monkeypatch.setattr(await_points, "PATIENCE_S", 0.1)
+    finding = await_points.at_every_point(await_points.OfABulkhead, (careless,), 1)
+    assert not finding.holds
+    assert "careless cancelled as it waits" in finding.figure
