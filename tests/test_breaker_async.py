@@ -222,19 +222,21 @@ def test_call_async_takes_whatever_returns_an_awaitable(func: Any, make: Make) -
 
 def test_call_async_of_a_function_that_returns_no_awaitable_says_so_and_gives_its_permit_back(probing: Make) -> None:
     breaker = probing()
-    with pytest.raises(TypeError, match=r"can be awaited; .* returned 0") as raised:
+    with pytest.raises(TypeError, match=r"can be awaited; .* returned 0"):
         run(breaker.call_async(int))  # type: ignore[arg-type]
-    assert raised.value.__suppress_context__
     assert (breaker.state, breaker.snapshot().probes_in_flight) == (HALF_OPEN, 0)
     assert counts(breaker) == (0, 0, 1)
 
 
-def test_call_async_of_a_function_that_returns_no_awaitable_opens_no_circuit(make: Make) -> None:
-    breaker = make(failure_threshold=1)
-    with pytest.raises(TypeError, match="can be awaited"):
+@pytest.mark.parametrize("kinds", [(Exception,), TypeError, lambda error: True], ids=["all", "its type", "predicate"])
+def test_call_async_of_a_function_that_returns_no_awaitable_opens_no_circuit(kinds: Any, make: Make) -> None:
+    events: list[Any] = []
+    breaker = make(failure_threshold=1, failure_exceptions=kinds, listeners=[events.append])
+    with pytest.raises(TypeError, match="can be awaited") as raised:
         run(breaker.call_async(int))  # type: ignore[arg-type]
     assert breaker.is_closed
     assert counts(breaker) == (0, 0, 1)
+    assert [event.error for event in events] == [raised.value]
 
 
 @pytest.mark.parametrize("wrong", [3, None, "f"])

@@ -251,6 +251,32 @@ def test_subclass_that_calls_the_decorated_method_of_its_parent_shares_the_break
     assert Child.method.circuit_breaker is not Client.method.circuit_breaker
 
 
+class Remote:
+    """A method of something far away: it has whatever attribute is asked for."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __getattr__(self, name: str) -> Remote:
+        return Remote(f"{self.path}.{name}")
+
+    def __call__(self, value: int) -> tuple[str, int]:
+        return self.path, value
+
+
+@pytest.mark.parametrize("pattern", [CircuitBreaker(), Bulkhead(), RetryPolicy()], ids=lambda one: type(one).__name__)
+def test_a_proxy_that_has_any_attribute_is_guarded_as_the_plain_function_it_is(pattern: Any) -> None:
+    assert pattern.call(Remote("add"), 1) == ("add", 1)
+    assert pattern(Remote("add"))(1) == ("add", 1)
+
+
+@pytest.mark.parametrize("decorator", [circuit_breaker, retry, bulkhead])
+def test_a_decorated_proxy_is_called_and_a_breaker_of_it_has_the_name_of_its_type(decorator: Any) -> None:
+    decorated = decorator(Remote("add"))
+    assert decorated(1) == ("add", 1)
+    assert circuit_breaker(Remote("add")).circuit_breaker.name == f"{__name__}.Remote"
+
+
 class Based:
     @types.coroutine
     def method(self, value: int) -> Any:

@@ -275,6 +275,16 @@ def test_an_error_arrives_unchanged(make: Make, travel: Callable[[Any], Any]) ->
         assert type(getattr(arrived, "last_failure", None)) is type(getattr(error, "last_failure", None))
 
 
+@pytest.mark.parametrize("look", [vars, dir])
+def test_a_refusal_that_nobody_has_looked_at_has_all_its_attributes_to_show(make: Make, look: Any) -> None:
+    breaker = make(failure_threshold=1)
+    breaker.record_failure()
+    with pytest.raises(CircuitOpenError) as refused:
+        breaker.call(int)
+    by_hand = CircuitOpenError("m", "api")
+    assert set(look(refused.value)) >= vars(by_hand).keys() == set(vars(refused.value))
+
+
 # The helpers
 
 

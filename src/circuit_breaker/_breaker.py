@@ -18,6 +18,7 @@ from ._guards import StreamGuard
 from ._live import LiveStats
 from ._machine import Unknown
 from ._models import CircuitMode, CircuitSnapshot, CircuitState, CircuitStats, Outcome
+from ._outcomes import NotAwaitable
 from ._periods import Permission, Probe
 from ._permit import Permit
 from ._streams import guarded, guarded_async
@@ -317,10 +318,7 @@ class CircuitBreaker(Core):
         """
         check_callable(func)
         guarded = self._wrap_coroutine(partial(_awaitable, func), None)
-        try:
-            return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
-        except _NotAwaitable as mistake:
-            raise TypeError(str(mistake)) from None
+        return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
 
     def _wrap_plain(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
         machine, clock = self._machine, self._clock
@@ -456,14 +454,10 @@ def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
     return admitted
 
 
-class _NotAwaitable(BaseException):
-    """A mistake of the caller's, which says nothing about the dependency: what is no `Exception` is ignored."""
-
-
 async def _awaitable(func: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
     awaitable = func(*args, **kwargs)
     if not isawaitable(awaitable):
-        raise _NotAwaitable(
+        raise NotAwaitable(
             f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
         )
     return await awaitable

@@ -304,5 +304,5 @@ def _making(
 def _qualified_name(func: Any) -> str:
     while isinstance(func, partial):
         func = cast("Any", func).func
-    name = getattr(func, "__qualname__", type(func).__qualname__)
-    return f"{getattr(func, '__module__', type(func).__module__)}.{name}"
+    named = func if isinstance(getattr(func, "__qualname__", None), str) else cast("Any", type(func))
+    return f"{named.__module__}.{named.__qualname__}"

@@ -102,6 +102,10 @@ def is_cancellation(error: BaseException) -> bool:
     return False
 
 
+class NotAwaitable(TypeError):
+    """A function that is none was given where the result is awaited: this says nothing about the dependency."""
+
+
 class Judge:
     """What exceptions say, where these are the failures and the ignored ones."""
 
@@ -111,7 +115,7 @@ class Judge:
         self._failures = failures
         self._ignored = ignored
         # The usual failure is known by two questions. Others are asked all of them, in their order.
-        self._rest = (BaseExceptionGroup, ResilienceError, *ignored.types)
+        self._rest = (BaseExceptionGroup, ResilienceError, NotAwaitable, *ignored.types)
         plain = failures.predicate is None and ignored.predicate is None
         self._plain_failures = tuple(kind for kind in failures.types if plain and _is_plain(kind))
 
@@ -134,7 +138,7 @@ class Judge:
         kind, failures, ignored = type(error), self._failures, self._ignored
         if not issubclass(kind, Exception):
             return FAILURE if hung and is_cancellation(error) else IGNORED
-        if issubclass(kind, REFUSALS) and not issubclass(kind, failures.refusals):
+        if issubclass(kind, NotAwaitable) or (issubclass(kind, REFUSALS) and not issubclass(kind, failures.refusals)):
             return IGNORED
         if issubclass(kind, ignored.types) if ignored.predicate is None else ignored.predicate(error):
             return IGNORED

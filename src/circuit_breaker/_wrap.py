@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from types import FunctionType
 from typing import Any, Protocol, cast
@@ -28,7 +29,8 @@ _SPECIAL = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERA
 
 def _is_generator_based_coroutine_function(func: Any) -> bool:
     """Tell whether it is a generator function whose generators are to be awaited: `@types.coroutine` made it one."""
-    return bool(getattr(getattr(func, "__code__", None), "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE)
+    flags = getattr(getattr(func, "__code__", None), "co_flags", None)  # of a remote proxy, say, anything
+    return isinstance(flags, int) and bool(flags & inspect.CO_ITERABLE_COROUTINE)
 
 
 _TESTS = (
@@ -83,7 +85,10 @@ def wrap(pattern: Pattern, func: Any, attribute: str, *options: Any) -> Any:
         wrapper = pattern._wrap_async_generator(func, *options)
     else:
         wrapper = pattern._wrap_plain(func, *options)
-    functools.update_wrapper(wrapper, func)
+    for name in functools.WRAPPER_ASSIGNMENTS:
+        with suppress(AttributeError, TypeError):  # a proxy has anything for a name
+            setattr(wrapper, name, getattr(func, name))
+    functools.update_wrapper(wrapper, func, assigned=())
     setattr(wrapper, attribute, pattern)
     return wrapper
 

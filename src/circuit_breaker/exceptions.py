@@ -20,7 +20,9 @@ __all__ = [
 ]
 
 
-_ARGS: Final[Any] = BaseException.args  # where CPython keeps them, whatever a subclass makes of the attribute
+# Where CPython keeps them, whatever a subclass makes of the attributes.
+_ARGS: Final[Any] = BaseException.args
+_DICT: Final[Any] = vars(BaseException)["__dict__"]
 _NEW: Final = Exception.__new__
 _NOT_WHOLE: Final = object()
 
@@ -108,16 +110,22 @@ class CircuitOpenError(ResilienceError):
             last_failure=last_failure,
         )
         # Made beside and put in place in one step, before it is known as whole, for two threads may look at once.
-        self.__dict__.update({**whole.__dict__, **self.__dict__.copy()})
+        present = _DICT.__get__(self)
+        present.update({**whole.__dict__, **present.copy()})
         Exception.__init__(self, whole.message)
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            self._make_whole()
-            if name in self.__dict__:
-                return self.__dict__[name]
+            present = self.__dict__
+            if name in present:
+                return present[name]
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+        @property
+        def __dict__(self) -> dict[str, Any]:
+            self._make_whole()
+            return _DICT.__get__(self)
 
         @property
         def args(self) -> tuple[Any, ...]:
