@@ -1,0 +1,59 @@
+"""Which tests are asked about the faults of a module: its own, the most telling first, then the others."""
+
+from __future__ import annotations
+
+BREAKER = (
+    "test_machine test_breaker test_modes test_snapshot test_permit test_reconfigure test_drop_in_faults test_outcomes"
+    " test_logging test_interrupts test_events test_rules test_breaker_streams test_reentrancy test_breaker_fork"
+    " test_breaker_async model/test_breaker_model model/test_found"
+).split()
+BULKHEAD = "test_bulkhead test_bulkhead_fork test_bulkhead_async model/test_bulkhead_model".split()
+RETRY = (
+    "test_retry test_attempts test_retry_async test_testing test_hints test_budget test_backoff model/test_retry_model"
+).split()
+SHARED = (
+    "test_checks test_streams test_exceptions test_decorators test_config test_registry test_hostile"
+    " model/test_together_model"
+).split()
+DEMONSTRATION = ["test_main"]
+
+# Those not named here have the file of their own name, in the suite that has it.
+OWN = {
+    "_attempts": ["test_attempts", "test_retry", "test_retry_async", "test_testing"],
+    "_backoff": ["test_backoff", "test_retry"],
+    "_blocks": ["test_breaker", "test_breaker_async", "test_machine", "test_permit"],
+    "_breaker": ["test_breaker", "test_snapshot", "test_modes", "test_events", "test_breaker_async", "test_machine"],
+    "_budget": ["test_budget", "test_retry"],
+    "_bulkhead": ["test_bulkhead", "test_bulkhead_fork", "test_bulkhead_async"],
+    "_config": ["test_config", "test_rules"],
+    "_core": ["test_breaker", "test_machine", "test_events", "test_modes", "test_logging", "test_outcomes"],
+    "_events": ["test_events", "test_logging"],
+    "_fork": ["test_breaker_fork", "test_bulkhead_fork", "test_budget"],
+    "_guards": ["test_breaker_streams"],
+    "_line": ["test_bulkhead", "test_bulkhead_fork", "test_bulkhead_async"],
+    "_live": ["test_snapshot", "test_breaker"],
+    "_machine": ["test_machine", "test_modes", "test_rules", "test_snapshot", "test_reconfigure"],
+    "_models": ["test_snapshot", "test_breaker", "test_bulkhead", "test_events"],
+    "_outcomes": ["test_outcomes", "test_config"],
+    "_periods": ["test_machine", "test_modes", "test_rules", "test_snapshot", "test_reconfigure", "test_permit"],
+    "_retry": ["test_retry", "test_retry_async", "test_attempts", "test_backoff", "test_testing"],
+    "_running": ["test_bulkhead_async", "test_retry_async", "test_testing"],
+    "_typing": ["test_decorators"],
+    "_window": ["test_window", "test_rules"],
+    "_wrap": ["test_decorators", "test_breaker", "test_breaker_streams"],
+}
+
+
+def own(module: str) -> list[str]:
+    if module == "__main__" or module.startswith("_demo"):
+        return DEMONSTRATION
+    return OWN.get(module, [f"test_{module.strip('_')}"])
+
+
+def others(module: str) -> list[str]:
+    """Return the other tests of behaviour; those of documents, types, examples, benchmarks and packages are none."""
+    mine = own(module)
+    if mine == DEMONSTRATION:
+        return []
+    suites = sorted((BREAKER, BULKHEAD, RETRY, SHARED), key=lambda suite: -len(set(suite) & set(mine)))
+    return [name for suite in suites for name in suite if name not in mine]
