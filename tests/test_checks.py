@@ -37,6 +37,10 @@ def test_a_count_is_an_int_or_has_an_index(value: Any) -> None:
     assert type(taken) is int
 
 
+def test_a_count_may_be_the_least_there_is() -> None:
+    assert _checks.count("n", 1, 1) == 1
+
+
 @pytest.mark.parametrize("value", NO_INTS, ids=repr)
 def test_a_count_that_is_no_int_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^n must be an int >= 1, got "):

@@ -4,9 +4,9 @@
 named. Needs the extras `test` and `mutation`. Faults that no test can tell are explained in `explained.txt`; any other
 that is left makes the exit status 1.
 
-Each worker has a copy, so the working tree is not touched. A fault is first met by the tests of its module, then, unless
-it is explained, by all others of behaviour. What has been found out is kept in the scratch folder: an interrupted run
-goes on, a later one asks only about what was left and about modules that have changed.
+Each worker has a copy, so the working tree is not touched. A fault is first met by the tests of its module, then,
+unless it is explained, by all others of behaviour. What has been found out is kept in the scratch folder: an
+interrupted run goes on, a later one asks only about what was left and about modules that have changed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -37,6 +38,7 @@ ROOT = HERE.parent.parent
 PACKAGE = Path("src/circuit_breaker")
 EXPLAINED = HERE / "explained.txt"
 SHARE_OF_QUICK = 12
+STALLED_S = 5.0
 STATUS_FAILED, STATUS_INTERRUPTED, STATUS_USAGE = 1, 2, 4
 
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
@@ -66,7 +68,7 @@ class Copy:
                 shutil.copy2(ROOT / name, folder / name)
         self._base_s: dict[tuple[str, ...], float] = {}
 
-    def ask(self, tests: list[str], timeout_s: float | None = None, compiled: bool = False) -> tuple[int | None, str]:
+    def ask(self, tests: list[str], timeout_s: float = math.inf, compiled: bool = False) -> tuple[int | None, str]:
         """Run tests until the first that fails; return the exit status, None of a time-out, and what they print."""
         environ = dict(os.environ, PYTHONPATH=str(self.folder / "src"), STORM_SHOTS="30")
         environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # for speed
@@ -85,9 +87,7 @@ class Copy:
                 start_new_session=True,
             )
             try:
-                status = process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                status = None
+                status = patiently(process, timeout_s)
             finally:
                 try:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -119,7 +119,7 @@ class Copy:
 
     def meet(self, mutant: Mutant, source: str, tests: list[str]) -> Result:
         """Return what tests, which are seen to pass without it, make of a mutant."""
-        limit_s = max(8.0, 6 * self.base_s(tests))
+        limit_s = max(10.0, 5 * self.base_s(tests))
         with self.planted(mutant.module, source):
             status, told = self.ask(tests, limit_s)
         if status is None:
@@ -146,6 +146,33 @@ class Planted:
 
     def __exit__(self, *_: object) -> None:
         self._path.write_bytes(self._before)
+
+
+def patiently(process: subprocess.Popen[Any], timeout_s: float) -> int | None:
+    """Return the exit status; None once it takes too long, or nothing moves any more: most hangs wait for a lock."""
+    started = moved = time.monotonic()
+    used = 0
+    while True:
+        try:
+            return process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            now, before, used = time.monotonic(), used, ticks_of(process.pid)
+            moved = now if used != before or not used else moved
+            if now - started > timeout_s or now - moved > STALLED_S:
+                return None
+
+
+def ticks_of(session: int) -> int:
+    """Return how long the processes of a session have used a processor; 0 where there is no /proc."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            ticks += sum(int(field) for field in fields[11:15])
+    return ticks
 
 
 def first_failure(told: str) -> str:
