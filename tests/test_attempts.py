@@ -131,6 +131,16 @@ def test_deadline_wish_and_budget_hold_for_the_block(clock: FakeClock) -> None:
     assert caught.value.__notes__[0].endswith("the retry budget is empty")
 
 
+def test_loop_broken_off_after_a_swallowed_error_has_taken_the_token_of_the_retry(clock: FakeClock) -> None:
+    told: list[Any] = []
+    budget = RetryBudget(0, 0, 2, clock=clock)
+    for attempt in policy_on(clock, budget=budget, listeners=[told.append]).attempts():
+        with attempt:
+            raise OSError
+        break
+    assert (budget.tokens, len(told), clock.sleeps) == (1, 1, [])
+
+
 def test_listeners_hear_of_each_retry(clock: FakeClock) -> None:
     told: list[Any] = []
     error = OSError()

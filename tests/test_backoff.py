@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import sys
+from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -16,6 +17,10 @@ from circuit_breaker._retry import RetryPolicy
 
 HUGE = 10**400
 FINITE = {"allow_nan": False, "allow_infinity": False}
+
+
+def exp(power: Decimal) -> float:
+    return float(power.exp())
 
 
 def test_delays_without_jitter_are_exact_and_capped() -> None:
@@ -107,6 +112,35 @@ def test_delay_is_finite_and_in_bounds_at_the_edges_of_floats(
 def test_delay_without_jitter_is_the_formula(base: float, multiplier: float, max_s: float, n: int) -> None:
     formula = float(min(Fraction(base) * Fraction(multiplier) ** n, Fraction(max_s)))
     assert RetryPolicy(3, base, multiplier, max_s, False).get_delay(n) == pytest.approx(formula, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("base", "multiplier", "n"),
+    [
+        (1e-300, 10.0, 309),
+        (1e-300, 10.0, 599),
+        (1e-300, 10.0, 608),
+        (1e-300, 1e200, 2),
+        (1e-310, 1e150, 3),
+        (5e-324, 1e157, 4),
+        (5e-324, 1e126, 5),
+        (5e-324, 1e90, 7),
+        (5e-324, 2.0, 1_024),
+        (5e-324, 1 + 2**-52, 2**61 + 2**60),
+    ],
+)
+def test_delay_whose_power_alone_is_beyond_all_floats_is_the_formula(base: float, multiplier: float, n: int) -> None:
+    formula = exp(Decimal(base).ln() + n * Decimal(multiplier).ln())
+    assert RetryPolicy(None, base, multiplier, math.inf, False).get_delay(n) == pytest.approx(formula, rel=1e-12)
+
+
+@given(
+    base=st.floats(5e-324, 1e-200), multiplier=st.floats(1.01, 1e150), grown=st.floats(-700, 709), max_s=st.floats(1e-9)
+)
+def test_delay_of_a_tiny_base_is_the_formula(base: float, multiplier: float, grown: float, max_s: float) -> None:
+    n = max(0, int((grown - math.log(base)) / math.log(multiplier)))
+    formula = min(exp(Decimal(base).ln() + n * Decimal(multiplier).ln()), max_s, sys.float_info.max)
+    assert RetryPolicy(None, base, multiplier, max_s, False).get_delay(n) == pytest.approx(formula, rel=1e-12)
 
 
 @pytest.mark.parametrize("bad", [True, 2.5, "3", None, math.nan])

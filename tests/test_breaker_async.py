@@ -220,11 +220,21 @@ def test_call_async_takes_whatever_returns_an_awaitable(func: Any, make: Make) -
     assert counts(breaker) == (1, 0, 0)
 
 
-def test_call_async_of_a_function_that_returns_no_awaitable_says_so_and_keeps_no_permit(probing: Make) -> None:
+def test_call_async_of_a_function_that_returns_no_awaitable_says_so_and_gives_its_permit_back(probing: Make) -> None:
     breaker = probing()
-    with pytest.raises(TypeError, match=r"can be awaited; .* returned 0"):
+    with pytest.raises(TypeError, match=r"can be awaited; .* returned 0") as raised:
         run(breaker.call_async(int))  # type: ignore[arg-type]
-    assert breaker.snapshot().probes_in_flight == 0
+    assert raised.value.__suppress_context__
+    assert (breaker.state, breaker.snapshot().probes_in_flight) == (HALF_OPEN, 0)
+    assert counts(breaker) == (0, 0, 1)
+
+
+def test_call_async_of_a_function_that_returns_no_awaitable_opens_no_circuit(make: Make) -> None:
+    breaker = make(failure_threshold=1)
+    with pytest.raises(TypeError, match="can be awaited"):
+        run(breaker.call_async(int))  # type: ignore[arg-type]
+    assert breaker.is_closed
+    assert counts(breaker) == (0, 0, 1)
 
 
 @pytest.mark.parametrize("wrong", [3, None, "f"])

@@ -290,7 +290,7 @@ def test_forgotten_breakers_are_no_part_of_the_child(make: Make) -> None:
 def test_what_died_just_before_the_fork_is_passed_by(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     breaker, dead = make(), make()
     lock = breaker._lock
-    monkeypatch.setattr(_fork, "_living", {_fork._Reference(dead), _fork._Reference(breaker)})
+    monkeypatch.setattr(_fork, "_living", dict.fromkeys([_fork._Reference(dead), _fork._Reference(breaker)]))
     del dead
     _fork._in_child()
     assert breaker._lock is not lock

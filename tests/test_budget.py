@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import random
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -192,6 +193,16 @@ def test_repr_tells_what_is_left() -> None:
     assert repr(budget) == "<RetryBudget: 3 of 4 tokens left>"
 
 
+@pytest.mark.parametrize("figure", [1e290, 1e308, sys.float_info.max])
+def test_largest_figures_fill_the_bucket_and_overflow_nowhere(figure: float) -> None:
+    budget, clock = bucket(figure, figure, 10**289, full=True)
+    for add in (budget.deposit, lambda: clock.advance(1e300)):
+        assert budget.take()
+        add()
+        assert budget.tokens == 1e289
+    assert repr(budget) == f"<RetryBudget: 1e+289 of {10**289} tokens left>"
+
+
 @pytest.mark.parametrize(
     ("setting", "bad", "error"),
     [
@@ -199,6 +210,8 @@ def test_repr_tells_what_is_left() -> None:
         *((name, bad, ValueError) for name in ("ratio", "min_per_second") for bad in (-0.1, math.nan, math.inf)),
         *(("burst", bad, TypeError) for bad in (True, "3", 2.5, None, math.nan)),
         ("burst", -1, ValueError),
+        ("burst", 10**400, ValueError),
+        ("burst", 10**290 * 2, ValueError),
         ("clock", 3, TypeError),
     ],
 )

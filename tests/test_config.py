@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import pickle
+import reprlib
 import weakref
 from asyncio import CancelledError
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from support import Clock
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
 from circuit_breaker._models import CircuitMode
+from circuit_breaker._retry import RetryPolicy
 
 NO_NUMBERS: list[Any] = [True, False, "3", b"3", 1j, [1], (1,), object(), int, Array(), timedelta(seconds=1)]
 NOT_FINITE: list[Any] = [math.nan, math.inf, -math.inf, Decimal("NaN"), Float(math.nan), 10**400]
@@ -64,8 +66,6 @@ FILTER = {
         (),
         Exception,
         BaseException,
-        BaseExceptionGroup,
-        ExceptionGroup,
         lambda error: True,
     ],
     "bad types": [
@@ -212,6 +212,20 @@ def test_the_message_names_the_setting_what_it_got_and_what_it_takes(settings: A
 def test_a_type_that_is_never_judged_is_named() -> None:
     with pytest.raises(ValueError, match="KeyboardInterrupt is no Exception and never judged by type"):
         CircuitBreakerConfig(ignored_exceptions=(ValueError, KeyboardInterrupt))
+
+
+class Group(ExceptionGroup[Exception]):
+    """One of the caller's own."""
+
+
+@pytest.mark.parametrize("name", ["failure_exceptions", "ignored_exceptions", "retryable_exceptions"])
+@pytest.mark.parametrize("kind", [ExceptionGroup, BaseExceptionGroup, Group], ids=lambda kind: kind.__name__)
+def test_a_type_of_groups_is_refused_for_their_leaves_are_judged(name: str, kind: Any) -> None:
+    make: Any = RetryPolicy if name == "retryable_exceptions" else CircuitBreakerConfig
+    for given in (kind, (ValueError, kind), ValueError | kind):
+        with pytest.raises(ValueError, match=rf"^{name} must be .*; {kind.__name__} never matches") as raised:
+            make(**{name: given})
+        assert reprlib.repr(given) in str(raised.value)
 
 
 # What can never work together

@@ -8,10 +8,12 @@ import gc
 import inspect
 import pickle
 import time
+import types
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -49,6 +51,13 @@ async def coroutine(value: int, *, key: str = "k") -> tuple[int, str]:
     return value, key
 
 
+@types.coroutine
+def generator_based_coroutine(value: int, *, key: str = "k") -> Any:
+    """Say so."""
+    yield from asyncio.sleep(0)
+    return value, key
+
+
 def generator(value: int, *, key: str = "k") -> Iterator[tuple[int, str]]:
     """Say so."""
     yield value, key
@@ -68,6 +77,7 @@ Kind = tuple[Any, Callable[[Any], bool], Callable[[Any], Any]]
 KINDS: dict[str, Kind] = {
     "function": (plain, lambda func: not inspect.iscoroutinefunction(func), lambda result: result),
     "coroutine": (coroutine, inspect.iscoroutinefunction, asyncio.run),
+    "generator-based coroutine": (generator_based_coroutine, inspect.iscoroutinefunction, asyncio.run),
     "generator": (generator, inspect.isgeneratorfunction, lambda stream: next(iter(list(stream)))),
     "async generator": (
         async_generator,
@@ -241,6 +251,26 @@ def test_subclass_that_calls_the_decorated_method_of_its_parent_shares_the_break
     assert Child.method.circuit_breaker is not Client.method.circuit_breaker
 
 
+class Based:
+    @types.coroutine
+    def method(self, value: int) -> Any:
+        yield from asyncio.sleep(0)
+        return value
+
+    __call__ = method
+
+
+@pytest.mark.parametrize("pattern", [CircuitBreaker(), Bulkhead(), RetryPolicy()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "func", [Based().method, Based(), functools.partial(Based())], ids=["method", "object", "partial"]
+)
+def test_generator_based_coroutine_is_awaited_and_never_taken_for_a_generator(pattern: Any, func: Any) -> None:
+    assert asyncio.run(pattern(func)(1)) == 1
+    assert asyncio.run(pattern.call_async(func, 1)) == 1
+    with pytest.raises(TypeError, match="use call_async"):
+        pattern.call(func, 1)
+
+
 def test_abstract_method_stays_abstract() -> None:
     class Abstract(ABC):
         @circuit_breaker
@@ -349,6 +379,15 @@ def test_name_mode_listeners_and_clock_may_stand_beside_a_config(clock: Clock) -
     assert (made.name, made.config, made.mode) == ("api", config, CircuitMode.FORCED_OPEN)
 
 
+class Equal:
+    """Whatever it is compared with, it is the same."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None
+
+
 BREAKER, CONFIG, POOL, POLICY = CircuitBreaker(), CircuitBreakerConfig(), Bulkhead(), RetryPolicy()
 
 CONFLICTS: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
@@ -432,6 +471,30 @@ def test_value_that_equals_the_default_is_no_setting() -> None:
     assert circuit_breaker(breaker=BREAKER, reset_timeout_s=30)(plain)(1) == (1, "k")
     assert bulkhead(bulkhead=POOL, timeout_s=0)(plain)(1) == (1, "k")
     assert retry(policy=POLICY, backoff_max=30)(plain)(1) == (1, "k")
+    assert retry(policy=POLICY, backoff_base=Fraction(0.1))(plain)(1) == (1, "k")
+
+
+@pytest.mark.parametrize(
+    ("decorator", "given", "wrong"),
+    [
+        (circuit_breaker, {"config": CONFIG}, {"failure_threshold": 5.0}),
+        (circuit_breaker, {"breaker": BREAKER}, {"failure_threshold": 5.0}),
+        (circuit_breaker, {"breaker": BREAKER}, {"mode": Equal()}),
+        (bulkhead, {"bulkhead": POOL}, {"max_concurrent": 10.0}),
+        (bulkhead, {"bulkhead": POOL}, {"max_queue": False}),
+        (bulkhead, {"bulkhead": POOL}, {"timeout_s": False}),
+        (bulkhead, {"bulkhead": POOL}, {"clock": Equal()}),
+        (retry, {"policy": POLICY}, {"max_retries": 3.0}),
+        (retry, {"policy": POLICY}, {"jitter": 1}),
+        (retry, {"policy": POLICY}, {"budget": Equal()}),
+    ],
+    ids=lambda part: part.__name__ if callable(part) else " ".join(part),
+)
+def test_wrong_setting_that_equals_its_default_is_refused_beside_the_object_that_takes_its_place(
+    decorator: Any, given: dict[str, Any], wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(wrong))} must be"):
+        decorator(**given, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -514,6 +577,27 @@ def test_fallback_gets_the_refusal_and_all_arguments_and_its_value_is_returned(o
     assert calls == [("api", (1,), {"key": "other"})]
     assert opened.stats.rejected_count == 1
     assert (opened.stats.success_count, opened.stats.failure_count) == (0, 1)
+
+
+async def fallback_async(error: CircuitOpenError, *args: Any, **kwargs: Any) -> str:
+    return "fallback"
+
+
+async def fallback_items(error: CircuitOpenError, *args: Any, **kwargs: Any) -> AsyncIterator[str]:
+    yield "fallback"
+
+
+@pytest.mark.parametrize("fallback", [fallback_async, fallback_items, functools.partial(fallback_async)], ids=repr)
+@pytest.mark.parametrize("func", [plain, generator, staticmethod(plain), classmethod(plain), Client()], ids=repr)
+def test_async_fallback_of_a_function_that_is_not_is_refused_when_it_is_decorated(fallback: Any, func: Any) -> None:
+    for decorate in (circuit_breaker(fallback=fallback), lambda it: circuit_breaker(it, fallback=fallback)):
+        with pytest.raises(TypeError, match=r"^fallback must be no async function"):
+            decorate(func)
+
+
+@pytest.mark.parametrize("fallback", [fallback_async, lambda error, value: "fallback"], ids=["async", "plain"])
+def test_fallback_of_a_coroutine_function_may_be_async_or_not(fallback: Any, opened: CircuitBreaker) -> None:
+    assert asyncio.run(circuit_breaker(breaker=opened, fallback=fallback)(coroutine)(1)) == "fallback"
 
 
 def test_fallback_of_a_method_gets_the_instance(opened: CircuitBreaker) -> None:

@@ -166,6 +166,7 @@ def test_a_wall_clock_that_is_set_back_does_not_keep_the_circuit_open(
     monkeypatch.setattr(time, "time", lambda: a_day_ago)
     clock.advance(30)
     succeed(breaker)
+    assert breaker.state is CircuitState.HALF_OPEN
 
 
 def test_time_is_monotonic_unless_another_clock_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf, nan
@@ -240,9 +243,15 @@ def test_the_header_of_the_response_comes_before_that_of_the_error() -> None:
 
 # An attribute
 
+NO_TIMES = [-1, nan, inf, -inf, 10**400]
+NO_TIMES += [Decimal(text) for text in ("-1", "NaN", "sNaN", "Infinity", "1e400")] + [
+    Fraction(-1, 2),
+    Fraction(10**400),
+]
+
 
 @pytest.mark.parametrize("name", ["retry_after_s", "retry_after"])
-@pytest.mark.parametrize("value", [0, 2, 2.5, 1e9])
+@pytest.mark.parametrize("value", [0, 2, 2.5, 1e9, Decimal("2.5"), Decimal(0), Fraction(5, 2)])
 def test_an_attribute_that_is_a_number_comes_first(name: str, value: float) -> None:
     hint = retry_after_hint(Refused(**{name: value}, headers={"Retry-After": "9"}))
     assert hint == value
@@ -250,7 +259,7 @@ def test_an_attribute_that_is_a_number_comes_first(name: str, value: float) -> N
 
 
 @pytest.mark.parametrize("name", ["retry_after_s", "retry_after"])
-@pytest.mark.parametrize("value", [-1, nan, inf, -inf, True, False, "2", None, [2]])
+@pytest.mark.parametrize("value", [*NO_TIMES, True, False, "2", None, [2], 1j, MagicMock(), timedelta(1)])
 def test_an_attribute_that_is_no_time_leaves_it_to_the_header(name: str, value: Any) -> None:
     assert retry_after_hint(Refused(**{name: value}, headers={"Retry-After": "9"})) == 9.0
     assert retry_after_hint(Refused(**{name: value})) is None

@@ -271,11 +271,13 @@ def test_closing_gives_what_it_gives_without_a_guard(func: Any) -> None:
     assert watch.told == ["open", "resume", "pause", "GeneratorExit"]
 
 
-def test_body_that_goes_on_when_it_is_closed_is_a_runtime_error_and_ends_the_guard(kind: Any) -> None:
+@pytest.mark.parametrize("thrown", [False, True], ids=["closed", "thrown a GeneratorExit"])
+def test_body_that_goes_on_when_it_is_closed_is_a_runtime_error_and_ends_the_guard(kind: Any, thrown: bool) -> None:
     async def main() -> None:
         story = Story(kind, stubborn=True)
         await story.send(None)
-        caught = await story.fails_with(RuntimeError, story.close())
+        closing = story.throw(GeneratorExit()) if thrown else story.close()
+        caught = await story.fails_with(RuntimeError, closing)
         assert "ignored GeneratorExit" in str(caught)
         assert story.watch.told == ["open", "resume", "pause", "RuntimeError"]
         await story.fails_with(Ended, story.send(None))

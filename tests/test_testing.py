@@ -94,6 +94,14 @@ def test_time_that_cannot_pass_is_refused(use: Any, bad: Any, error: type[Except
         use(bad)
 
 
+@pytest.mark.parametrize("use", [FakeClock.advance, FakeClock.sleep])
+def test_time_beyond_all_floats_is_refused_and_nothing_has_passed(use: Any) -> None:
+    clock = FakeClock(1e308)
+    with pytest.raises(ValueError, match=r"^seconds must leave the clock finite, got 1e\+308 at 1e\+308 s"):
+        use(clock, 1e308)
+    assert (clock(), clock.sleeps) == (1e308, [])
+
+
 @pytest.mark.parametrize(("bad", "error"), [(math.nan, ValueError), (None, TypeError), ("3", TypeError)])
 def test_start_that_is_no_number_is_refused(bad: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"^start must be a finite number"):

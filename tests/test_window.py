@@ -77,14 +77,22 @@ def test_a_window_of_calls_is_right_when_it_is_read_only_once(size: int, answers
     assert told.counts(0.0) == counted(told.answers[-size:])
 
 
-def test_a_window_of_calls_remembers_no_more_than_the_bad_answers_in_it() -> None:
+def test_a_window_of_calls_remembers_no_more_bad_answers_than_it_is_long_and_counts_those_in_it() -> None:
     window = CallWindow(10, 0)
     for number in range(1, 1_001):
         window.add(0.0, number, failed=True, slow=number % 2 == 0)
         assert len(window._failures) <= 10
-        assert len(window._slow) <= 5
+        assert len(window._slow) <= 10
+    assert window.counts(0.0, 1_000) == Counts(10, 10, 5)
     window.add(0.0, 10_000, failed=True, slow=True)
+    assert window.counts(0.0, 10_000) == Counts(10, 1, 1)
     assert (len(window._failures), len(window._slow)) == (1, 1)
+
+
+def test_a_window_of_more_calls_than_any_list_can_hold_is_one_like_others() -> None:
+    window = CallWindow(10**30, 0)
+    window.add(0.0, 2, failed=True, slow=False)
+    assert window.counts(0.0, 3) == Counts(3, 1, 0)
 
 
 # Time, in quarters of a second: a window of 30 s has buckets of one

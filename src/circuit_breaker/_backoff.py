@@ -12,11 +12,22 @@ _ENOUGH = 2**63
 
 def exact(n: int, base_s: float, multiplier: float, max_s: float) -> float:
     """Return `base_s * multiplier**n`, at most max_s; finite even where that power, or max_s, is not."""
+    n = min(n, _ENOUGH)
     try:
-        grown = base_s * multiplier ** min(n, _ENOUGH)
+        grown = base_s * multiplier**n
     except OverflowError:
-        grown = inf if base_s else 0.0
+        grown = _in_parts(n, base_s, multiplier)
     return min(grown, max_s, sys.float_info.max)
+
+
+def _in_parts(n: int, base_s: float, multiplier: float) -> float:
+    """Return the product though the power alone is beyond all floats; if even a quarter of it is, so is the product."""
+    try:
+        for part in range(4):
+            base_s *= multiplier ** ((n + part) // 4)
+        return base_s
+    except OverflowError:
+        return inf if base_s else 0.0
 
 
 def spread(delay_s: float, max_s: float, full: bool, draw: Callable[[], float]) -> float:

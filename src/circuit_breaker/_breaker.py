@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from . import _blocks, _checks, _fork
+from ._blocks import OPEN_BLOCKS_REMEMBERED, Frame, enter, innermost
 from ._config import CircuitBreakerConfig
 from ._core import Core
 from ._events import Listener
@@ -225,15 +226,31 @@ class CircuitBreaker(Core):
     def __enter__(self) -> CircuitBreaker:
         fast = self._machine.fast
         permission = _admitted(self._admit(block=True)) if fast is None else fast
-        _blocks.push(self, permission, self._clock(), True)
+        # What `_blocks.push` does, written out here, because a call would be a tenth of what a block costs.
+        outer = innermost()
+        while outer is not None and outer.owner is None:
+            outer = outer.outer
+        frame = Frame()
+        frame.owner = self
+        frame.permission = permission
+        frame.outer = outer
+        if outer is None:
+            frame.depth = 1
+        else:
+            frame.depth = outer.depth + 1
+            if frame.depth > OPEN_BLOCKS_REMEMBERED:
+                frame.forget()
+        frame.started = self._clock()
+        enter(frame)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         now = self._clock()
-        frame = _blocks.stack.get()
+        frame = innermost()
         if frame is not None and error is None:
+            latency_s = now - frame.started
             with self._lock:
                 # The usual end of the innermost block; its frame stays on the stack until the next one is put there.
                 fast = self._machine.fast
@@ -241,13 +258,12 @@ class CircuitBreaker(Core):
                     fast is not None
                     and frame.permission is fast
                     and frame.owner is self
-                    and frame.block
                     and now < fast.until
-                    and now - frame.started < fast.slow_s
+                    and latency_s < fast.slow_s
                 ):
                     frame.owner = None
                     fast.successes += 1
-                    fast.latency_s += now - frame.started
+                    fast.latency_s += latency_s
                     fast.last_success_at = now
                     return
         self._leave_block(now, error)
@@ -290,7 +306,7 @@ class CircuitBreaker(Core):
             TypeError: func is a coroutine function or a generator, or cannot be called.
         """
         check_plain(func)
-        return self._run(func, args, kwargs, None)  # type: ignore[no-any-return]
+        return self._wrap_plain(func, None)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Call func, await its result, and count how that ends; cancelling says nothing about the dependency.
@@ -300,7 +316,11 @@ class CircuitBreaker(Core):
             TypeError: func cannot be called, or what it returned cannot be awaited.
         """
         check_callable(func)
-        return await self._run_async(partial(_awaitable, func), args, kwargs, None)  # type: ignore[no-any-return]
+        guarded = self._wrap_coroutine(partial(_awaitable, func), None)
+        try:
+            return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
+        except _NotAwaitable as mistake:
+            raise TypeError(str(mistake)) from None
 
     def _wrap_plain(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
         machine, clock = self._machine, self._clock
@@ -308,7 +328,15 @@ class CircuitBreaker(Core):
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             fast = machine.fast
             if fast is None:
-                return self._run(func, args, kwargs, fallback)
+                permission = self._admit()
+                if not isinstance(permission, CircuitOpenError):
+                    return self._run(permission, func, args, kwargs)
+                try:
+                    if fallback is None:
+                        raise permission
+                    return fallback(permission, *args, **kwargs)
+                finally:
+                    del permission  # an exception that is kept in a frame of its own traceback is a circle
             started = clock()
             try:
                 result = func(*args, **kwargs)
@@ -335,7 +363,16 @@ class CircuitBreaker(Core):
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             fast = machine.fast
             if fast is None:
-                return await self._run_async(func, args, kwargs, fallback)
+                permission = self._admit()
+                if not isinstance(permission, CircuitOpenError):
+                    return await self._run_async(permission, func, args, kwargs)
+                try:
+                    if fallback is None:
+                        raise permission
+                    value = fallback(permission, *args, **kwargs)
+                    return await value if isawaitable(value) else value
+                finally:
+                    del permission
             started = clock()
             try:
                 result = await func(*args, **kwargs)
@@ -364,20 +401,8 @@ class CircuitBreaker(Core):
         return guarded_async(func, partial(StreamGuard, self, fallback))
 
     def _run(
-        self,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        fallback: Callable[..., Any] | None,
+        self, permission: Permission, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        permission = self._admit()
-        if isinstance(permission, CircuitOpenError):
-            try:
-                if fallback is None:
-                    raise permission
-                return fallback(permission, *args, **kwargs)
-            finally:
-                del permission  # an exception that is kept in a frame of its own traceback is a circle
         started = self._clock()
         frame = self._enter(permission, started)
         try:
@@ -393,21 +418,8 @@ class CircuitBreaker(Core):
         return result
 
     async def _run_async(
-        self,
-        func: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        fallback: Callable[..., Any] | None,
+        self, permission: Permission, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        permission = self._admit()
-        if isinstance(permission, CircuitOpenError):
-            try:
-                if fallback is None:
-                    raise permission
-                value = fallback(permission, *args, **kwargs)
-                return await value if isawaitable(value) else value
-            finally:
-                del permission
         started = self._clock()
         frame = self._enter(permission, started)
         try:
@@ -424,7 +436,7 @@ class CircuitBreaker(Core):
 
     def _enter(self, permission: Permission, started: float) -> _blocks.Frame | None:
         """Show calls made inside that they ride on this probe."""
-        return _blocks.push(self, permission, started, block=False) if type(permission) is Probe else None
+        return _blocks.push(self, permission, started) if type(permission) is Probe else None
 
     def _record(self, outcome: Outcome, latency_ms: float) -> None:
         self._settle(Unknown.ANONYMOUS, outcome, self._clock(), latency_ms, None)
@@ -444,8 +456,14 @@ def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
     return admitted
 
 
+class _NotAwaitable(BaseException):
+    """A mistake of the caller's, which says nothing about the dependency: what is no `Exception` is ignored."""
+
+
 async def _awaitable(func: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
     awaitable = func(*args, **kwargs)
     if not isawaitable(awaitable):
-        raise TypeError(f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}")
+        raise _NotAwaitable(
+            f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
+        )
     return await awaitable

@@ -53,6 +53,8 @@ class RetryBudget:
         self.ratio = _checks.number("ratio", ratio, minimum=0)
         self.min_per_second = _checks.number("min_per_second", min_per_second, minimum=0)
         self.burst = _checks.count("burst", burst, 0)
+        if self.burst > _ENDLESS:
+            raise _checks.wrong_value("burst", burst, f"an int >= 0 and <= {_ENDLESS:g}")
         self._clock = _checks.function("clock", clock, "a function that returns seconds")
         self._full = self.burst * TOKEN
         self._per_call = round(min(self.ratio, self.burst) * TOKEN)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import Any, ClassVar, Final
 
 from . import _checks
-from ._outcomes import ExceptionFilter, Kinds
+from ._outcomes import ExceptionFilter, Judge, Kinds
 
 __all__ = ["CircuitBreakerConfig"]
 
@@ -48,8 +49,8 @@ class CircuitBreakerConfig:
         ValueError: a value out of range, or settings that can never work together.
     """
 
-    _failures: ClassVar[Kinds]  # of each object, but no field
-    _ignored: ClassVar[Kinds]
+    _judge: ClassVar[Judge]  # of each object, but no field
+    _spared: ClassVar[float]  # failures in a row that no rule needs to look at
 
     failure_threshold: int | None = 5
     success_threshold: int = 3
@@ -81,9 +82,11 @@ class CircuitBreakerConfig:
         self._check_each("failure_result", _checks.function, optional=True)
         self._check_each("retry_after", _checks.function, optional=True)
         self._check_each("retry_after_max_s", lambda n, v: _checks.number(n, v, minimum=0))
-        object.__setattr__(self, "_failures", Kinds("failure_exceptions", self.failure_exceptions))
-        object.__setattr__(self, "_ignored", Kinds("ignored_exceptions", self.ignored_exceptions))
+        failures = Kinds("failure_exceptions", self.failure_exceptions)
+        object.__setattr__(self, "_judge", Judge(failures, Kinds("ignored_exceptions", self.ignored_exceptions)))
         self._check_together()
+        streak = inf if self.failure_threshold is None else self.failure_threshold - 1
+        object.__setattr__(self, "_spared", streak if self.error_rate_threshold is None else 0)
 
     def _check_each(self, name: str, check: Callable[[str, Any], object], optional: bool = False) -> None:
         value = getattr(self, name)

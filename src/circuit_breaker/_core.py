@@ -11,9 +11,9 @@ from . import _blocks, _checks
 from ._config import CircuitBreakerConfig
 from ._events import ERROR, INFO, WARNING, CallFinished, CallRejected, Listener, StateChanged, log, notify, open_log
 from ._live import LiveStats
-from ._machine import RESET_TIMEOUT_S_UNTIL_ASKED, Change, Machine, Unknown
+from ._machine import RESET_TIMEOUT_S_UNTIL_ASKED, Change, Machine, Unknown, WatchedMachine
 from ._models import CircuitMode, CircuitState, Outcome
-from ._outcomes import is_refusal, judge, leaves
+from ._outcomes import is_refusal, leaves
 from ._periods import Closed, LastFailure, Open, Permission
 from .exceptions import CircuitOpenError, refused
 
@@ -28,6 +28,7 @@ class Core:
     # clock, no log line. It is reentrant, because a signal handler or the destructor of a dropped stream may come here
     # in the middle of a locked section, on the thread that has it.
 
+    _listeners: tuple[Listener, ...] = ()
     _stats: LiveStats | None = None
     _keeper: Callable[[], object] | None = None  # is told when this breaker must not be forgotten
     _teller: int | None = None  # the thread whose turn it is to tell what changed
@@ -43,9 +44,10 @@ class Core:
         open_log()
         self.name = name
         self._clock = clock
-        self._listeners = listeners
         self._lock = RLock()
-        self._machine = Machine(config, mode, bool(listeners), clock())
+        if listeners:
+            self._listeners = listeners
+        self._machine = (WatchedMachine if listeners else Machine)(config, mode, clock())
 
     # Admitting
 
@@ -135,7 +137,7 @@ class Core:
         waited_s = latency_s if waited_s is None else waited_s
         hung = config.slow_call_duration_s is not None and waited_s >= config.slow_call_duration_s
         try:
-            outcome = judge(error, config._failures, config._ignored, hung)
+            outcome = config._judge.judge(error, hung)
         except BaseException:
             self._settle(permission, Outcome.IGNORED, now, latency_s * 1_000, error)
             raise

@@ -17,7 +17,7 @@ from ._models import CircuitMode
 from ._outcomes import ExceptionFilter
 from ._retry import RetryPolicy
 from ._typing import Decorator, Protected, ProtectedFunction
-from ._wrap import Pattern, wrap
+from ._wrap import ASYNC, Pattern, kind_of, wrap
 
 __all__ = ["bulkhead", "circuit_breaker", "retry"]
 
@@ -69,7 +69,8 @@ def circuit_breaker(
         config: all settings, in place of the two before.
         breaker: one that exists, in place of all settings.
         fallback: called as `fallback(error, *args, **kwargs)` when this very decorator refuses a call, and its result
-            returned (awaited for an `async def`, iterated for a generator); never for an error of the function.
+            returned (awaited for an `async def` if it can be, iterated for a generator); never for an error of the
+            function. It must not be async where the function is not.
         mode: who decides, see `CircuitMode`.
         listeners: functions that are given every event of the breaker.
         clock: a function that returns monotonic seconds.
@@ -90,14 +91,17 @@ def circuit_breaker(
         _checks.instance("breaker", breaker, CircuitBreaker)
         beside = {"mode": (mode, CircuitMode.AUTO), "listeners": (listeners, ()), "clock": (clock, time.monotonic)}
         _stands_alone("breaker", {"config": (config, None), **short, **beside})
-        return _finished(_applying(breaker, "circuit_breaker", fallback), func)
-    if config is not None:
+    elif config is not None:
         _stands_alone("config", short)
-    else:
-        config = CircuitBreakerConfig(failure_threshold, reset_timeout_s=reset_timeout_s)
-    listeners = _checks.functions("listeners", listeners)
-    make = partial(CircuitBreaker, config=config, mode=mode, listeners=listeners, clock=clock)
-    return _finished(_making(make, name, "circuit_breaker", fallback), func)
+    own = CircuitBreakerConfig(failure_threshold, reset_timeout_s=reset_timeout_s)
+    make = partial(
+        CircuitBreaker,
+        config=own if config is None else config,
+        mode=mode,
+        listeners=_checks.functions("listeners", listeners),
+        clock=clock,
+    )
+    return _finished(_fitting(fallback, _making(make, breaker, name, "circuit_breaker", fallback)), func)
 
 
 @overload
@@ -151,7 +155,6 @@ def bulkhead(
         _checks.instance("bulkhead", bulkhead, Bulkhead)
         settings = {"max_concurrent": (max_concurrent, 10), "max_queue": (max_queue, 0), "timeout_s": (timeout_s, 0.0)}
         _stands_alone("bulkhead", {**settings, "listeners": (listeners, ()), "clock": (clock, time.monotonic)})
-        return _finished(_applying(bulkhead, "bulkhead"), func)
     make = partial(
         Bulkhead,
         max_concurrent=max_concurrent,
@@ -160,7 +163,7 @@ def bulkhead(
         listeners=_checks.functions("listeners", listeners),
         clock=clock,
     )
-    return _finished(_making(make, name, "bulkhead"), func)
+    return _finished(_making(make, bulkhead, name, "bulkhead"), func)
 
 
 @overload
@@ -237,7 +240,8 @@ def retry(
     if policy is not None:
         _checks.instance("policy", policy, RetryPolicy)
         _stands_alone("policy", {name: (value, getattr(RetryPolicy, name)) for name, value in settings.items()})
-    return _finished(_applying(RetryPolicy(**settings) if policy is None else policy, "retry_policy"), func)
+    own = RetryPolicy(**settings)
+    return _finished(_applying(own if policy is None else policy, "retry_policy"), func)
 
 
 def _is_bare(first: object) -> bool:
@@ -260,20 +264,40 @@ def _check_name(name: object) -> None:
 
 
 def _stands_alone(given: str, beside: dict[str, tuple[Any, Any]]) -> None:
-    """Refuse each setting that differs from its default, beside the one that takes its place."""
+    """Refuse each setting that differs from its default, beside the one that takes its place.
+
+    One that equals it may still be of another type, as 5.0 or True: that is found where all settings are checked.
+    """
     for name, (value, default) in beside.items():
         if value is not default and value != default:
             raise TypeError(f"{given}= takes the place of {name}=, got both (and {name}={value!r})")
+
+
+def _fitting(fallback: Any, decorator: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the decorator, such that it refuses a function that cannot await what the fallback gives."""
+    if kind_of(fallback) not in ASYNC:
+        return decorator
+
+    def decorate(func: Any) -> Any:
+        if kind_of(getattr(func, "__func__", func)) not in ASYNC:
+            raise _checks.wrong_type("fallback", fallback, f"no async function, as {func!r} is none")
+        return decorator(func)
+
+    return decorate
 
 
 def _applying(pattern: Pattern, attribute: str, *options: Any) -> Callable[[Any], Any]:
     return lambda func: wrap(pattern, func, attribute, *options)
 
 
-def _making(make: Callable[..., Pattern], name: str | None, attribute: str, *options: Any) -> Callable[[Any], Any]:
-    if name is not None:
+def _making(
+    make: Callable[..., Pattern], given: Pattern | None, name: str | None, attribute: str, *options: Any
+) -> Callable[[Any], Any]:
+    if given is None and name is not None:
         return _applying(make(name=name), attribute, *options)
     make()  # what is wrong with the settings is said here, not where a function is decorated
+    if given is not None:
+        return _applying(given, attribute, *options)
     return lambda func: wrap(make(name=_qualified_name(func)), func, attribute, *options)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import weakref
 from typing import Any, Protocol, TypeVar
 
@@ -24,19 +26,39 @@ class _Reference(weakref.ref[Any]):
     __hash__ = object.__hash__
 
 
-# Discarded by C code alone: a Python callback would swallow a Ctrl-C that lands in it.
-_living: set[_Reference] = set()
-_forget = _living.discard
+# In the order of their making, in a dict, which takes half the memory of a set. Taken out by C code alone: a Python
+# callback would swallow a Ctrl-C that lands in it.
+_living: dict[_Reference, None] = {}
+_forget = _living.__delitem__
 
 
 def survive(survivor: Survivor) -> None:
     """Call `_after_fork_in_child` of this object in every forked child, for as long as it lives."""
-    _living.add(_Reference(survivor, _forget))
+    _living[_Reference(survivor, _forget)] = None
 
 
 def living(kind: type[_T]) -> list[_T]:
-    """Return the survivors of this type that are alive, in no particular order."""
+    """Return the survivors of this type that are alive, the oldest first."""
     return [found for reference in _living.copy() if isinstance(found := reference(), kind)]
+
+
+# Held while something of the standard library is loaded, and through every fork: a child forked in the middle of that
+# would wait for it for ever. Nothing is loaded under it that holds locks of its own through a fork, as logging does:
+# the two would wait for each other. `_loads` says how deep in `load` the thread is that has the lock.
+_loading: Any = threading.RLock()
+_loads = 0
+
+
+def load(name: str) -> Any:
+    """Import a module of the standard library that most programs need late or never; no fork comes in between."""
+    global _loads
+    with _loading:
+        _loads += 1
+        try:
+            __import__(name)
+        finally:
+            _loads -= 1
+    return sys.modules[name]
 
 
 def _in_child() -> None:
@@ -44,7 +66,12 @@ def _in_child() -> None:
         survivor = reference()
         if survivor is not None:
             survivor._after_fork_in_child()
+    if _loads:  # the very thread that loads has forked, and goes on loading here too
+        _loading.release()
+    else:
+        _loading._at_fork_reinit()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    # In the parent C code alone, which a Ctrl-C cannot keep from giving the lock back.
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_in_child)

@@ -65,7 +65,7 @@ class StreamGuard(Guard):
         self._asked = self._core._clock()
         if type(self._permission) is Probe:
             self._permission.since = self._asked
-            self._frame = _blocks.push(self._core, self._permission, self._asked, block=False)
+            self._frame = _blocks.push(self._core, self._permission, self._asked)
 
     def pause(self) -> None:
         """Leave the body; a probe that gives items is not overdue."""

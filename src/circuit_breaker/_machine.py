@@ -78,14 +78,15 @@ class Machine:
         changes: what has not been told to anybody yet, oldest first; None until the first.
     """
 
-    __slots__ = ("_watched", "changes", "config", "fast", "mode", "period", "totals")
+    __slots__ = ("changes", "config", "fast", "mode", "period", "totals")
 
-    def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, watched: bool, now: float) -> None:
+    watched = False  # every outcome is told to somebody
+
+    def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, now: float) -> None:
         self.config = config
         self.mode = mode
         self.totals: CircuitStats = NOTHING
         self.changes: deque[Change] | None = None
-        self._watched = watched  # every outcome is told to somebody
         self.fast: Closed | None
         self.period: Period = self._beginning(mode, now)
         self._find_fast()
@@ -120,7 +121,7 @@ class Machine:
                 return probe
         if self.mode is SHADOW:
             self.totals.shadow_rejected_count += 1
-            return Probe(None, now)
+            return Probe(None, now, block=block)
         self.totals.rejected_count += 1
         return None
 
@@ -212,7 +213,6 @@ class Machine:
         self.totals.total_latency_ms += latency_ms
         self.totals.slow_count += slow
         if failed:
-            self.totals.failure_count += 1
             self.totals.last_failure_time = now
             period.failures += 1
             period.streak = period.streak + 1 if period.streak_successes == period.successes else 1
@@ -231,14 +231,13 @@ class Machine:
         if period is None or permission is not period or period.window is None or totals is NOTHING:
             return False
         streak = period.streak + 1 if period.streak_successes == period.successes else 1
-        if streak > period.spared or latency_s >= period.slow_s:
+        if streak > self.config._spared or latency_s >= period.slow_s:
             return False
         period.streak = streak
         period.streak_successes = period.successes
         period.failures += 1
-        totals.failure_count += 1
+        period.latency_s += latency_s
         totals.last_failure_time = now
-        totals.total_latency_ms += latency_s * 1_000
         period.window.add(now, period.successes + period.failures, True, False)
         period.until = period.window.until
         return True
@@ -316,6 +315,7 @@ class Machine:
         if isinstance(period, Closed):
             period.streak = 0
             self.totals.success_count -= period.successes
+            self.totals.failure_count -= period.failures
             self.totals.total_latency_ms -= period.latency_s * 1_000
             period.last_success_at = None
 
@@ -357,11 +357,12 @@ class Machine:
             return False
         self.period = period
         self.mode = self.mode if mode is None else mode
-        self.fast = None if self._watched or self.config.failure_result is not None else fast
+        self.fast = None if self.watched or self.config.failure_result is not None else fast
         totals = self.totals
         totals.opened_count += opened
         if left is not None:
             totals.success_count += left.successes
+            totals.failure_count += left.failures
             totals.total_latency_ms += left.latency_s * 1_000
             totals.consecutive_failures = left.streak if left.streak_successes == left.successes else 0
         if period.state is not former.state:
@@ -375,7 +376,7 @@ class Machine:
         period = self.period
         fast = period if isinstance(period, Closed) else None
         if self.period is period:  # else it was found by what came in between
-            self.fast = None if self._watched or self.config.failure_result is not None else fast
+            self.fast = None if self.watched or self.config.failure_result is not None else fast
 
     # Reading
 
@@ -385,7 +386,7 @@ class Machine:
         period = present if isinstance(present, Closed) else None
         return CircuitStats(
             totals.success_count + (period.successes if period else 0),
-            totals.failure_count,
+            totals.failure_count + (period.failures if period else 0),
             period.consecutive_failures() if period else totals.consecutive_failures,
             totals.last_failure_time,
             _later(totals.last_success_time, period.last_success_at if period else None),
@@ -421,6 +422,14 @@ class Machine:
     def state(self) -> CircuitState:
         """What a caller meets."""
         return CircuitState.CLOSED if self.mode is CircuitMode.SHADOW else self.period.state
+
+
+class WatchedMachine(Machine):
+    """A machine whose every outcome is told to somebody, so that none only needs counting."""
+
+    __slots__ = ()
+
+    watched = True
 
 
 def _later(one: float | None, other: float | None) -> float | None:

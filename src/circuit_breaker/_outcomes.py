@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, Union, cast, get_args, get_origin
 
 from . import _checks
 from ._models import Outcome
-from .exceptions import BulkheadFullError, CircuitOpenError
+from .exceptions import BulkheadFullError, CircuitOpenError, ResilienceError
 
 SUCCESS: Final = Outcome.SUCCESS
 FAILURE: Final = Outcome.FAILURE
@@ -66,7 +66,9 @@ def _types(name: str, given: Any, part: Any) -> list[type[BaseException]]:
         return [kind for member in members for kind in _types(name, given, member)]
     if not isinstance(part, type) or not issubclass(part, BaseException):
         raise _checks.wrong_type(name, given, _TAKES)
-    if part is not BaseException and part is not BaseExceptionGroup and not issubclass(part, Exception):
+    if issubclass(part, BaseExceptionGroup):
+        raise _checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} never matches: its leaves are judged")
+    if part is not BaseException and not issubclass(part, Exception):
         raise _checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} is no Exception and never judged by type")
     return [part]
 
@@ -100,26 +102,46 @@ def is_cancellation(error: BaseException) -> bool:
     return False
 
 
-def judge(error: BaseException, failures: Kinds, ignored: Kinds, hung: bool) -> Outcome:
-    """Return what the exception says; `hung` tells that the call lasted long enough for a cancellation to be a failure.
+class Judge:
+    """What exceptions say, where these are the failures and the ignored ones."""
 
-    A predicate that raises does so here.
-    """
-    if not issubclass(type(error), BaseExceptionGroup):
-        return _judge_leaf(error, failures, ignored, hung)
-    outcomes = {_judge_leaf(leaf, failures, ignored, hung) for leaf in leaves(error)}
-    if FAILURE in outcomes:
-        return FAILURE
-    return SUCCESS if SUCCESS in outcomes else IGNORED
+    __slots__ = ("_failures", "_ignored", "_plain_failures", "_rest")
+
+    def __init__(self, failures: Kinds, ignored: Kinds) -> None:
+        self._failures = failures
+        self._ignored = ignored
+        # The usual failure is known by two questions. Others are asked all of them, in their order.
+        self._rest = (BaseExceptionGroup, ResilienceError, *ignored.types)
+        plain = failures.predicate is None and ignored.predicate is None
+        self._plain_failures = tuple(kind for kind in failures.types if plain and _is_plain(kind))
+
+    def judge(self, error: BaseException, hung: bool) -> Outcome:
+        """Return what it says; `hung` tells that the call lasted long enough for a cancellation to be a failure.
+
+        A predicate that raises does so here.
+        """
+        kind = type(error)
+        if issubclass(kind, self._plain_failures) and not issubclass(kind, self._rest):
+            return FAILURE
+        if not issubclass(kind, BaseExceptionGroup):
+            return self._judge_leaf(error, hung)
+        outcomes = {self._judge_leaf(leaf, hung) for leaf in leaves(error)}
+        if FAILURE in outcomes:
+            return FAILURE
+        return SUCCESS if SUCCESS in outcomes else IGNORED
+
+    def _judge_leaf(self, error: BaseException, hung: bool) -> Outcome:
+        kind, failures, ignored = type(error), self._failures, self._ignored
+        if not issubclass(kind, Exception):
+            return FAILURE if hung and is_cancellation(error) else IGNORED
+        if issubclass(kind, REFUSALS) and not issubclass(kind, failures.refusals):
+            return IGNORED
+        if issubclass(kind, ignored.types) if ignored.predicate is None else ignored.predicate(error):
+            return IGNORED
+        failed = issubclass(kind, failures.types) if failures.predicate is None else failures.predicate(error)
+        return FAILURE if failed else SUCCESS
 
 
-def _judge_leaf(error: BaseException, failures: Kinds, ignored: Kinds, hung: bool) -> Outcome:
-    kind = type(error)
-    if not issubclass(kind, Exception):
-        return FAILURE if hung and is_cancellation(error) else IGNORED
-    if issubclass(kind, REFUSALS) and not issubclass(kind, failures.refusals):
-        return IGNORED
-    if issubclass(kind, ignored.types) if ignored.predicate is None else ignored.predicate(error):
-        return IGNORED
-    failed = issubclass(kind, failures.types) if failures.predicate is None else failures.predicate(error)
-    return FAILURE if failed else SUCCESS
+def _is_plain(kind: type[BaseException]) -> bool:
+    """Tell whether all its subclasses are `Exception`s, none of them by an opinion of its metaclass."""
+    return type(kind) is type and issubclass(kind, Exception)

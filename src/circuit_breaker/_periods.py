@@ -29,7 +29,6 @@ class Closed:
         "last_success_at",
         "latency_s",
         "slow_s",
-        "spared",
         "streak",
         "streak_successes",
         "successes",
@@ -61,13 +60,9 @@ class Closed:
         self.limit(config)
 
     def limit(self, config: CircuitBreakerConfig) -> None:
-        """Set from when on, from which duration on, and after how many failures in a row an answer is looked at."""
+        """Set from when on and from which duration on a success is looked at."""
         self.slow_s = inf if config.slow_call_duration_s is None else config.slow_call_duration_s
         self.until = inf if self.window is None else self.window.until
-        if config.error_rate_threshold is not None:
-            self.spared = 0.0
-        else:
-            self.spared = inf if config.failure_threshold is None else config.failure_threshold - 1
 
     def has_failures(self, now: float) -> bool:
         """Tell whether any failure is remembered; it changes nothing, and needs no lock."""

@@ -8,7 +8,7 @@ from typing import NoReturn
 from . import _blocks, _checks
 from ._core import Core
 from ._models import Outcome
-from ._periods import Permission
+from ._periods import Permission, Probe
 
 __all__ = ["Permit"]
 
@@ -21,13 +21,14 @@ class Permit:
     One that is never settled counts nothing, and in half-open takes a place until it is overdue.
     """
 
-    __slots__ = ("__weakref__", "_core", "_frame", "_permission", "_settled", "_started")
+    __slots__ = ("__weakref__", "_core", "_entered", "_frame", "_permission", "_settled", "_started")
 
     def __init__(self, core: Core, permission: Permission, started: float) -> None:
         self._core = core
         self._permission = permission
         self._started = started
         self._settled = False
+        self._entered = False
         self._frame: _blocks.Frame | None = None
 
     def __repr__(self) -> str:
@@ -74,9 +75,11 @@ class Permit:
         return claimed
 
     def __enter__(self) -> Permit:
-        if self._settled or self._frame is not None:
+        if self._settled or self._entered:
             raise RuntimeError(f"{self!r}: a permit is for one call, and this one has been used")
-        self._frame = _blocks.push(self._core, self._permission, self._started, block=False)
+        self._entered = True
+        if type(self._permission) is Probe:
+            self._frame = _blocks.push(self._core, self._permission, self._started)
         return self
 
     def __exit__(

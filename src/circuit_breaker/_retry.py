@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
-from . import _backoff, _checks
+from . import _backoff, _checks, _fork
 from ._attempts import REPEATABLE, Attempts, Plan
 from ._budget import RetryBudget
 from ._events import Listener, open_log
@@ -125,7 +125,7 @@ class RetryPolicy:
         kinds = Kinds("retryable_exceptions", (Exception,) if given is None else given)
         object.__setattr__(self, "_retryable", kinds)
         open_log()
-        __import__("random")  # not at the top, for a faster import of the package; not in a call, for safety
+        _fork.load("random")  # not at the top, for a faster import of the package; not in a call, for safety
 
     def _check_each(self, name: str, check: Callable[[str, Any], object], optional: bool = False) -> None:
         value = getattr(self, name)
@@ -144,9 +144,8 @@ class RetryPolicy:
         delay_s = _backoff.exact(n, self.backoff_base, self.backoff_multiplier, self.backoff_max)
         if not self.jitter:
             return delay_s
-        from random import random  # loaded since the first policy was made
-
-        return _backoff.spread(delay_s, self.backoff_max, self.jitter == "full", self.random or random)
+        draw = self.random or _fork.load("random").random
+        return _backoff.spread(delay_s, self.backoff_max, self.jitter == "full", draw)
 
     def should_retry(self, exception: BaseException) -> bool:
         """Tell whether an exception is of a kind that is retried; what a predicate raises is raised here."""
@@ -171,7 +170,8 @@ class RetryPolicy:
                 value = attempt.result("fetched")
         ```
 
-        The block swallows what will be retried, and lets out the last error; a success ends the loop. `result()` is
+        The block swallows what will be retried, and lets out the last error; a success ends the loop. What it swallows
+        has taken its token from the budget and been told to the listeners, even if you `break` after it. `result()` is
         needed for `retry_result` alone.
 
         Without the block the attempt is a bare number, and every turn of the loop counts as failed: break out of it

@@ -6,6 +6,7 @@ among the last N follows from the numbers, and what is of the last so much time 
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from math import inf
 from typing import Final, NamedTuple
@@ -32,7 +33,7 @@ class Counts(NamedTuple):
 
 
 class CallWindow:
-    """The last `size` answers, exactly; its memory grows with the bad ones among them alone."""
+    """The last `size` answers, exactly; its memory grows with the bad ones alone."""
 
     __slots__ = ("_failures", "_size", "_slow", "_start")
 
@@ -41,16 +42,15 @@ class CallWindow:
     def __init__(self, size: int, start: int) -> None:
         self._size = size
         self._start = start  # answers up to this number are not among them
-        self._failures: deque[int] = deque()
-        self._slow: deque[int] = deque()
+        most = min(size, sys.maxsize)
+        self._failures: deque[int] = deque(maxlen=most)
+        self._slow: deque[int] = deque(maxlen=most)
 
     def add(self, now: float, number: int, failed: bool, slow: bool) -> None:
         """Note that the answer of this number, the newest, is a failure, slow, both or neither."""
         if failed:
-            self._forget(self._failures, number)
             self._failures.append(number)
         if slow:
-            self._forget(self._slow, number)
             self._slow.append(number)
 
     def counts(self, now: float, number: int) -> Counts:
@@ -61,7 +61,8 @@ class CallWindow:
 
     def has_failures(self, now: float, number: int) -> bool:
         """Tell whether there is a failure in it; it changes nothing, and needs no lock."""
-        return any(failure > number - self._size for failure in self._failures.copy())
+        out = number - self._size
+        return max(self._failures.copy(), default=out) > out
 
     def _forget(self, numbers: deque[int], newest: int) -> None:
         while numbers and numbers[0] <= newest - self._size:

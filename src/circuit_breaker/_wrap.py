@@ -21,10 +21,20 @@ class Kind(Enum):
     ASYNC_GENERATOR = "async generator"
 
 
+ASYNC = (Kind.COROUTINE, Kind.ASYNC_GENERATOR)
+
 _SPECIAL = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+def _is_generator_based_coroutine_function(func: Any) -> bool:
+    """Tell whether it is a generator function whose generators are to be awaited: `@types.coroutine` made it one."""
+    return bool(getattr(getattr(func, "__code__", None), "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE)
+
+
 _TESTS = (
     (inspect.isasyncgenfunction, Kind.ASYNC_GENERATOR),
     (inspect.iscoroutinefunction, Kind.COROUTINE),
+    (_is_generator_based_coroutine_function, Kind.COROUTINE),
     (inspect.isgeneratorfunction, Kind.GENERATOR),
 )
 

@@ -5,7 +5,10 @@ Every refusal is a `ResilienceError`: its message is constant, so that logs grou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from ._models import CircuitState
 
 __all__ = [
     "BulkheadFullError",
@@ -15,6 +18,11 @@ __all__ = [
     "create_error_context",
     "format_exception_chain",
 ]
+
+
+_ARGS: Final[Any] = BaseException.args  # where CPython keeps them, whatever a subclass makes of the attribute
+_NEW: Final = Exception.__new__
+_NOT_WHOLE: Final = object()
 
 
 def _readable(value: object) -> str:
@@ -75,7 +83,7 @@ class CircuitOpenError(ResilienceError):
     """
 
     def __init__(self, message: str, circuit_name: str | None = None, **kwargs: Any) -> None:
-        self.state = kwargs.pop("state", None)
+        self.state: CircuitState | None = kwargs.pop("state", None)
         self.last_failure: tuple[str, str] | None = kwargs.pop("last_failure", None)
         self.circuit_name = circuit_name
         self.retry_after_s: float | None = kwargs.get("retry_after_s")
@@ -84,15 +92,13 @@ class CircuitOpenError(ResilienceError):
         super().__init__(message, create_error_context(circuit_name=circuit_name), error_code)
         self.context.update(context or {}, **kwargs)
 
-    # Most refusals are caught and dropped. A breaker's own is empty but for this, the name and the figures, and made
-    # whole by whoever looks at it first.
-    _refusal: tuple[str, tuple[Any, ...]] | None = None
-
+    # Most refusals are caught and dropped. A breaker's own holds the name and the figures where its arguments should
+    # be, and is made whole by whoever looks at it first.
     def _make_whole(self) -> None:
-        refusal = self._refusal
-        if refusal is None:
+        held: tuple[Any, ...] = _ARGS.__get__(self)
+        if not held or held[0] is not _NOT_WHOLE:
             return
-        circuit_name, (state, mode, retry_after_s, last_failure) = refusal
+        _, circuit_name, (state, mode, retry_after_s, last_failure) = held
         whole = CircuitOpenError(
             f"Circuit {circuit_name!r} is open",
             circuit_name,
@@ -101,9 +107,9 @@ class CircuitOpenError(ResilienceError):
             state=state,
             last_failure=last_failure,
         )
-        # Made beside and put in place in one step, for two threads may look at once.
+        # Made beside and put in place in one step, before it is known as whole, for two threads may look at once.
+        self.__dict__.update({**whole.__dict__, **self.__dict__.copy()})
         Exception.__init__(self, whole.message)
-        self.__dict__.update({**whole.__dict__, **self.__dict__.copy(), "_refusal": None})
 
     if not TYPE_CHECKING:
 
@@ -117,12 +123,12 @@ class CircuitOpenError(ResilienceError):
         def args(self) -> tuple[Any, ...]:
             """What the error was made of: the message alone."""
             self._make_whole()
-            return BaseException.args.__get__(self)
+            return _ARGS.__get__(self)
 
         @args.setter
         def args(self, args: tuple[Any, ...]) -> None:
             self._make_whole()
-            BaseException.args.__set__(self, args)
+            _ARGS.__set__(self, args)
 
     def __repr__(self) -> str:
         self._make_whole()
@@ -135,9 +141,7 @@ class CircuitOpenError(ResilienceError):
 
 def refused(circuit_name: str, figures: tuple[Any, ...]) -> CircuitOpenError:
     """Make the error of a breaker from state, mode, seconds until a probe may pass, and last failure."""
-    error = CircuitOpenError.__new__(CircuitOpenError)
-    error._refusal = (circuit_name, figures)
-    return error
+    return _NEW(CircuitOpenError, _NOT_WHOLE, circuit_name, figures)
 
 
 class BulkheadFullError(ResilienceError):
@@ -160,6 +164,12 @@ class BulkheadFullError(ResilienceError):
         self.context.update(context or {}, **kwargs)
 
 
+# Read past whatever a subclass makes of the attributes.
+_CAUSE: Final[Any] = BaseException.__cause__
+_CONTEXT: Final[Any] = BaseException.__context__
+_SUPPRESSED: Final[Any] = BaseException.__suppress_context__
+
+
 def format_exception_chain(exception: BaseException) -> str:
     """Return a line for the exception and for each that caused it or was being handled, newest first; never raises."""
     lines: list[str] = []
@@ -168,17 +178,17 @@ def format_exception_chain(exception: BaseException) -> str:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         lines.append(_line(current))
-        shown = current.__cause__ is not None or current.__suppress_context__
-        current = current.__cause__ if shown else current.__context__
+        cause = _CAUSE.__get__(current)
+        current = cause if cause is not None or _SUPPRESSED.__get__(current) else _CONTEXT.__get__(current)
     return "\n".join(lines)
 
 
 def _line(error: BaseException) -> str:
     try:
         text = str(error)
+        return text if issubclass(type(error), ResilienceError) else f"[{type(error).__name__}] {text}"
     except Exception:
         return f"[{type(error).__name__}] <exception str() failed>"
-    return text if issubclass(type(error), ResilienceError) else f"[{type(error).__name__}] {text}"
 
 
 def create_error_context(**kwargs: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -53,7 +54,10 @@ class FakeClock:
         """
         passed = _checks.number("seconds", seconds, minimum=0)
         with self._lock:
-            self._now += passed
+            now = self._now + passed
+            if now == math.inf:
+                raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {self._now:g} s")
+            self._now = now
 
     def sleep(self, seconds: float) -> None:
         """Advance at once instead of sleeping, and remember it in `sleeps`.
@@ -63,7 +67,7 @@ class FakeClock:
         """
         passed = _checks.number("seconds", seconds, minimum=0)
         with self._lock:
-            self._now += passed
+            self.advance(passed)
             self.sleeps.append(passed)
 
     async def sleep_async(self, seconds: float) -> None:

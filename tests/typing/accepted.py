@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar, assert_type
 
 from circuit_breaker import (
+    Attempt,
     Bulkhead,
+    BulkheadFullError,
+    BulkheadRejected,
     BulkheadSnapshot,
+    CallFinished,
+    CallRejected,
     CircuitBreaker,
     CircuitBreakerConfig,
     CircuitBreakerRegistry,
@@ -18,15 +23,23 @@ from circuit_breaker import (
     CircuitOpenError,
     CircuitSnapshot,
     CircuitState,
+    CircuitStats,
+    CodomyrmexError,
+    Outcome,
     Permit,
+    ResilienceError,
     RetryBudget,
     RetryPolicy,
+    RetryScheduled,
     StateChanged,
     bulkhead,
     circuit_breaker,
+    create_error_context,
+    format_exception_chain,
     retry,
     retry_after_hint,
 )
+from circuit_breaker.testing import FakeClock, instant_retries
 
 _T = TypeVar("_T")
 
@@ -83,6 +96,48 @@ def by_objects(number: int) -> str:
     return str(number)
 
 
+async def other_bytes(error: CircuitOpenError, number: int) -> bytes:
+    return b""
+
+
+@circuit_breaker(fallback=other_bytes)
+async def with_a_fallback(number: int) -> bytes:
+    return bytes(number)
+
+
+@retry
+async def bare_coroutine(number: int) -> bytes:
+    return bytes(number)
+
+
+@retry
+def bare_generator(number: int) -> Generator[int, str, bytes]:
+    yield number
+    return b""
+
+
+@circuit_breaker
+async def bare_async_generator(number: int) -> AsyncGenerator[int, str]:
+    yield number
+
+
+@breaker
+async def coroutine_by_object(number: int) -> bytes:
+    return bytes(number)
+
+
+@bulkhead
+@circuit_breaker
+@retry
+def stacked_bare(number: int = 0) -> Iterator[int]:
+    yield number
+
+
+@circuit_breaker(config=CircuitBreakerConfig(), mode=CircuitMode.SHADOW)
+@retry(policy=policy)
+def with_objects(*numbers: int, **texts: str) -> None: ...
+
+
 @retry()
 def generic(items: list[_T]) -> _T:
     return items[0]
@@ -107,6 +162,18 @@ assert_type(by_objects.retry_policy, RetryPolicy)
 assert_type(by_objects.circuit_breaker, CircuitBreaker)
 assert_type(by_objects.bulkhead, Bulkhead)
 assert_type(generic([1]), int)
+assert_type(with_a_fallback.circuit_breaker, CircuitBreaker)
+assert_type(bare_generator(1), Generator[int, str, bytes])
+assert_type(bare_generator.retry_policy, RetryPolicy)
+assert_type(bare_async_generator(1), AsyncGenerator[int, str])
+assert_type(bare_async_generator.circuit_breaker, CircuitBreaker)
+assert_type(coroutine_by_object.circuit_breaker, CircuitBreaker)
+assert_type(stacked_bare(number=1), Iterator[int])
+assert_type(stacked_bare.bulkhead, Bulkhead)
+assert_type(stacked_bare.circuit_breaker, CircuitBreaker)
+assert_type(stacked_bare.retry_policy, RetryPolicy)
+assert_type(with_objects.retry_policy, RetryPolicy)
+with_objects(1, 2, text="")
 assert_type(functools.partial(bare, 1)(), float)
 
 takes_a_coroutine_function: Callable[[int], Coroutine[Any, Any, bytes]] = with_parentheses
@@ -147,6 +214,34 @@ class Client:
     def inside_class(cls, number: int) -> str:
         return str(number)
 
+    @circuit_breaker
+    def items(self, number: int) -> Iterator[int]:
+        yield number
+
+    @bulkhead
+    async def items_later(self, number: int) -> AsyncIterator[int]:
+        yield number
+
+    @retry
+    @classmethod
+    async def outside_class_async(cls, number: int) -> bytes:
+        return bytes(number)
+
+    @staticmethod
+    @circuit_breaker
+    async def inside_static_async(number: int) -> bytes:
+        return bytes(number)
+
+    @retry
+    @circuit_breaker
+    @bulkhead
+    def stacked(self, number: int) -> str:
+        return str(number)
+
+    @breaker
+    def by_object(self, number: int) -> str:
+        return str(number)
+
     @property
     @retry
     def attribute(self) -> str:
@@ -173,11 +268,27 @@ assert_type(client.inside_class(1), str)
 assert_type(Client.inside_class(1), str)
 assert_type(client.inside_class.circuit_breaker, CircuitBreaker)
 assert_type(client.attribute, str)
+assert_type(client.items(1), Iterator[int])
+assert_type(client.items.circuit_breaker, CircuitBreaker)
+assert_type(client.items_later(1), AsyncIterator[int])
+assert_type(client.items_later.bulkhead, Bulkhead)
+assert_type(client.stacked(1), str)
+assert_type(client.stacked.retry_policy, RetryPolicy)
+assert_type(client.stacked.circuit_breaker, CircuitBreaker)
+assert_type(client.stacked.bulkhead, Bulkhead)
+assert_type(Client.stacked.bulkhead, Bulkhead)
+assert_type(client.by_object(1), str)
+assert_type(client.by_object.circuit_breaker, CircuitBreaker)
 
 
 async def in_async_code() -> None:
     assert_type(await with_parentheses(1), bytes)
     assert_type(await stacked(1), bytes)
+    assert_type(await bare_coroutine(1), bytes)
+    assert_type(await with_a_fallback(1), bytes)
+    assert_type(await coroutine_by_object(1), bytes)
+    assert_type(await Client.outside_class_async(1), bytes)
+    assert_type(await client.inside_static_async(1), bytes)
     assert_type(await asyncio.create_task(stacked(1)), bytes)
     assert_type(await client.async_method(1), list[str])
     assert_type(await (await client.fluent()).fluent(), Client)
@@ -192,8 +303,9 @@ async def in_async_code() -> None:
     async with breaker.permit() as permit:
         assert_type(permit, Permit)
     async for attempt in policy.attempts():
+        assert_type(attempt, Attempt)
         with attempt:
-            attempt.result(int(attempt))
+            assert_type(attempt.result(await stacked(attempt)), bytes)
 
 
 def in_sync_code() -> None:
@@ -202,10 +314,21 @@ def in_sync_code() -> None:
     assert_type(pool.call(bare, 1), float)
     assert_type(breaker.state, CircuitState)
     assert_type(breaker.is_open, bool)
+    assert_type(breaker.is_closed, bool)
+    assert_type(breaker.name, str)
+    assert_type(breaker.mode, CircuitMode)
+    assert_type(breaker.stats, CircuitStats)
+    assert_type(breaker.stats.last_failure_time, float | None)
+    assert_type(CircuitBreaker.instances(), list[CircuitBreaker])
     assert_type(breaker.allow_request(), bool)
     assert_type(breaker.snapshot(), CircuitSnapshot)
     assert_type(breaker.config, CircuitBreakerConfig)
+    assert_type(breaker.snapshot().retry_after_s, float | None)
+    assert_type(breaker.snapshot().to_dict(), dict[str, Any])
     assert_type(pool.snapshot(), BulkheadSnapshot)
+    assert_type(pool.acquire(), bool)
+    assert_type(pool.max_concurrent, int)
+    assert_type(pool.timeout_s, float | None)
     assert_type(policy.get_delay(3), float)
     assert_type(policy.should_retry(OSError()), bool)
     breaker.mode = CircuitMode.SHADOW
@@ -214,9 +337,46 @@ def in_sync_code() -> None:
     )
     with breaker as same, pool:
         assert_type(same, CircuitBreaker)
+    with breaker.permit() as permit:
+        assert_type(permit, Permit)
+        permit.failure(OSError())
     for attempt in policy.attempts():
+        assert_type(attempt, Attempt)
         with attempt:
-            bare(int(attempt))
+            bare(attempt)
+    clock = FakeClock()
+    with instant_retries():
+        clock.advance(1)
+    CircuitBreaker(clock=clock)
+    RetryPolicy(clock=clock, sleep=clock.sleep)
+    RetryPolicy(clock=clock, sleep=clock.sleep_async, jitter="full", random=lambda: 0.5)
+    assert_type(clock(), float)
+    assert_type(clock.sleeps, list[float])
+
+
+def a_value_is_bad(value: object) -> bool:
+    return value is None
+
+
+def wish(error: BaseException) -> float | None:
+    return retry_after_hint(error)
+
+
+configurations: list[CircuitBreakerConfig] = [
+    CircuitBreakerConfig(5, 3, 30, 3, 0.5, 100),
+    CircuitBreakerConfig(failure_exceptions=OSError),
+    CircuitBreakerConfig(failure_exceptions=(OSError, KeyError), ignored_exceptions=(OSError, KeyError)),
+    CircuitBreakerConfig(failure_exceptions=lambda error: isinstance(error, OSError)),
+    CircuitBreakerConfig(reset_timeout_s=lambda times: 2.0**times, failure_result=a_value_is_bad, retry_after=wish),
+    CircuitBreakerConfig(failure_threshold=None, slow_call_duration_s=1, slow_call_rate_threshold=1),
+]
+policies: list[RetryPolicy] = [
+    RetryPolicy(retryable_exceptions=OSError),
+    RetryPolicy(retryable_exceptions=(OSError, KeyError)),
+    RetryPolicy(retryable_exceptions=lambda error: not isinstance(error, KeyError)),
+    RetryPolicy(3, 0.1, 2, 30, False, None, retry_result=a_value_is_bad, retry_after=wish, listeners=()),
+    RetryPolicy(retry_after=None),
+]
 
 
 def on_event(event: object) -> None:
@@ -224,13 +384,51 @@ def on_event(event: object) -> None:
         assert_type(event.new_state, CircuitState)
 
 
-def refused(error: CircuitOpenError) -> None:
-    assert_type(error.retry_after_s, float | None)
+def on_circuit(event: StateChanged | CallRejected | CallFinished) -> None:
+    match event:
+        case StateChanged(circuit_name=name, reason=reason):
+            assert_type(name + reason, str)
+        case CallRejected():
+            assert_type(event.retry_after_s, float | None)
+        case CallFinished():
+            assert_type(event.outcome, Outcome)
+            assert_type(event.error, BaseException | None)
 
 
-def only_state_changes(event: StateChanged) -> None: ...
+def on_retry(event: RetryScheduled) -> None:
+    assert_type((event.attempt, event.delay_s, event.error), tuple[int, float, BaseException | None])
 
 
-CircuitBreaker(listeners=[on_event])
-assert_type(CircuitBreakerRegistry(max_size=10)["host"], CircuitBreaker)
-CircuitBreakerRegistry(CircuitBreakerConfig())
+def on_bulkhead(event: BulkheadRejected) -> None:
+    assert_type((event.bulkhead_name, event.active_count), tuple[str, int])
+
+
+def refused(error: CircuitOpenError | BulkheadFullError) -> None:
+    assert_type(error.context, dict[str, Any])
+    assert_type(error.error_code + error.message, str)
+    assert_type(error.to_dict(), dict[str, Any])
+    assert_type(format_exception_chain(error), str)
+    if isinstance(error, CircuitOpenError):
+        assert_type(error.circuit_name, str | None)
+        assert_type(error.state, CircuitState | None)
+        assert_type(error.retry_after_s, float | None)
+        assert_type(error.last_failure, tuple[str, str] | None)
+    else:
+        assert_type(error.max_concurrency, int | None)
+
+
+the_base: type[CodomyrmexError] = ResilienceError
+assert_type(create_error_context(number=1), dict[str, Any])
+
+CircuitBreaker(listeners=[on_event, on_circuit])
+RetryPolicy(listeners=(on_event, on_retry))
+Bulkhead(listeners=[on_bulkhead])
+CircuitBreakerRegistry(CircuitBreakerConfig(), listeners=[on_circuit])
+
+registry = CircuitBreakerRegistry(lambda key: CircuitBreakerConfig(), max_size=10)
+assert_type(registry["host"], CircuitBreaker)
+assert_type(registry["host", 80], CircuitBreaker)
+assert_type("host" in registry, bool)
+assert_type(len(registry), int)
+for key in registry:
+    registry.remove(key)
