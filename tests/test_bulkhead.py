@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from types import ModuleType
 from typing import Any
 
@@ -389,6 +390,16 @@ def test_shrinking_takes_effect_as_holders_leave() -> None:
     assert [bulkhead.acquire(), bulkhead.acquire()] == [True, False]
 
 
+def test_shrunk_to_zero_refuses_the_next_as_if_it_had_been_made_so() -> None:
+    bulkhead = Bulkhead(max_concurrent=2)
+    bulkhead.call(int)
+    bulkhead.resize(0)
+    assert not bulkhead.acquire()
+    with pytest.raises(BulkheadFullError):
+        bulkhead.call(int)
+    assert bulkhead.active_count == 0
+
+
 def test_shrunk_to_zero_keeps_waiters_waiting_until_it_grows(line: Line) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
@@ -434,6 +445,28 @@ def test_snapshot_tells_all_totals(line: Line) -> None:
         "peak_active_count": 2,
         "total_wait_s": 7.5,
     }
+
+
+def test_everybody_who_came_in_is_counted_however_he_came() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    for way in WAYS.values():
+        before = bulkhead.snapshot().accepted_count
+        enter = way(bulkhead)
+        for _ in range(3):
+            enter()
+        assert bulkhead.snapshot().accepted_count == before + 3
+
+
+def test_a_block_gives_the_bulkhead_every_time() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    for _ in range(3):
+        with bulkhead as given:
+            assert given is bulkhead
+
+
+def test_a_snapshot_of_a_bulkhead_can_be_held_weakly() -> None:
+    snapshot = Bulkhead().snapshot()
+    assert weakref.ref(snapshot)() is snapshot
 
 
 def test_peak_is_the_most_that_were_ever_inside_at_once() -> None:
@@ -970,6 +1003,24 @@ def test_interrupt_at_any_locked_section_loses_no_slot(way: str, moment: str, kn
         found = interrupt(bulkhead, sections, body, moment)
         assert bulkhead.active_count == 0
     assert sections > 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_interrupt_at_any_locked_section_reaches_the_caller(way: str) -> None:
+    interrupts = 0
+    for sections in count(1):
+        bulkhead = Bulkhead(max_concurrent=1)
+        body = WAYS[way](bulkhead)
+        body()
+        lock = bulkhead._line.lock
+        bulkhead._line.lock = Interrupted(lock, sections)  # type: ignore[assignment]
+        try:
+            body()
+        except KeyboardInterrupt:
+            interrupts += 1
+        else:
+            break
+    assert interrupts == sections - 1 >= 2
 
 
 @pytest.mark.parametrize("leave", ["release", "resize", "call", "generator"])

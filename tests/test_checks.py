@@ -158,7 +158,7 @@ def test_a_text_is_a_str() -> None:
             _checks.text("name", value)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.5, 3, Index(3), Float(2.5), Decimal("2.5"), Fraction(5, 2)], ids=repr)
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.5, 3, Index(3), Float(2.5), Decimal("2.5"), Fraction(5, 2)], ids=repr)
 def test_a_latency_is_a_number(value: Any) -> None:
     taken = _checks.latency("ms", value)
     assert taken == float(value)

@@ -75,7 +75,9 @@ class ReturnNone(_Replace):
     """Return None instead of a value."""
 
     def replacement(self, node: Any) -> str | None:
-        return "return None" if node.type == "return_stmt" and node.children[1] != "None" else None
+        if node.type != "return_stmt" or node.children[1].get_code().strip() in {"None", "False"}:
+            return None  # False, turned round by another operator, tells more
+        return "return None"
 
 
 class SwapName(_Replace):
@@ -199,14 +201,23 @@ def _edits(source: str) -> Iterator[tuple[int, int, str]]:
         return offsets[position[0] - 1] + position[1]
 
     for node in ast_nodes(parso.parse(source)):
-        if node == "*" and node.parent.type == "parameters":
-            continue  # what comes after it is given by name
+        if _says_nothing(node):
+            continue
         for operator in OPERATORS:
             for index, _ in enumerate(operator.mutation_positions(node)):
                 # A copy, since operators change what they are given; but not of the whole tree, which hangs on a node.
                 changed = operator.mutate(copy.deepcopy(node, {id(node.parent): node.parent}), index)
-                text = "" if changed is None else changed.get_code(include_prefix=False).strip()
+                text = "" if changed is None else changed.get_code(include_prefix=False).strip(" ")
                 yield at(node.start_pos), at(node.end_pos), text
+
+
+def _says_nothing(node: Any) -> bool:
+    """Tell whether it is for type checkers, or the bare star of a signature, which is no multiplication."""
+    if node.type == "if_stmt":
+        return "TYPE_CHECKING" in node.children[1].get_code()
+    if node.type == "decorator":
+        return "overload" in node.get_code()
+    return node == "*" and node.parent.type == "parameters"
 
 
 def _meaning(source: str) -> object:

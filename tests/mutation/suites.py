@@ -12,10 +12,12 @@ RETRY = (
     "test_retry test_attempts test_retry_async test_testing test_hints test_budget test_backoff model/test_retry_model"
 ).split()
 SHARED = (
-    "test_checks test_streams test_exceptions test_decorators test_config test_registry test_hostile"
-    " model/test_together_model"
+    "test_frame test_fork test_checks test_streams test_exceptions test_decorators test_config test_registry"
+    " test_hostile model/test_together_model"
 ).split()
 DEMONSTRATION = ["test_main"]
+ABOUT_THE_SOURCE = ["test_bulkhead.py::test_under_the_lock_nothing_is_called_made_or_repeated"]
+"""What would refuse a fault by its looks."""
 
 # Those not named here have the file of their own name, in the suite that has it.
 OWN = {
@@ -24,16 +26,16 @@ OWN = {
     "_blocks": ["test_breaker", "test_breaker_async", "test_machine", "test_permit"],
     "_breaker": ["test_breaker", "test_snapshot", "test_modes", "test_events", "test_breaker_async", "test_machine"],
     "_budget": ["test_budget", "test_retry"],
-    "_bulkhead": ["test_bulkhead", "test_bulkhead_fork", "test_bulkhead_async"],
+    "_bulkhead": ["test_bulkhead", "test_logging", "test_bulkhead_fork", "test_bulkhead_async"],
     "_config": ["test_config", "test_rules"],
     "_core": ["test_breaker", "test_machine", "test_events", "test_modes", "test_logging", "test_outcomes"],
     "_events": ["test_events", "test_logging"],
-    "_fork": ["test_breaker_fork", "test_bulkhead_fork", "test_budget"],
+    "_fork": ["test_fork", "test_breaker_fork", "test_bulkhead_fork", "test_budget"],
     "_guards": ["test_breaker_streams"],
     "_line": ["test_bulkhead", "test_bulkhead_fork", "test_bulkhead_async"],
     "_live": ["test_snapshot", "test_breaker"],
     "_machine": ["test_machine", "test_modes", "test_rules", "test_snapshot", "test_reconfigure"],
-    "_models": ["test_snapshot", "test_breaker", "test_bulkhead", "test_events"],
+    "_models": ["test_frame", "test_snapshot", "test_breaker", "test_bulkhead", "test_events"],
     "_outcomes": ["test_outcomes", "test_config"],
     "_periods": ["test_machine", "test_modes", "test_rules", "test_snapshot", "test_reconfigure", "test_permit"],
     "_retry": ["test_retry", "test_retry_async", "test_attempts", "test_backoff", "test_testing"],
