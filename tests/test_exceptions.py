@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import pickle
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn

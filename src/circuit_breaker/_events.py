@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True)
 class StateChanged:
     """The machine of a breaker went from one state to another; those of one breaker arrive in order, each once."""
 
@@ -33,7 +33,7 @@ class StateChanged:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True)
 class CallRejected:
     """A breaker refused a call; `retry_after_s` is None when it cannot tell for how long."""
 
@@ -41,7 +41,7 @@ class CallRejected:
     retry_after_s: float | None
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True)
 class CallFinished:
     """An outcome was counted: of a call, of a `record_*`, or of an answer that came late."""
 
@@ -51,7 +51,7 @@ class CallFinished:
     error: BaseException | None
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True)
 class RetryScheduled:
     """Attempt number `attempt` (the first is 0) failed, the next follows after `delay_s`; a bad value has no error."""
 
@@ -61,7 +61,7 @@ class RetryScheduled:
     elapsed_s: float
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True)
 class BulkheadRejected:
     """A bulkhead refused a caller, at once or after it had waited for its time."""
 

@@ -89,7 +89,7 @@ class CircuitStats:
             setattr(self, total.name, total.default)
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True)
 class CircuitSnapshot:
     """What a breaker was at one moment.
 
@@ -122,7 +122,7 @@ class CircuitSnapshot:
         }
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True)
 class BulkheadSnapshot:
     """What a bulkhead was at one moment; the counts are totals since construction.
 

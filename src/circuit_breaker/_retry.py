@@ -210,6 +210,23 @@ class RetryPolicy:
         return await self._run_async(func, args, kwargs)  # type: ignore[no-any-return]
 
     def _wrap_plain(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        if self.budget is not None or self.retry_result is not None:
+            return self._wrap_plain_in_full(func)
+        clock = self.clock
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            started = clock()
+            try:
+                return func(*args, **kwargs)
+            except REPEATABLE as error:
+                plan = Plan(self, started)
+                if not plan.retries(error):
+                    raise
+            return self._run_again(plan, func, args, kwargs)
+
+        return wrapper
+
+    def _wrap_plain_in_full(self, func: Callable[..., Any]) -> Callable[..., Any]:
         clock, budget, retry_result = self.clock, self.budget, self.retry_result
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -156,13 +156,14 @@ class Stack:
 
 
 stack: ContextVar[Stack | None] = ContextVar("parts", default=None)
+innermost, enter = stack.get, stack.set
 
 
 class Remembered(Block):
     """One that keeps apart the blocks of threads and tasks that share it."""
 
     def __enter__(self) -> Remembered:
-        outer = stack.get()
+        outer = innermost()
         while outer is not None and outer.owner is None:
             outer = outer.outer
         entry = Stack()
@@ -170,12 +171,12 @@ class Remembered(Block):
         entry.owner = self
         entry.permission = machine.fast
         entry.started = clock()
-        stack.set(entry)
+        enter(entry)
         return self
 
     def __exit__(self, *_: object) -> None:
         now = clock()
-        entry = stack.get()
+        entry = innermost()
         if entry is None:
             return
         with lock:
