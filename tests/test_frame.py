@@ -11,7 +11,7 @@ import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -400,6 +400,12 @@ def test_a_dataclass_has_the_fields_of_its_signature_and_is_frozen(name: str) ->
     names = [part.partition("=")[0] for part in one_line(SIGNATURES[name]).replace("*, ", "").split(", ")]
     assert [field.name for field in dataclasses.fields(kind)] == names
     assert kind.__dataclass_params__.frozen
+
+
+@pytest.mark.parametrize("name", [name for name in package.__all__ if dataclasses.is_dataclass(getattr(package, name))])
+def test_the_types_of_the_fields_can_be_read_at_run_time(name: str) -> None:
+    made = getattr(package, name)
+    assert get_type_hints(made).keys() >= {field.name for field in dataclasses.fields(made)}
 
 
 def test_the_attributes_of_an_object_that_only_methods_change_cannot_be_assigned() -> None:

@@ -20,8 +20,8 @@ FAILURE: Final = Outcome.FAILURE
 IGNORED: Final = Outcome.IGNORED
 REFUSALS: Final = (CircuitOpenError, BulkheadFullError)
 
-ExceptionTypes: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | types.UnionType"
-ExceptionFilter: TypeAlias = "ExceptionTypes | Callable[[BaseException], object]"
+ExceptionTypes: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | types.UnionType
+ExceptionFilter: TypeAlias = ExceptionTypes | Callable[[BaseException], object]
 
 # Read past whatever a subclass makes of the attribute.
 _MEMBERS: Final = cast("Any", BaseExceptionGroup.exceptions)
