@@ -178,6 +178,20 @@ def test_release_without_holder_raises_and_grows_nothing() -> None:
     assert [bulkhead.acquire(), bulkhead.acquire()] == [True, False]
 
 
+def test_stray_release_within_a_call_takes_its_slot_and_no_more() -> None:
+    bulkhead = Bulkhead(max_concurrent=2)
+
+    @bulkhead
+    def numbers() -> Iterator[int]:
+        bulkhead.release()
+        yield 1
+
+    for stray in (lambda: bulkhead.call(bulkhead.release), lambda: list(numbers())):
+        stray()
+        assert bulkhead.active_count == 0
+    assert [bulkhead.acquire() for _ in range(3)] == [True, True, False]
+
+
 def test_body_that_raises_gives_its_slot_back() -> None:
     bulkhead = Bulkhead(max_concurrent=1)
     with pytest.raises(ZeroDivisionError), bulkhead:
