@@ -87,7 +87,9 @@ class SwapName(_Replace):
     OTHER = dict(SWAPS) | {b: a for a, b in SWAPS}
 
     def replacement(self, node: Any) -> str | None:
-        return self.OTHER.get(node.value) if node.type == "name" else None
+        if node.type != "name" or node.get_next_leaf() == ".":  # the attributes of the two exceptions are the same
+            return None
+        return self.OTHER.get(node.value)
 
 
 class SwapIn(_Replace):
@@ -249,6 +251,8 @@ class _Bare(ast.NodeTransformer):
         return node
 
     def visit_AnnAssign(self, node: Any) -> Any:
+        if ast.unparse(node.annotation) == "TypeAlias":
+            return ast.Pass()
         node.annotation = ast.Constant("")
         return self.generic_visit(node)
 

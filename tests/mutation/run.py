@@ -45,7 +45,7 @@ KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
 
 
 class BadRun(Exception):
-    """What says nothing about a mutant: the tests, or this program, are at fault."""
+    """What says nothing about a mutant: the tests could not be run."""
 
 
 class Result(NamedTuple):
@@ -104,7 +104,7 @@ class Copy:
             started = time.monotonic()
             status, told = self.ask(tests, compiled=True)
             if status != 0:
-                raise BadRun(f"the tests {' '.join(tests)} fail without any fault:\n{told[-3000:]}")
+                raise SystemExit(f"the tests {' '.join(tests)} fail without any fault:\n{told[-3000:]}")
             self._base_s[tuple(tests)] = time.monotonic() - started
         return self._base_s[tuple(tests)]
 
@@ -113,7 +113,7 @@ class Copy:
         with self.planted("__init__", "raise RuntimeError"):
             status, told = self.ask(["test_checks"])
         if status not in (STATUS_INTERRUPTED, STATUS_USAGE) or "RuntimeError" not in told:
-            raise BadRun(f"the tests do not run the code in {self.folder}:\n{told[-3000:]}")
+            raise SystemExit(f"the tests do not run the code in {self.folder}:\n{told[-3000:]}")
 
     def planted(self, module: str, source: str) -> Planted:
         return Planted(self.folder / path_of(module), source)
@@ -209,6 +209,7 @@ class Found:
         self._path = path
         self._lock = Lock()
         self._tests = digest(path for path in (ROOT / "tests").rglob("*.py") if HERE not in path.parents)
+        self._sources: dict[str, str] = {}
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
         if path.exists() and not fresh:
             for line in path.read_text("utf-8").splitlines():
@@ -217,19 +218,108 @@ class Found:
         elif fresh:
             path.unlink(missing_ok=True)
 
-    def get(self, mutant: Mutant, source: str, stage: int) -> Result | None:
+    def get(self, mutant: Mutant, stage: int) -> Result | None:
         """Return what became of a mutant by a stage: killed it stays, not so for new tests if it survived."""
-        entry = self._known.get((str(mutant), source))
+        entry = self._known.get((str(mutant), self._source_of(mutant)))
         if entry is None:
             return None
         if entry["outcome"] == SURVIVED and (entry["stage"] < stage or entry["tests"] != self._tests):
             return None
         return Result(entry["outcome"], entry["by"])
 
-    def put(self, mutant: Mutant, source: str, stage: int, result: Result) -> None:
-        entry = {"mutant": str(mutant), "source": source, "tests": self._tests, "stage": stage} | result._asdict()
+    def put(self, mutant: Mutant, stage: int, result: Result) -> None:
+        entry = {"mutant": str(mutant), "source": self._source_of(mutant), "tests": self._tests, "stage": stage}
         with self._lock, self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps(entry | result._asdict()) + "\n")
+
+    def _source_of(self, mutant: Mutant) -> str:
+        if mutant.module not in self._sources:
+            self._sources[mutant.module] = digest([ROOT / path_of(mutant.module)])
+        return self._sources[mutant.module]
+
+
+class Hunt:
+    """All chosen mutants, and what became of them so far."""
+
+    def __init__(self, copies: list[Copy], wanted: dict[Mutant, str], known: Found, explained: dict[str, str]) -> None:
+        self.results: dict[Mutant, Result] = {}
+        self.met = 0
+        self.troubles = 0
+        self._copies = copies
+        self._wanted = wanted
+        self._known = known
+        self._explained = explained
+
+    def send(self, stage: int) -> None:
+        """Send each mutant that is left to its own tests, or, unless it is explained, to the others."""
+        tests_of = (suites.own, suites.others)[stage]
+        queue: SimpleQueue[Mutant] = SimpleQueue()
+        for mutant in self._wanted:
+            if stage and (self.results.get(mutant) != Result(SURVIVED, "") or str(mutant) in self._explained):
+                continue
+            result = self._known.get(mutant, stage)
+            if result is not None:
+                self.results[mutant] = result
+            elif tests_of(mutant.module):
+                queue.put(mutant)
+        self.met += queue.qsize()
+        print(f"{queue.qsize()} faults meet {('the tests of their modules', 'all others')[stage]}", flush=True)
+
+        def work(copy: Copy) -> None:
+            for mutant in waiting(queue):
+                try:
+                    result = copy.meet(mutant, self._wanted[mutant], tests_of(mutant.module))
+                except SystemExit:
+                    list(waiting(queue))  # so that the others stop, too
+                    raise
+                except BadRun as error:
+                    self.troubles += 1
+                    print(f"TROUBLE  {mutant}: {error}", flush=True)
+                    continue
+                self.results[mutant] = result
+                self._known.put(mutant, stage, result)
+                if result.outcome == SURVIVED and str(mutant) not in self._explained:
+                    print(f"survived {('its own', 'all')[stage]} tests  {mutant}", flush=True)
+
+        with ThreadPoolExecutor(len(self._copies)) as pool:
+            list(pool.map(work, self._copies))
+
+    def left(self) -> list[Mutant]:
+        survived = [mutant for mutant, result in self.results.items() if result.outcome == SURVIVED]
+        return [mutant for mutant in survived if str(mutant) not in self._explained]
+
+    def outdated(self, whole: set[str]) -> list[str]:
+        """Return what is wrong with the explanations; `whole` are the modules all of whose mutants are here."""
+        found = {str(mutant): result for mutant, result in self.results.items()}
+        wrong = []
+        for name in self._explained:
+            if name in found and found[name].outcome != SURVIVED:
+                wrong.append(f"explained, but {found[name].outcome}  {name}  {found[name].by}")
+            elif name not in found and name.partition(":")[0].partition("#")[0] in whole:
+                wrong.append(f"explained, but no such fault  {name}")
+        return wrong
+
+    def table(self) -> list[str]:
+        """Return a line for each module, in Markdown."""
+        rows: dict[str, Counter[str]] = {}
+        for mutant, result in self.results.items():
+            explained = result.outcome == SURVIVED and str(mutant) in self._explained
+            rows.setdefault(mutant.module, Counter())["explained" if explained else result.outcome] += 1
+        lines = ["| module | faults | killed | timed out | explained | left | score |", "|---" * 7 + "|"]
+        for module, row in [*rows.items(), ("**all**", sum(rows.values(), Counter()))]:
+            to_kill = row.total() - row["explained"]
+            score = f"{1 - row[SURVIVED] / to_kill:.1%}" if to_kill else ""
+            figures = (row.total(), row[KILLED], row[TIMED_OUT], row["explained"], row[SURVIVED], score)
+            lines.append(f"| {module} | {' | '.join(map(str, figures))} |")
+        return lines
+
+
+def waiting(queue: SimpleQueue[Mutant]) -> Iterator[Mutant]:
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
 
 
 def main() -> int:
@@ -245,105 +335,30 @@ def main() -> int:
     if unknown:
         parser.error(f"no such module: {', '.join(sorted(unknown))}")
 
-    wanted: dict[Mutant, tuple[str, str]] = {}
+    wanted: dict[Mutant, str] = {}
     for module in given.modules or modules():
-        path = ROOT / path_of(module)
-        found = mutants(module, path.read_text("utf-8"))
-        chosen = list(found)[:: SHARE_OF_QUICK if given.quick else 1]
-        wanted |= {mutant: (found[mutant], digest([path])) for mutant in chosen}
+        found = mutants(module, (ROOT / path_of(module)).read_text("utf-8"))
+        wanted |= {mutant: found[mutant] for mutant in list(found)[:: SHARE_OF_QUICK if given.quick else 1]}
     if given.list:
         print(*wanted, sep="\n")
         return 0
 
-    explained = explanations()
-    given.scratch.mkdir(parents=True, exist_ok=True)
-    known = Found(given.scratch / "found.jsonl", given.fresh)
-    copies = [Copy(given.scratch / f"copy{number}") for number in range(given.workers)]
-    for each in copies:
-        each.check()
+    # Where Ctrl-C is ignored, as in the background of a shell, tests that send it to themselves would hang.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
-    results: dict[Mutant, Result] = {}
-    troubles: list[str] = []
-    met = 0
-    for stage, tests_of in enumerate((suites.own, suites.others)):
-        queue: SimpleQueue[Mutant] = SimpleQueue()
-        for mutant, (_, source_digest) in wanted.items():
-            if stage and (results.get(mutant) != Result(SURVIVED, "") or str(mutant) in explained):
-                continue
-            result = known.get(mutant, source_digest, stage)
-            if result is not None:
-                results[mutant] = result
-            elif tests_of(mutant.module):
-                queue.put(mutant)
-        met += queue.qsize()
-        print(
-            f"{len(wanted)} faults, {queue.qsize()} of them meet {('their own', 'all other')[stage]} tests", flush=True
-        )
+    given.scratch.mkdir(parents=True, exist_ok=True)
+    copies = [Copy(given.scratch / f"copy{number}") for number in range(given.workers)]
+    for copy in copies:
+        copy.check()
+    hunt = Hunt(copies, wanted, Found(given.scratch / "found.jsonl", given.fresh), explanations())
+    hunt.send(0)
+    hunt.send(1)
 
-        def work(copy: Copy, stage: int = stage, tests_of: Any = tests_of, queue: Any = queue) -> None:
-            for mutant in waiting(queue):
-                source, source_digest = wanted[mutant]
-                try:
-                    results[mutant] = copy.meet(mutant, source, tests_of(mutant.module))
-                except BadRun as error:
-                    troubles.append(str(mutant))
-                    print(f"TROUBLE  {mutant}: {error}", flush=True)
-                    continue
-                known.put(mutant, source_digest, stage, results[mutant])
-                if stage and results[mutant].outcome == SURVIVED:
-                    print(f"left  {mutant}", flush=True)
-
-        with ThreadPoolExecutor(given.workers) as pool:
-            list(pool.map(work, copies))
-
-    unexplained = report(results, explained)
-    whole = set() if given.quick else set(given.modules or modules())
-    faults = outdated(results, explained, whole)
-    print(*faults, sep="\n", end="\n" if faults else "")
-    print(f"{met} meetings in {(time.monotonic() - started) / 60:.1f} minutes; {len(troubles)} troubles")
-    return 1 if unexplained or faults or troubles else 0
-
-
-def waiting(queue: SimpleQueue[Mutant]) -> Iterator[Mutant]:
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return
-
-
-def outdated(results: dict[Mutant, Result], explained: dict[str, str], whole: set[str]) -> list[str]:
-    """Return what is wrong with the explanations of modules all of whose mutants are here."""
-    found = {str(mutant): result for mutant, result in results.items()}
-    told = [f"explained, but killed: {name} ({found[name].by})" for name in explained
-            if name in found and found[name].outcome != SURVIVED]  # fmt: skip
-    told += [f"explained, but no such fault: {name}" for name in explained
-             if name not in found and name.partition(":")[0].partition("#")[0] in whole]  # fmt: skip
-    return told
-
-
-def report(results: dict[Mutant, Result], explained: dict[str, str]) -> int:
-    """Print a line for each module, and each fault that is left; return how many are."""
-    rows: dict[str, Counter[str]] = {}
-    unexplained = []
-    for mutant, result in results.items():
-        kind = result.outcome
-        if kind == SURVIVED:
-            kind = "explained" if str(mutant) in explained else "left"
-            if kind == "left":
-                unexplained.append(mutant)
-        rows.setdefault(mutant.module, Counter())[kind] += 1
-    total: Counter[str] = sum(rows.values(), Counter())
-    print(f"\n{'module':16} {'faults':>7} {'killed':>7} {'timed out':>10} {'explained':>10} {'left':>5} {'score':>7}")
-    for module, row in [*rows.items(), ("all", total)]:
-        told = row.total() - row["explained"]
-        score = (told - row["left"]) / told if told else 1.0
-        print(
-            f"{module:16} {row.total():7} {row[KILLED]:7} {row[TIMED_OUT]:10} {row['explained']:10} {row['left']:5}"
-            f" {score:7.1%}"
-        )
-    print(*(f"left  {mutant}" for mutant in unexplained), sep="\n")
-    return len(unexplained)
+    left = hunt.left()
+    outdated = hunt.outdated(set() if given.quick else set(given.modules or modules()))
+    print("", *hunt.table(), "", *(f"left  {mutant}" for mutant in left), *outdated, sep="\n")
+    print(f"{hunt.met} meetings in {(time.monotonic() - started) / 60:.0f} minutes, {hunt.troubles} of them in trouble")
+    return 1 if left or outdated or hunt.troubles else 0
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ OWN = {
     "_line": ["test_bulkhead", "test_bulkhead_fork", "test_bulkhead_async"],
     "_live": ["test_snapshot", "test_breaker"],
     "_machine": ["test_machine", "test_modes", "test_rules", "test_snapshot", "test_reconfigure"],
+    "exceptions": ["test_exceptions", "test_frame", "test_breaker"],
     "_models": ["test_frame", "test_snapshot", "test_breaker", "test_bulkhead", "test_events"],
     "_outcomes": ["test_outcomes", "test_config"],
     "_periods": ["test_machine", "test_modes", "test_rules", "test_snapshot", "test_reconfigure", "test_permit"],
