@@ -21,6 +21,7 @@ from storms import SHOTS, needs_timer, storm
 from circuit_breaker import _bulkhead, _line
 from circuit_breaker._bulkhead import Bulkhead
 from circuit_breaker._events import BulkheadRejected
+from circuit_breaker._line import Slot, ThreadGate
 from circuit_breaker.exceptions import BulkheadFullError
 
 PATIENCE_S = 20.0
@@ -493,6 +494,65 @@ def test_peak_is_the_most_that_were_ever_inside_at_once() -> None:
             bulkhead.release()
         peaks.append(bulkhead.snapshot().peak_active_count)
     assert peaks == [1, 2, 2, 3]
+
+
+def test_snapshot_of_one_never_used_is_empty() -> None:
+    figures = Bulkhead("api", 2, 1).snapshot().to_dict()
+    assert {name: figure for name, figure in figures.items() if figure} == {
+        "name": "api",
+        "max_concurrent": 2,
+        "max_queue": 1,
+    }
+
+
+def test_time_in_the_line_of_one_who_timed_out_is_counted() -> None:
+    seconds = count(5)
+    bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=0.001, clock=lambda: next(seconds))
+    assert not bulkhead.acquire()
+    assert bulkhead.snapshot().total_wait_s == 1.0
+
+
+def test_waiting_takes_no_time_by_a_clock_that_stands_still(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=0.001, clock=lambda: 5.0)
+    bulkhead.acquire()
+    assert not bulkhead.acquire()
+    patient = Bulkhead(max_concurrent=1, max_queue=1, clock=lambda: 5.0)
+    patient.acquire()
+    waiter = line.send(patient.acquire)
+    patient.release()
+    assert soon(waiter) is True
+    assert (bulkhead.snapshot().total_wait_s, patient.snapshot().total_wait_s) == (0.0, 0.0)
+
+
+def test_refusal_tells_how_many_were_inside_and_waited(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    with pytest.raises(BulkheadFullError) as raised:
+        bulkhead.call(int)
+    assert (raised.value.context["active_count"], raised.value.context["queued_count"]) == (1, 1)
+    bulkhead.release()
+    assert soon(waiter) is True
+
+
+def test_refusal_of_one_who_timed_out_tells_how_many_were_inside_and_waited() -> None:
+    seen: list[Any] = []
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=2, timeout_s=0.001, listeners=[seen.append])
+    bulkhead.acquire()
+    patient = Slot()
+    patient.gate = ThreadGate()
+    bulkhead._line.enter(patient, 2)
+    assert not bulkhead.acquire()
+    assert seen == [BulkheadRejected("default", 1, 1)]
+
+
+def test_one_who_waits_for_a_while_sleeps_through_it(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=0.02)
+    naps = 0
+    assert not line.start(bulkhead.acquire).result(PATIENCE_S)
+    while line.asleep.acquire(blocking=False):
+        naps += 1
+    assert naps < 5
 
 
 def test_snapshot_counts_one_who_timed_out_as_refused_too() -> None:

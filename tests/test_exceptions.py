@@ -91,6 +91,7 @@ def test_the_text_has_code_message_and_figures(error: ResilienceError, text: str
         (0.0, "0"),
         (0.12345, "0.123"),
         (29.999, "30"),
+        (99.4, "99.4"),
         (99.96, "100"),
         (299.6, "300"),
         (86_400.5, "86400"),
@@ -328,6 +329,15 @@ def test_a_chain_with_an_error_that_cannot_be_shown_is_still_shown() -> None:
     assert format_exception_chain(Mute()) == "[Mute] <exception str() failed>"
     mute = ResilienceError("m", value=Mute())
     assert format_exception_chain(mute) == "[ResilienceError] <exception str() failed>"
+
+
+def test_ctrl_c_while_an_error_of_a_chain_is_shown_passes() -> None:
+    class Slow(Exception):
+        def __str__(self) -> NoReturn:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        format_exception_chain(Slow())
 
 
 @pytest.mark.parametrize("name", ["__cause__", "__context__", "__suppress_context__"])

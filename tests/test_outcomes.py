@@ -79,6 +79,24 @@ def test_what_is_no_exception_is_ignored_before_anybody_is_asked(kind: Any, sett
     assert judged(kind(), ignored_exceptions=never, **settings) is IGNORED
 
 
+class Believing(type):
+    """A metaclass that takes every class for a subclass."""
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return True
+
+
+class Anything(Exception, metaclass=Believing):
+    """What everything is, if it is asked."""
+
+
+def test_what_is_no_exception_is_ignored_whatever_a_listed_type_thinks_of_it() -> None:
+    for settings in ({"failure_exceptions": BaseException}, {"failure_exceptions": Anything}):
+        assert judged(KeyboardInterrupt(), **settings) is IGNORED
+        assert judged(CircuitOpenError("no"), failure_exceptions=BaseException) is IGNORED
+        assert judged(KeyError(), **settings) is FAILURE
+
+
 # Refusals of this library
 
 

@@ -207,8 +207,11 @@ def _edits(source: str) -> Iterator[tuple[int, int, str]]:
             continue
         for operator in OPERATORS:
             for index, _ in enumerate(operator.mutation_positions(node)):
-                # A copy, since operators change what they are given; but not of the whole tree, which hangs on a node.
-                changed = operator.mutate(copy.deepcopy(node, {id(node.parent): node.parent}), index)
+                # Cosmic Ray's change what they are given: a copy, but not of the whole tree that a node hangs on.
+                given = node
+                if not isinstance(operator, _Replace):
+                    given = copy.deepcopy(node, {id(node.parent): node.parent})
+                changed = operator.mutate(given, index)
                 text = "" if changed is None else changed.get_code(include_prefix=False).strip(" ")
                 yield at(node.start_pos), at(node.end_pos), text
 
