@@ -238,6 +238,30 @@ def test_the_last_failure_keeps_no_object_and_no_frame_alive(make: Make) -> None
     assert kept.last_failure == ("Heavy", "x")
 
 
+LOOKS: dict[str, Callable[[CircuitOpenError], Any]] = {
+    "args": lambda error: error.args,
+    "repr": repr,
+    "str": str,
+    "dict": lambda error: error.to_dict(),
+    "pickle": lambda error: vars(pickle.loads(pickle.dumps(error))),
+    "copy": lambda error: (vars(copy.copy(error)), copy.copy(error).args),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_refusal_of_a_breaker_is_whole_however_it_is_looked_at_first(make: Make, look: str) -> None:
+    by_hand = CircuitOpenError("Circuit 'api' is open", "api", mode="forced_open", retry_after_s=None)
+    by_hand.state = CircuitState.OPEN
+    assert LOOKS[look](refusal(make(mode=CircuitMode.FORCED_OPEN))) == LOOKS[look](by_hand)
+
+
+def test_a_refusal_of_a_breaker_takes_other_arguments_before_anybody_has_looked(make: Make) -> None:
+    error = refusal(make(mode=CircuitMode.FORCED_OPEN))
+    error.args = ("another",)
+    assert error.args == ("another",)
+    assert (error.message, error.circuit_name) == ("Circuit 'api' is open", "api")
+
+
 # The journey
 
 
