@@ -6,17 +6,9 @@ import contextlib
 import os
 import random
 import signal
-import sys
 from collections.abc import Callable
 
-import pytest
-
 SHOTS = int(os.environ.get("STORM_SHOTS", "2000"))
-
-needs_timer = pytest.mark.skipif(
-    not hasattr(signal, "setitimer") or sys.gettrace() is not None,
-    reason="no interval timer here, or a tracer whose own locks an interrupt would leave held",
-)
 
 
 def storm(body: Callable[[], object], shots: int = SHOTS, after_each: Callable[[], object] = lambda: None) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -11,6 +13,11 @@ import pytest
 from circuit_breaker._breaker import CircuitBreaker
 
 PATIENCE_S = 20.0
+
+needs_timer = pytest.mark.skipif(
+    not hasattr(signal, "setitimer") or sys.gettrace() is not None,
+    reason="no interval timer here, or a tracer whose own locks an interrupt would leave held",
+)
 
 Body: TypeAlias = Callable[[], Any]
 Way: TypeAlias = Callable[[CircuitBreaker, Body], Any]

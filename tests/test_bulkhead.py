@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from storms import SHOTS, needs_timer, storm
+from storms import SHOTS, storm
+from support import needs_timer
 
 from circuit_breaker import _bulkhead, _line
 from circuit_breaker._bulkhead import Bulkhead

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from forks import needs_fork, told_by_child
-from storms import needs_timer, storm
-from support import PATIENCE_S, WAYS, Clock, Down, Way, fail, succeed
+from storms import storm
+from support import PATIENCE_S, WAYS, Clock, Down, Way, fail, needs_timer, succeed
 
 from circuit_breaker import _breaker, _core, _events
 from circuit_breaker._breaker import CircuitBreaker

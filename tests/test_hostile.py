@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from support import WAYS, Clock, Way
+from ways import BREAKER, BULKHEAD, POLICY
 
 from circuit_breaker import (
     Bulkhead,
     BulkheadFullError,
     CallFinished,
+    CallRejected,
     CircuitBreaker,
     CircuitBreakerConfig,
     CircuitBreakerRegistry,
@@ -100,6 +102,29 @@ class Wishing(Exception):
         raise Hostility
 
 
+class Hiding(ExceptionGroup[Exception]):
+    """A group that hides what is in it."""
+
+    @property
+    def exceptions(self) -> Any:
+        raise Hostility
+
+    def __str__(self) -> str:
+        raise Hostility
+
+    def __iter__(self) -> Any:
+        raise Hostility
+
+
+class Unequal(Exception):
+    """Equal to everything, and then to nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        return other is not self
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Long(Exception):
     def __str__(self) -> str:
         return "x" * 10_000_000
@@ -123,7 +148,9 @@ MAKERS: dict[str, Callable[[], Exception]] = {
     "falsy": Falsy,
     "wishing": Wishing,
     "long": Long,
+    "unequal": Unequal,
     "group": lambda: ExceptionGroup("both", [Mute(), Incomparable(), Masked(), Wishing()]),
+    "hiding group": lambda: Hiding("both", [Mute(), Incomparable()]),
     "deep group": lambda: ExceptionGroup("both", [ExceptionGroup("inner", [Closed(), Falsy()]), Disguised()]),
 }
 
@@ -233,6 +260,19 @@ class TestExceptions:
 
         assert caught(loop) is hostile
         assert len(clock.sleeps) == 1
+
+    @pytest.mark.parametrize("name", BULKHEAD)
+    def test_give_a_slot_back_in_every_way(self, name: str, hostile: Exception) -> None:
+        pool = Bulkhead("pool", 1)
+        assert caught(BULKHEAD[name](pool, raising(hostile))) is hostile
+        assert pool.active_count == 0
+
+    @pytest.mark.parametrize("name", POLICY)
+    def test_are_retried_in_every_way(self, name: str, hostile: Exception) -> None:
+        events: list[Any] = []
+        policy = RetryPolicy(2, 0.0, sleep=lambda seconds: None, listeners=[events.append])
+        assert caught(POLICY[name](policy, raising(hostile))) is hostile
+        assert [event.error is hostile for event in events] == [True, True]
 
     def test_give_a_slot_back(self, hostile: Exception) -> None:
         pool = Bulkhead("pool", 1)
@@ -358,6 +398,29 @@ class TestPredicates:
         assert type(caught(breaker(int))) is Hostility
         assert breaker.stats.ignored_count == 2
 
+    def test_of_values_that_are_vague_settle_a_probe_in_every_way_that_has_a_value(self, clock: Clock) -> None:
+        config = CircuitBreakerConfig(1, 1, 10.0, 1, failure_result=lambda value: Vague())
+        for name in ("decorator", "call", "async decorator", "call_async"):
+            breaker = CircuitBreaker("api", config, clock=clock)
+            breaker.record_failure()
+            clock.advance(10.0)
+            assert breaker.state is CircuitState.HALF_OPEN
+            call = BREAKER[name](breaker, int)
+            assert [type(caught(call)) for _ in range(3)] == [Hostility] * 3, name
+            assert breaker.snapshot().probes_in_flight == 0, name
+            assert breaker.stats.ignored_count == 3, name
+
+    @pytest.mark.parametrize("answer", [[], [0], "no", None, 0.0, 1j])
+    def test_of_retries_may_answer_with_anything_that_is_true_or_false(self, answer: object) -> None:
+        clock = FakeClock()
+        again = 1 if answer else 0
+        by_error = RetryPolicy(1, retryable_exceptions=lambda e: answer, sleep=clock.sleep, clock=clock)  # type: ignore[arg-type,return-value]
+        caught(lambda: by_error.call(raising(ValueError())))
+        assert len(clock.sleeps) == again
+        by_value = RetryPolicy(1, retry_result=lambda v: answer, sleep=clock.sleep, clock=clock)
+        by_value.call(int)
+        assert len(clock.sleeps) == 2 * again
+
     def test_of_retries_that_are_vague_reach_the_caller(self) -> None:
         error = ValueError()
         problem = caught(lambda: RetryPolicy(retryable_exceptions=lambda e: Vague()).call(raising(error)))
@@ -406,6 +469,40 @@ class TestListeners:
         assert type(caught(lambda: way(breaker, int))) is SystemExit
         assert breaker.snapshot().probes_in_flight == 0
         assert way(breaker, int) == 0
+
+    def test_that_exit_at_a_refusal_do_so_in_its_place_and_leave_the_circuit_as_it_was(
+        self, way: Way, clock: Clock
+    ) -> None:
+        config = CircuitBreakerConfig(failure_threshold=1, success_threshold=1, reset_timeout_s=10.0)
+        heard: list[Any] = []
+
+        def listen(event: object) -> None:
+            if isinstance(event, CallRejected):
+                heard.append(event)
+                sys.exit(7)
+
+        breaker = CircuitBreaker("api", config, listeners=[listen], clock=clock)
+        breaker.record_failure()
+        called: list[int] = []
+        assert type(caught(lambda: way(breaker, lambda: called.append(1)))) is SystemExit
+        assert (len(heard), called, breaker.stats.rejected_count) == (1, [], 1)
+        clock.advance(10.0)
+        assert way(breaker, int) == 0
+        assert breaker.is_closed
+
+    def test_that_exit_at_a_record_or_a_permit_do_so_once_it_is_counted(self, clock: Clock) -> None:
+        breaker = CircuitBreaker("api", listeners=[leaving], clock=clock)
+        settled: list[Callable[[], object]] = [
+            breaker.record_success,
+            breaker.record_failure,
+            breaker.record_ignored,
+            breaker.permit().success,
+            breaker.permit().failure,
+            breaker.permit().ignore,
+        ]
+        assert [type(caught(settle)) for settle in settled] == [SystemExit] * 6
+        stats = breaker.stats
+        assert (stats.success_count, stats.failure_count, stats.ignored_count) == (2, 2, 2)
 
     def test_that_exit_at_a_refusal_of_a_bulkhead_lose_no_slot(self) -> None:
         pool = Bulkhead("pool", 1, listeners=[leaving])

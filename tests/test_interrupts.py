@@ -6,13 +6,14 @@ import contextvars
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from storms import SHOTS, needs_timer, storm
-from support import PATIENCE_S, WAYS, Clock, Down, fail, succeed
+from storms import SHOTS, storm
+from support import PATIENCE_S, WAYS, Clock, Down, fail, needs_timer, succeed
+from ways import BREAKER
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
@@ -37,102 +38,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
 
-def driven(coroutine: Any) -> Any:
-    """Run a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError
-
-
-def _with(breaker: CircuitBreaker, body: Body) -> Body:
-    def call() -> Any:
-        with breaker:
-            return body()
-
-    return call
-
-
-def _permit(breaker: CircuitBreaker, body: Body) -> Body:
-    def call() -> Any:
-        with breaker.permit():
-            return body()
-
-    return call
-
-
-def _by_hand(breaker: CircuitBreaker, body: Body) -> Body:
-    def call() -> Any:
-        if not breaker.allow_request():
-            raise CircuitOpenError("refused")
-        try:
-            body()
-        except Down:
-            breaker.record_failure()
-            raise
-        breaker.record_success()
-
-    return call
-
-
-def _generator(breaker: CircuitBreaker, body: Body) -> Body:
-    @breaker
-    def stream() -> Iterator[Any]:
-        yield body()
-        yield body()
-
-    return lambda: list(stream())
-
-
-def _async_with(breaker: CircuitBreaker, body: Body) -> Body:
-    async def call() -> Any:
-        async with breaker:
-            return body()
-
-    return lambda: driven(call())
-
-
-def _async_decorator(breaker: CircuitBreaker, body: Body) -> Body:
-    @breaker
-    async def call() -> Any:
-        return body()
-
-    return lambda: driven(call())
-
-
-def _call_async(breaker: CircuitBreaker, body: Body) -> Body:
-    async def call() -> Any:
-        return body()
-
-    return lambda: driven(breaker.call_async(call))
-
-
-def _async_generator(breaker: CircuitBreaker, body: Body) -> Body:
-    @breaker
-    async def stream() -> AsyncIterator[Any]:
-        yield body()
-        yield body()
-
-    async def call() -> list[Any]:
-        return [item async for item in stream()]
-
-    return lambda: driven(call())
-
-
-PREPARED: dict[str, Callable[[CircuitBreaker, Body], Body]] = {
-    "with": _with,
-    "decorator": lambda breaker, body: breaker(lambda: body()),
-    "call": lambda breaker, body: lambda: breaker.call(body),
-    "permit": _permit,
-    "allow and record": _by_hand,
-    "generator": _generator,
-    "async with": _async_with,
-    "async decorator": _async_decorator,
-    "call_async": _call_async,
-    "async generator": _async_generator,
-}
-every_way = pytest.mark.parametrize("way", PREPARED.values(), ids=PREPARED)
+every_way = pytest.mark.parametrize("way", BREAKER.values(), ids=BREAKER)
 
 
 def alone(body: Body) -> None:

@@ -54,7 +54,10 @@ def main() -> int:
         explored = 0
         for bound in (1, 2, 3):
             for strategy in (systematic, at_random):
-                result = strategy(scenario, True, bound if strategy is systematic else 100 * bound)
+                try:
+                    result = strategy(scenario, True, bound if strategy is systematic else 100 * bound)
+                except Exception:  # a thread that fails breaks what must hold, too
+                    return True, explored + 1
                 explored += result.num_explored
                 if result.property_holds is False:
                     return True, explored

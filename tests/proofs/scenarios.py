@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -348,12 +349,22 @@ BREAKER = (
 )
 
 
+class Overwriting(OrderedDict[Any, Any]):
+    """Puts a value where another one is."""
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        self[key] = default
+        return default
+
+
 class Registry:
-    def __init__(self, broken: bool, max_size: int) -> None:
+    def __init__(self, broken: bool, max_size: int, agreeing: bool = True) -> None:
         circuit_breaker._core.RLock = threading.RLock  # type: ignore[attr-defined]
         circuit_breaker._registry.RLock = threading.RLock  # type: ignore[attr-defined]
         self.registry = CircuitBreakerRegistry(max_size=max_size, clock=lambda: 1000.0)
         self.registry._lock = NoLock() if broken else self.registry._lock  # type: ignore[assignment]
+        if not agreeing:  # two that add one key agree without the lock, too
+            self.registry._entries = Overwriting()
         self.got: list[CircuitBreaker] = []
         self.held: CircuitBreaker | None = None
 
@@ -372,7 +383,7 @@ def get(key: str) -> Callable[[Registry], None]:
 REGISTRY = (
     Scenario(
         "two look one key up",
-        lambda broken: Registry(broken, 4),
+        lambda broken: Registry(broken, 4, agreeing=not broken),
         (get("a"), get("a")),
         lambda r: r.got[0] is r.got[1] is r.registry["a"] and len(r.registry) == 1,
     ),

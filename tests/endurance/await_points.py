@@ -1,0 +1,259 @@
+"""A task is cancelled at every single point where it waits, one run for each, until a run meets no more of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, TypeAlias
+
+from claim import PATIENCE_S, Claim, Down, Finding, quiet
+
+from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitState, RetryBudget, RetryPolicy
+
+Work: TypeAlias = Callable[[], Awaitable[None]]
+Way: TypeAlias = Callable[[Any, Work], Coroutine[Any, Any, None]]
+MOMENTS = ("waits", "goes on")
+TOKENS = 9
+
+
+class Watched(Coroutine[Any, Any, None]):
+    """A coroutine whose task is cancelled at one of the points where it waits: while it does, or just as it goes on.
+
+    The second is the moment in which a slot is handed over: what it waits for has come, and so has the cancellation.
+    """
+
+    def __init__(self, inner: Coroutine[Any, Any, None], point: int, moment: str) -> None:
+        self.inner = inner
+        self.point = point
+        self.moment = moment
+        self.met = 0
+
+    def _meet(self, waited: Any) -> Any:
+        self.met += 1
+        task = asyncio.current_task()
+        if self.met == self.point and task is not None:
+            if self.moment == "goes on" and waited is not None:
+                waited.add_done_callback(lambda _: task.cancel())  # comes before the one that wakes the task
+            else:
+                task.cancel()
+        return waited
+
+    def send(self, value: Any) -> Any:
+        return self._meet(self.inner.send(value))
+
+    def throw(self, *error: Any) -> Any:
+        return self._meet(self.inner.throw(*error))
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def __await__(self) -> Any:
+        raise NotImplementedError("it is for a task")
+
+
+async def settled() -> None:
+    """Let everybody go on until nobody can: streams that were dropped are closed in tasks of their own."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def work() -> None:
+    """Wait in each of the two ways there are: for a turn, and for a future."""
+    await asyncio.sleep(0)
+    future = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(lambda: future.done() or future.set_result(None))
+    await future
+
+
+# The ways of calling
+
+
+async def call(guard: Any, body: Work) -> None:
+    await guard.call_async(body)
+
+
+async def function(guard: Any, body: Work) -> None:
+    await guard(body)()
+
+
+async def block(guard: Any, body: Work) -> None:
+    async with guard:
+        await body()
+
+
+async def stream(guard: Any, body: Work) -> None:
+    @guard
+    async def items() -> AsyncIterator[None]:
+        for _ in range(2):
+            yield await body()
+
+    async for _ in items():
+        await asyncio.sleep(0)
+
+
+async def permit(breaker: Any, body: Work) -> None:
+    async with breaker.permit():
+        await body()
+
+
+async def acquire(bulkhead: Any, body: Work) -> None:
+    assert await bulkhead.acquire_async()
+    try:
+        await body()
+    finally:
+        bulkhead.release()
+
+
+async def attempts(policy: Any, body: Work) -> None:
+    async for attempt in policy.attempts():
+        with attempt:
+            await body()
+
+
+# What is called through: each gives the task's coroutine, what others do meanwhile, and what must hold afterwards
+
+
+class OfABreaker:
+    def __init__(self, state: CircuitState, way: Way) -> None:
+        self.state = state
+        self.breaker = CircuitBreaker(config=CircuitBreakerConfig(1, 1, 0.0, 1, half_open_timeout_s=PATIENCE_S))
+        if state is CircuitState.HALF_OPEN:
+            self.breaker.record_failure()
+        assert self.breaker.state is state
+        self.breaker.stats.reset()
+        self.task = way(self.breaker, work)
+
+    async def meanwhile(self) -> None: ...
+
+    def check(self, cancelled: bool) -> None:
+        seen = self.breaker.snapshot()
+        counted = (seen.stats.success_count, seen.stats.failure_count, seen.stats.ignored_count)
+        assert counted == ((0, 0, 1) if cancelled else (1, 0, 0)), counted
+        assert seen.probes_in_flight == 0
+        assert seen.state is (self.state if cancelled else CircuitState.CLOSED)
+        self.breaker.call(int)
+        assert self.breaker.is_closed
+
+
+class OfABulkhead:
+    """The one slot is taken: the task waits in the line, another one behind it, until the slot is handed over."""
+
+    def __init__(self, way: Way) -> None:
+        self.bulkhead = Bulkhead(max_concurrent=1, max_queue=2, timeout_s=PATIENCE_S)
+        assert self.bulkhead.acquire()
+        self.task = way(self.bulkhead, work)
+
+    async def meanwhile(self) -> None:
+        behind = asyncio.create_task(call(self.bulkhead, work))
+        await settled()
+        assert self.bulkhead.active_count == 1
+        self.bulkhead.release()
+        await behind
+
+    def check(self, cancelled: bool) -> None:
+        seen = self.bulkhead.snapshot()
+        assert (seen.active_count, seen.queued_count, seen.rejected_count) == (0, 0, 0)
+        assert seen.peak_active_count == 1
+        assert self.bulkhead.acquire()
+
+
+class OfAPolicy:
+    """Two attempts fail, each is followed by a sleep of asyncio, and every retry takes a token."""
+
+    def __init__(self, way: Way) -> None:
+        self.budget = RetryBudget(0.0, 0.0, TOKENS)
+        self.policy = RetryPolicy(2, 1e-9, budget=self.budget)
+        self.attempts = 0
+        self.task = way(self.policy, self.body)
+
+    async def body(self) -> None:
+        self.attempts += 1
+        await work()
+        if self.attempts <= 2:
+            raise Down
+
+    async def meanwhile(self) -> None: ...
+
+    def check(self, cancelled: bool) -> None:
+        retries = min(max(0, self.attempts - 1), 2)  # what comes after them is a second item
+        assert self.budget.tokens == TOKENS - retries, f"{self.budget.tokens} tokens after {retries} retries"
+
+
+class OfAllThree:
+    """Retries outside, the half-open breaker in them, the bulkhead innermost, whose one slot is taken."""
+
+    def __init__(self, way: Way) -> None:
+        self.policy = OfAPolicy(call)
+        self.breaker = OfABreaker(CircuitState.HALF_OPEN, call)
+        self.bulkhead = OfABulkhead(call)
+        for each in (self.policy, self.breaker, self.bulkhead):
+            each.task.close()
+        self.task = way(lambda body: self.policy.policy(self.breaker.breaker(self.bulkhead.bulkhead(body))), work)
+        self.meanwhile = self.bulkhead.meanwhile
+
+    def check(self, cancelled: bool) -> None:
+        self.policy.check(cancelled)
+        self.breaker.check(cancelled)
+        self.bulkhead.check(cancelled)
+
+
+Scene: TypeAlias = Callable[[Way], Any]
+
+
+async def cancelled_at(scene: Scene, way: Way, point: int, moment: str) -> bool:
+    """Run it once, cancelled at this point if there is one, and check what is left; tell whether there was."""
+    made = scene(way)
+    watched = Watched(made.task, point, moment)
+    task = asyncio.create_task(watched)
+    await asyncio.sleep(0)
+    await asyncio.wait_for(made.meanwhile(), PATIENCE_S)
+    await asyncio.wait([task], timeout=PATIENCE_S)
+    cancelled = task.cancelled()
+    assert cancelled is (watched.met >= point), "it goes on though it was cancelled, or hangs"
+    if not cancelled:
+        task.result()
+    await settled()
+    made.check(cancelled)
+    return cancelled
+
+
+def at_every_point(scene: Scene, ways: tuple[Way, ...], fewest: int) -> Finding:
+    """Ways are tried one by one, at each point in both moments; each has so many points at the fewest."""
+    points = 0
+
+    async def main() -> str:
+        nonlocal points
+        for way in ways:
+            for moment in MOMENTS:
+                point = 1
+                while True:
+                    try:
+                        if not await cancelled_at(scene, way, point, moment):
+                            break
+                    except Exception as error:
+                        return f"; {way.__name__} cancelled as it {moment} for the {point}. time: {error!r}"
+                    point += 1
+                points += point - 1
+                if point - 1 < fewest:
+                    return f"; {way.__name__} has only {point - 1} points"
+        return ""
+
+    with quiet():
+        amiss = asyncio.run(main())
+    return Finding(not amiss, f"{points} points in {len(ways)} ways{amiss}")
+
+
+def _claim(text: str, scene: Scene, ways: tuple[Way, ...], fewest: int) -> Claim:
+    return Claim(f"cancelled at every await: {text}", lambda _: at_every_point(scene, ways, fewest), 1, 1)
+
+
+CLAIMS = [
+    _claim("closed breaker", partial(OfABreaker, CircuitState.CLOSED), (call, function, block, stream, permit), 2),
+    _claim(
+        "half-open breaker", partial(OfABreaker, CircuitState.HALF_OPEN), (call, function, block, stream, permit), 2
+    ),
+    _claim("full bulkhead, handed over", OfABulkhead, (call, function, block, stream, acquire), 3),
+    _claim("retry with a budget", OfAPolicy, (call, function, stream, attempts), 8),
+    _claim("all three", OfAllThree, (function, stream), 3),
+]

@@ -1,0 +1,221 @@
+"""A wall clock that jumps by days, while the monotonic one goes on, changes nothing but the dates that are reported."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from itertools import cycle
+from typing import Any
+
+import pytest
+from support import Clock, Down
+
+from circuit_breaker import (
+    Bulkhead,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    CircuitSnapshot,
+    RetryBudget,
+    RetryPolicy,
+    bulkhead,
+    circuit_breaker,
+    retry,
+)
+from circuit_breaker._line import ThreadGate
+
+DAY_S = 86_400.0
+START = 1_700_000_000.0
+
+Story = Callable[[Clock], Iterator[Any]]
+
+
+class Wall:
+    """A wall clock that goes on with the monotonic one, but jumps at every single look."""
+
+    def __init__(self, clock: Clock, *jumps: float) -> None:
+        self.clock = clock
+        self.jumps = cycle(jumps)
+        self.jumped = 0.0
+        self.looks = 0
+
+    def __call__(self) -> float:
+        self.looks += 1
+        self.jumped += next(self.jumps)
+        return START + self.jumped + self.clock.now
+
+
+def down() -> None:
+    raise Down
+
+
+def outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except (Down, CircuitOpenError) as error:
+        return type(error).__name__, getattr(error, "retry_after_s", None)
+
+
+def undated(snapshot: CircuitSnapshot) -> CircuitSnapshot:
+    return replace(snapshot, stats=replace(snapshot.stats, last_failure_time=None, last_success_time=None))
+
+
+def streak_and_probes(clock: Clock) -> Iterator[Any]:
+    """Opened by a streak, refuses, probes, is opened again by a probe, loses one, and closes."""
+    breaker = CircuitBreaker("api", CircuitBreakerConfig(3, 2, 10.0, 1, half_open_timeout_s=5.0), clock=clock)
+    for seconds in (0.0, 1.0, 1.0, 4.0, 5.0, 0.9, 0.1):
+        clock.advance(seconds)
+        yield outcome(lambda: breaker.call(down))
+        yield undated(breaker.snapshot())
+    clock.advance(9.9)
+    yield outcome(lambda: breaker.call(int))
+    clock.advance(0.1)
+    yield breaker.allow_request(), outcome(lambda: breaker.call(int))
+    clock.advance(4.9)
+    yield outcome(lambda: breaker.call(int))
+    clock.advance(0.1)
+    yield outcome(lambda: breaker.call(int)), undated(breaker.snapshot())
+    yield outcome(lambda: breaker.call(int)), undated(breaker.snapshot())
+
+
+def windows(clock: Clock) -> Iterator[Any]:
+    """Failures and slow calls leave a window of time as it passes, and open the circuit when there are enough."""
+    config = CircuitBreakerConfig(
+        None,
+        error_rate_threshold=0.5,
+        error_rate_window=timedelta(seconds=30),
+        minimum_calls=4,
+        slow_call_duration_s=1.0,
+        slow_call_rate_threshold=0.9,
+    )
+    breaker = CircuitBreaker("api", config, clock=clock)
+    for seconds in (0.0, 10.0, 10.0, 15.0, 31.0, 1.0, 1.0, 1.0):
+        clock.advance(seconds)
+        yield outcome(lambda: breaker.call(down)), undated(breaker.snapshot())
+    breaker.reset()
+    for _ in range(4):
+        yield outcome(lambda: breaker.call(clock.advance, 1.5)), undated(breaker.snapshot())
+
+
+def server_wishes(clock: Clock) -> Iterator[Any]:
+    """An open period that a server has made longer, and the retries that wait as long."""
+    config = CircuitBreakerConfig(1, 1, 5.0, retry_after=lambda error: 60.0)
+    breaker = CircuitBreaker("api", config, clock=clock)
+    yield outcome(lambda: breaker.call(down))
+    for seconds in (5.0, 54.0, 1.0):
+        clock.advance(seconds)
+        yield outcome(lambda: breaker.call(int))
+
+
+def retries(clock: Clock) -> Iterator[Any]:
+    """Deadlines, delays and what a listener is told of them; and tokens that come with time."""
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.advance(seconds)
+
+    budget = RetryBudget(0.0, 0.5, 2, clock=clock)
+    events: list[Any] = []
+    policy = RetryPolicy(
+        None, 1.0, jitter=False, max_elapsed_s=20.0, sleep=sleep, clock=clock, listeners=[events.append]
+    )
+    yield outcome(lambda: policy.call(down)), slept, [replace(event, error=None) for event in events]
+    for seconds in (0.0, 0.0, 1.0, 1.0, 60.0):
+        clock.advance(seconds)
+        yield budget.take(), budget.tokens
+    yield [int(attempt) for attempt in replace(policy, budget=budget).attempts()], slept
+
+
+def places(clock: Clock) -> Iterator[Any]:
+    """A bulkhead's time-out, its waiting time, and a registry that forgets who has no failures in mind any more."""
+    bulkhead = Bulkhead("api", 1, 1, 7.0, clock=clock)
+    yield bulkhead.acquire(), clock.now
+    yield bulkhead.acquire(), clock.now, bulkhead.snapshot()
+    config = CircuitBreakerConfig(None, error_rate_threshold=1.0, error_rate_window=timedelta(seconds=30))
+    registry = CircuitBreakerRegistry(config, max_size=2, clock=clock)
+    for seconds in (0.0, 31.0):
+        outcome(lambda: registry["a"].call(down))
+        registry["a"].call(int)
+        yield registry["b"].name, list(registry)
+        clock.advance(seconds)
+        yield registry["c"].name, list(registry)
+
+
+def told(story: Story, wall: Callable[[Clock], Wall], patch: pytest.MonkeyPatch) -> tuple[list[str], Wall]:
+    clock = Clock()
+    here = wall(clock)
+
+    def wait(_: ThreadGate, seconds: float) -> None:
+        clock.advance(seconds)
+
+    with patch.context() as patched:
+        patched.setattr(time, "time", here)
+        patched.setattr(time, "monotonic", clock)
+        patched.setattr(ThreadGate, "wait", wait)
+        return [repr(each) for each in story(clock)], here
+
+
+@pytest.mark.parametrize(
+    "jumps", [(DAY_S,), (-DAY_S,), (DAY_S, -DAY_S), (-DAY_S, DAY_S)], ids=["on", "back", "on, back", "back, on"]
+)
+@pytest.mark.parametrize("story", [streak_and_probes, windows, server_wishes, retries, places])
+def test_days_that_the_wall_clock_jumps_change_nothing_that_happens(
+    story: Story, jumps: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, _ = told(story, lambda clock: Wall(clock, 0.0), monkeypatch)
+    seen, wall = told(story, lambda clock: Wall(clock, *jumps), monkeypatch)
+    assert seen == expected
+    if story in (streak_and_probes, windows):
+        assert wall.looks > 0, "without a look there was no jump"
+
+
+def test_the_stories_go_through_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(story: Story) -> str:
+        return "\n".join(told(story, lambda clock: Wall(clock, 0.0), monkeypatch)[0])
+
+    probes = of(streak_and_probes)
+    assert all(f"state=<CircuitState.{state}" in probes for state in ("CLOSED", "OPEN", "HALF_OPEN"))
+    assert "opened_count=2" in probes
+    assert probes.splitlines()[-1].count("<CircuitState.CLOSED: 'closed'>") == 2
+    assert of(windows).count("machine_state=<CircuitState.OPEN") >= 2
+    assert of(server_wishes).splitlines() == [
+        "('Down', None)",
+        "('CircuitOpenError', 55.0)",
+        "('CircuitOpenError', 1.0)",
+        "0",
+    ]
+    assert "[1.0, 2.0, 4.0, 8.0]" in of(retries).splitlines()[0]
+    assert "timed_out_count=1" in of(places)
+    assert "(False, 1007.0" in of(places)
+    assert of(places).splitlines()[-1] == "('c', ['b', 'c'])"
+
+
+@pytest.mark.parametrize(
+    "maker",
+    [Bulkhead, CircuitBreaker, CircuitBreakerRegistry, RetryBudget, RetryPolicy, bulkhead, circuit_breaker, retry],
+)
+def test_the_clock_that_nobody_has_chosen_is_monotonic(maker: Callable[..., object]) -> None:
+    assert inspect.signature(maker).parameters["clock"].default is time.monotonic
+
+
+@pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
+def test_dates_that_are_reported_go_with_the_wall_clock_and_what_was_shown_keeps_its_own(
+    jump_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    wall = Wall(clock, 0.0)
+    monkeypatch.setattr(time, "time", wall)
+    breaker = CircuitBreaker("api", clock=clock)
+    breaker.call(int)
+    assert breaker.stats.last_success_time == START + clock.now
+    before = START + clock.now
+    clock.advance(1.0)
+    wall.jumped += jump_s
+    outcome(lambda: breaker.call(down))
+    assert breaker.stats.last_failure_time == START + jump_s + clock.now
+    assert breaker.stats.last_success_time == before
