@@ -39,7 +39,7 @@ PACKAGE = Path("src/circuit_breaker")
 EXPLAINED = HERE / "explained.txt"
 SHARE_OF_QUICK = 12
 STALLED_S = 5.0
-STATUS_FAILED, STATUS_INTERRUPTED, STATUS_USAGE = 1, 2, 4
+STATUS_FAILED, STATUS_INTERRUPTED, STATUS_INTERNAL, STATUS_USAGE = 1, 2, 3, 4
 
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
 
@@ -125,7 +125,11 @@ class Copy:
             status, told = self.ask(tests, limit_s)
         if status is None:
             return Result(TIMED_OUT, " ".join(tests))
-        if status in (STATUS_FAILED, STATUS_INTERRUPTED) or (status == STATUS_USAGE and "conftest" in told):
+        # What ends pytest itself is the mutant's doing if it shows, since all is well without.
+        loading = (status == STATUS_USAGE and "conftest" in told) or (
+            status == STATUS_INTERNAL and str(PACKAGE) in told
+        )
+        if status in (STATUS_FAILED, STATUS_INTERRUPTED) or loading:
             return Result(KILLED, first_failure(told))
         if status != 0:
             raise BadRun(f"exit status {status}:\n{told[-3000:]}")
@@ -177,7 +181,7 @@ def ticks_of(session: int) -> int:
 
 
 def first_failure(told: str) -> str:
-    lines = [line for line in told.splitlines() if line.startswith(("FAILED", "ERROR", "E  "))]
+    lines = [line for line in told.splitlines() if line.startswith(("FAILED", "ERROR", "E  ", "INTERNALERROR"))]
     return lines[0] if lines else ""
 
 

@@ -48,6 +48,7 @@ OWN = {
     "_periods": ["test_machine", "test_modes", "test_rules", "test_snapshot", "test_reconfigure", "test_permit"],
     "_retry": ["test_retry", "test_retry_async", "test_attempts", "test_backoff", "test_testing"],
     "_running": ["test_bulkhead_async", "test_retry_async", "test_testing"],
+    "_streams": ["test_streams", "test_breaker_streams", "test_bulkhead"],
     "_typing": ["test_decorators"],
     "_window": ["test_window", "test_rules"],
     "_wrap": ["test_decorators", "test_breaker", "test_breaker_streams"],
