@@ -565,6 +565,44 @@ def test_error_that_takes_no_note_is_raised_as_it_is(kind: type[Exception], cloc
     assert len(func.calls) == 2
 
 
+def test_wish_of_half_a_second_is_honoured(clock: FakeClock) -> None:
+    with pytest.raises(Hinted):
+        policy_on(clock, 1, 0.25).call(Flaky(Hinted(0.5)))
+    assert clock.sleeps == [0.5]
+
+
+def test_wish_that_cannot_be_read_is_logged_with_its_error(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    problem = ZeroDivisionError()
+
+    def ask(error: BaseException) -> float:
+        raise problem
+
+    with pytest.raises(OSError):
+        policy_on(clock, 1, retry_after=ask).call(Flaky(OSError))
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is problem
+
+
+def test_ctrl_c_while_a_wish_is_read_passes(clock: FakeClock) -> None:
+    def ask(error: BaseException) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        policy_on(clock, 1, retry_after=ask).call(Flaky(OSError))
+
+
+def test_ctrl_c_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None:
+    class Noted:
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    error = OSError()
+    error.__notes__ = [Noted()]  # type: ignore[list-item]
+    with pytest.raises(KeyboardInterrupt):
+        policy_on(clock, 1).call(Flaky(error))
+
+
 # Listeners
 
 
