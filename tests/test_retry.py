@@ -11,6 +11,7 @@ import logging
 import math
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -922,3 +923,14 @@ def test_bad_setting_is_refused_by_name(setting: str, bad: object, error: type[E
 def test_list_of_types_is_told_that_a_tuple_is_meant() -> None:
     with pytest.raises(TypeError, match="a tuple is meant"):
         RetryPolicy(retryable_exceptions=[OSError])
+
+
+def test_a_server_may_be_heeded_for_less_than_a_second_or_not_at_all() -> None:
+    assert [RetryPolicy(retry_after_max_s=most).retry_after_max_s for most in (0, 0.5)] == [0.0, 0.5]
+
+
+def test_what_draws_the_jitter_is_loaded_when_a_policy_is_made_and_not_before() -> None:
+    told = "import sys, circuit_breaker; print('random' in sys.modules); circuit_breaker.RetryPolicy()"
+    code = f"{told}; print('random' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -46,7 +46,7 @@ OWN = {
     "_models": ["test_frame", "test_snapshot", "test_breaker", "test_bulkhead", "test_events"],
     "_outcomes": ["test_outcomes", "test_config", "test_retry"],
     "_periods": ["test_machine", "test_modes", "test_rules", "test_snapshot", "test_reconfigure", "test_permit"],
-    "_retry": ["test_retry", "test_retry_async", "test_attempts", "test_backoff", "test_testing"],
+    "_retry": ["test_retry", "test_retry_async", "test_attempts", "test_backoff", "test_testing", "test_logging"],
     "_running": ["test_bulkhead_async", "test_retry_async", "test_testing"],
     "_streams": ["test_streams", "test_breaker_streams", "test_bulkhead"],
     "_typing": ["test_decorators"],
