@@ -566,6 +566,16 @@ def test_error_that_takes_no_note_is_raised_as_it_is(kind: type[Exception], cloc
     assert len(func.calls) == 2
 
 
+def test_first_try_under_a_budget_gives_its_value_or_raises_what_is_not_retried(clock: FakeClock) -> None:
+    policy = policy_on(clock, 3, budget=RetryBudget(), retryable_exceptions=OSError)
+    assert policy.call(Flaky("done")) == "done"
+    func = Flaky(ValueError, "done")
+    with pytest.raises(ValueError):
+        policy.call(func)
+    assert len(func.calls) == 1
+    assert clock.sleeps == []
+
+
 def test_wish_of_half_a_second_is_honoured(clock: FakeClock) -> None:
     with pytest.raises(Hinted):
         policy_on(clock, 1, 0.25).call(Flaky(Hinted(0.5)))
