@@ -41,6 +41,9 @@ SHARE_OF_QUICK = 12
 STALLED_S = 5.0
 STATUS_FAILED, STATUS_INTERRUPTED, STATUS_INTERNAL, STATUS_USAGE = 1, 2, 3, 4
 
+STAGES = ("the tests that find most", "the others of their modules", "all others")
+ALL_OTHERS = 2
+
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
 
 
@@ -255,11 +258,16 @@ class Hunt:
         self._explained = explained
 
     def send(self, stage: int) -> None:
-        """Send each mutant that is left to its own tests, or, unless it is explained, to the others."""
-        tests_of = (suites.own, suites.others)[stage]
+        """Send each mutant that is left to the tests of a stage; those that are explained meet only their own."""
+
+        def tests_of(module: str) -> list[str]:
+            return suites.stages(module)[stage]
+
         queue: SimpleQueue[Mutant] = SimpleQueue()
         for mutant in self._wanted:
-            if stage and (self.results.get(mutant) != Result(SURVIVED, "") or str(mutant) in self._explained):
+            if stage and self.results.get(mutant) != Result(SURVIVED, ""):
+                continue
+            if stage == ALL_OTHERS and str(mutant) in self._explained:
                 continue
             result = self._known.get(mutant, stage)
             if result is not None:
@@ -267,7 +275,7 @@ class Hunt:
             elif tests_of(mutant.module):
                 queue.put(mutant)
         self.met += queue.qsize()
-        print(f"{queue.qsize()} faults meet {('the tests of their modules', 'all others')[stage]}", flush=True)
+        print(f"{queue.qsize()} faults meet {STAGES[stage]}", flush=True)
 
         def work(copy: Copy) -> None:
             for mutant in waiting(queue):
@@ -282,8 +290,8 @@ class Hunt:
                     continue
                 self.results[mutant] = result
                 self._known.put(mutant, stage, result)
-                if result.outcome == SURVIVED and str(mutant) not in self._explained:
-                    print(f"survived {('its own', 'all')[stage]} tests  {mutant}", flush=True)
+                if stage and result.outcome == SURVIVED and str(mutant) not in self._explained:
+                    print(f"survived {STAGES[stage]}  {mutant}", flush=True)
 
         with ThreadPoolExecutor(len(self._copies)) as pool:
             list(pool.map(work, self._copies))
@@ -355,8 +363,8 @@ def main() -> int:
     for copy in copies:
         copy.check()
     hunt = Hunt(copies, wanted, Found(given.scratch / "found.jsonl", given.fresh), explanations())
-    hunt.send(0)
-    hunt.send(1)
+    for stage in range(len(STAGES)):
+        hunt.send(stage)
 
     left = hunt.left()
     outdated = hunt.outdated(set() if given.quick else set(given.modules or modules()))

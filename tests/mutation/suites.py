@@ -63,16 +63,13 @@ OWN = {
 }
 
 
-def own(module: str) -> list[str]:
+def stages(module: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the tests that find most, for speed, then the rest of the module's own, then all others of behaviour.
+
+    Those of documents, types, examples, benchmarks and packages are none.
+    """
     if module == "__main__" or module.startswith("_demo"):
-        return DEMONSTRATION
-    return OWN.get(module, [f"test_{module.strip('_')}"])
-
-
-def others(module: str) -> list[str]:
-    """Return the other tests of behaviour; those of documents, types, examples, benchmarks and packages are none."""
-    mine = own(module)
-    if mine == DEMONSTRATION:
-        return []
-    suites = sorted((BREAKER, BULKHEAD, RETRY, SHARED), key=lambda suite: -len(set(suite) & set(mine)))
-    return [name for suite in suites for name in suite if name not in mine]
+        return DEMONSTRATION, [], []
+    own = OWN.get(module, [f"test_{module.strip('_')}"])
+    suites = sorted((BREAKER, BULKHEAD, RETRY, SHARED), key=lambda suite: -len(set(suite) & set(own)))
+    return own[:1], own[1:], [name for suite in suites for name in suite if name not in own]
