@@ -43,6 +43,7 @@ OWN = {
         "test_modes",
         "test_logging",
         "test_outcomes",
+        "test_registry",
     ],
     "_events": ["test_events", "test_logging"],
     "_fork": ["test_fork", "test_breaker_fork", "test_bulkhead_fork", "test_budget"],
