@@ -246,6 +246,26 @@ def test_a_change_is_told_before_the_call_that_made_it(make: Make) -> None:
     assert [type(event) for event in seen] == [StateChanged, CallFinished]
 
 
+@pytest.mark.parametrize("setting", ["failure_result", "failure_exceptions"])
+@pytest.mark.parametrize("stops", [Down, Stop])
+def test_a_call_whose_predicate_raises_is_told_as_ignored_with_its_latency(
+    make: Make, clock: Clock, setting: str, stops: type[BaseException]
+) -> None:
+    def broken(asked: object) -> bool:
+        raise stops
+
+    def body() -> None:
+        clock.advance(0.25)
+        if setting == "failure_exceptions":
+            raise Down
+
+    seen: list[Any] = []
+    breaker = make(listeners=[seen.append], **{setting: broken})
+    with pytest.raises(stops):
+        breaker.call(body)
+    assert [(event.outcome, event.latency_ms) for event in seen] == [(Outcome.IGNORED, 250.0)]
+
+
 def test_the_listeners_are_told_in_the_order_they_were_given(make: Make) -> None:
     seen: list[Any] = []
     listeners = [lambda event, place=place: seen.append(place) for place in range(3)]
