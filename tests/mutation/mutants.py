@@ -59,6 +59,8 @@ class DeleteStatement(_Replace):
         if node.type == "expr_stmt" and node.children[0].type == "name":
             earlier = [name for name in names_in(function) if name.start_pos < node.start_pos]
             return "pass" if node.children[0].value in {name.value for name in earlier} else None
+        if node.type == "expr_stmt" and "=" not in node.get_code():
+            return None  # the declaration of an attribute
         deletable = node.type in {"expr_stmt", "raise_stmt", "del_stmt", "atom_expr"} or node == "raise"
         return "pass" if deletable else None
 
