@@ -208,6 +208,21 @@ def test_the_text_of_the_last_failure_is_cut_at_200_characters(make: Make) -> No
     assert refusal(breaker).last_failure == ("Down", "x" * 200)
 
 
+def test_ctrl_c_while_the_last_failure_is_put_in_words_passes_and_the_circuit_is_open(make: Make) -> None:
+    class Slow(Exception):
+        def __str__(self) -> NoReturn:
+            raise KeyboardInterrupt
+
+    def body() -> NoReturn:
+        raise Slow
+
+    breaker = make(failure_threshold=1)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.call(body)
+    assert breaker.is_open
+    assert refusal(breaker).last_failure is None
+
+
 def test_neither_the_text_nor_the_dict_shows_the_last_failure(make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker, error=Down(f"postgres://admin:{PASSWORD}@db"))

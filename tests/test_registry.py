@@ -14,6 +14,7 @@ import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import count, islice
 from typing import Any
 
@@ -551,6 +552,16 @@ def test_breakers_that_are_held_are_looked_through_only_as_often_as_their_number
     held = [registry[key] for key in range(100)]
     assert sweeps == [3, 6, 12, 24, 48, 96]
     assert [registry[key] for key in range(100)] == held
+
+
+def test_a_streak_that_the_window_has_forgotten_is_still_in_mind(clock: Clock) -> None:
+    config = CircuitBreakerConfig(error_rate_window=timedelta(seconds=30))
+    registry = CircuitBreakerRegistry(config, max_size=2, clock=clock)
+    registry["a"].record_failure()
+    registry["b"].record_success()
+    clock.advance(60)
+    registry["c"].record_success()
+    assert list(registry) == ["a", "c"]
 
 
 def test_memory_stays_flat_however_many_keys_come() -> None:
