@@ -44,6 +44,22 @@ def test_block_swallows_what_is_retried_and_a_success_ends_the_loop(clock: FakeC
     assert clock.sleeps == [0.1, 0.2]
 
 
+def test_block_left_when_the_next_attempt_has_begun_has_no_say(clock: FakeClock) -> None:
+    attempts = policy_on(clock, 5).attempts()
+    first = next(attempts).__enter__()
+    second = next(attempts).__enter__()
+    assert first.__exit__(OSError, OSError(), None) is False
+    assert second.__exit__(OSError, OSError(), None) is True
+    assert next(attempts) == 2
+    assert clock.sleeps == [0.1, 0.2]
+
+
+def test_block_left_that_was_not_entered_has_no_say(clock: FakeClock) -> None:
+    attempts = policy_on(clock, 5).attempts()
+    assert next(attempts).__exit__(OSError, OSError(), None) is False
+    assert next(attempts) == 1
+
+
 def test_last_error_itself_leaves_the_block_with_its_traceback_and_a_note(clock: FakeClock) -> None:
     def dig(error: OSError) -> None:
         raise error

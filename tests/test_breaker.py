@@ -694,6 +694,55 @@ def test_a_context_remembers_a_thousand_open_blocks_and_forgets_the_oldest(make:
     assert totals(breaker) == (1_003, 0, 0)
 
 
+def test_calls_and_permits_count_among_the_thousand(make: Make, probing: Make) -> None:
+    breaker, other = make(), probing(half_open_max_calls=10)
+
+    def many() -> None:
+        for step in range(1_400):
+            if step % 200 == 199:
+                other.permit().__enter__()
+            else:
+                breaker.__enter__()
+            assert _remembered(breaker, other) <= 1_000
+        assert _remembered(breaker, other) == 1_000
+
+    contextvars.Context().run(many)
+
+
+def test_permit_entered_after_a_thousand_blocks_is_one_of_the_thousand(make: Make, probing: Make) -> None:
+    breaker, other = make(), probing()
+
+    def many() -> None:
+        for _ in range(1_000):
+            breaker.__enter__()
+        other.permit().__enter__()
+        assert (_remembered(breaker), _remembered(other)) == (999, 1)
+
+    contextvars.Context().run(many)
+
+
+def test_blocks_entered_in_a_permit_are_one_less(make: Make, probing: Make) -> None:
+    breaker, other = make(), probing()
+
+    def many() -> None:
+        other.permit().__enter__()
+        for _ in range(1_000):
+            breaker.__enter__()
+        assert (_remembered(breaker), _remembered(other)) == (1_000, 0)
+
+    contextvars.Context().run(many)
+
+
+def test_a_block_left_before_the_permit_that_was_entered_in_it(make: Make, probing: Make, clock: Clock) -> None:
+    breaker, permit = make(), probing().permit()
+    breaker.__enter__()
+    permit.__enter__()
+    clock.advance(0.5)
+    breaker.__exit__(None, None, None)
+    assert totals(breaker) == (1, 0, 0)
+    assert breaker.stats.total_latency_ms == 500.0
+
+
 def test_blocks_that_are_never_left_keep_no_more_than_a_thousand(make: Make) -> None:
     def forgetful() -> list[weakref.ref[CircuitBreaker]]:
         made = [weakref.ref(make().__enter__()) for _ in range(1_200)]

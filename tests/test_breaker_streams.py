@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -875,6 +876,51 @@ def test_refused_stream_does_not_touch_the_body(kind: Streams, make: Make) -> No
         with pytest.raises(CircuitOpenError, match="'api' is open"):
             kind.send(stream)
     assert called == []
+
+
+def test_refusal_of_a_stream_is_freed_when_nobody_holds_it(kind: Streams, opened: CircuitBreaker) -> None:
+    @opened
+    @kind.of
+    def stream() -> Iterator[int]:
+        yield 1
+
+    def refused() -> weakref.ref[CircuitOpenError]:
+        try:
+            kind.send(stream())
+        except CircuitOpenError as error:
+            return weakref.ref(error)
+        pytest.fail("it was not refused")
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert refused()() is None
+    finally:
+        gc.enable()
+
+
+def test_clock_that_raises_as_the_body_is_entered_is_the_error_of_a_stream_without_latency(kind: Streams) -> None:
+    readings: list[float | Exception] = []
+
+    def clock() -> float:
+        now = readings.pop(0) if readings else 1_000.0
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    breaker = CircuitBreaker(clock=clock)
+
+    @breaker
+    @kind.of
+    def stream() -> Iterator[int]:
+        yield 1
+
+    items = stream()
+    readings += [1_000.0, Down(), 1_003.0]
+    with pytest.raises(Down):
+        kind.send(items)
+    assert counts(breaker) == (0, 1, 0)
+    assert breaker.stats.total_latency_ms == 0.0
 
 
 def substitute(error: CircuitOpenError, *args: Any, **kwargs: Any) -> Iterator[Any]:

@@ -218,3 +218,10 @@ def test_largest_figures_fill_the_bucket_and_overflow_nowhere(figure: float) -> 
 def test_bad_setting_is_refused_by_name(setting: str, bad: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^{setting} must be"):
         RetryBudget(**{setting: bad})
+
+
+def test_the_largest_burst_there_may_be_is_taken() -> None:
+    most = int(1e290)
+    assert RetryBudget(burst=most).burst == most
+    with pytest.raises(ValueError, match="burst must be an int >= 0 and <= 1e"):
+        RetryBudget(burst=most + 1)

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from support import needs_timer
 from circuit_breaker import _bulkhead, _line
 from circuit_breaker._bulkhead import Bulkhead
 from circuit_breaker._events import BulkheadRejected
+from circuit_breaker._line import Slot, ThreadGate
 from circuit_breaker.exceptions import BulkheadFullError
 
 PATIENCE_S = 20.0
@@ -176,6 +178,20 @@ def test_release_without_holder_raises_and_grows_nothing() -> None:
         with pytest.raises(RuntimeError, match="without a held slot"):
             release()
     assert [bulkhead.acquire(), bulkhead.acquire()] == [True, False]
+
+
+def test_stray_release_within_a_call_takes_its_slot_and_no_more() -> None:
+    bulkhead = Bulkhead(max_concurrent=2)
+
+    @bulkhead
+    def numbers() -> Iterator[int]:
+        bulkhead.release()
+        yield 1
+
+    for stray in (lambda: bulkhead.call(bulkhead.release), lambda: list(numbers())):
+        stray()
+        assert bulkhead.active_count == 0
+    assert [bulkhead.acquire() for _ in range(3)] == [True, True, False]
 
 
 def test_body_that_raises_gives_its_slot_back() -> None:
@@ -390,6 +406,16 @@ def test_shrinking_takes_effect_as_holders_leave() -> None:
     assert [bulkhead.acquire(), bulkhead.acquire()] == [True, False]
 
 
+def test_shrunk_to_zero_refuses_the_next_as_if_it_had_been_made_so() -> None:
+    bulkhead = Bulkhead(max_concurrent=2)
+    bulkhead.call(int)
+    bulkhead.resize(0)
+    assert not bulkhead.acquire()
+    with pytest.raises(BulkheadFullError):
+        bulkhead.call(int)
+    assert bulkhead.active_count == 0
+
+
 def test_shrunk_to_zero_keeps_waiters_waiting_until_it_grows(line: Line) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
@@ -437,6 +463,28 @@ def test_snapshot_tells_all_totals(line: Line) -> None:
     }
 
 
+def test_everybody_who_came_in_is_counted_however_he_came() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    for way in WAYS.values():
+        before = bulkhead.snapshot().accepted_count
+        enter = way(bulkhead)
+        for _ in range(3):
+            enter()
+        assert bulkhead.snapshot().accepted_count == before + 3
+
+
+def test_a_block_gives_the_bulkhead_every_time() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    for _ in range(3):
+        with bulkhead as given:
+            assert given is bulkhead
+
+
+def test_a_snapshot_of_a_bulkhead_can_be_held_weakly() -> None:
+    snapshot = Bulkhead().snapshot()
+    assert weakref.ref(snapshot)() is snapshot
+
+
 def test_peak_is_the_most_that_were_ever_inside_at_once() -> None:
     bulkhead = Bulkhead(max_concurrent=3)
     peaks = []
@@ -447,6 +495,65 @@ def test_peak_is_the_most_that_were_ever_inside_at_once() -> None:
             bulkhead.release()
         peaks.append(bulkhead.snapshot().peak_active_count)
     assert peaks == [1, 2, 2, 3]
+
+
+def test_snapshot_of_one_never_used_is_empty() -> None:
+    figures = Bulkhead("api", 2, 1).snapshot().to_dict()
+    assert {name: figure for name, figure in figures.items() if figure} == {
+        "name": "api",
+        "max_concurrent": 2,
+        "max_queue": 1,
+    }
+
+
+def test_time_in_the_line_of_one_who_timed_out_is_counted() -> None:
+    seconds = count(5)
+    bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=0.001, clock=lambda: next(seconds))
+    assert not bulkhead.acquire()
+    assert bulkhead.snapshot().total_wait_s == 1.0
+
+
+def test_waiting_takes_no_time_by_a_clock_that_stands_still(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=0.001, clock=lambda: 5.0)
+    bulkhead.acquire()
+    assert not bulkhead.acquire()
+    patient = Bulkhead(max_concurrent=1, max_queue=1, clock=lambda: 5.0)
+    patient.acquire()
+    waiter = line.send(patient.acquire)
+    patient.release()
+    assert soon(waiter) is True
+    assert (bulkhead.snapshot().total_wait_s, patient.snapshot().total_wait_s) == (0.0, 0.0)
+
+
+def test_refusal_tells_how_many_were_inside_and_waited(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+    bulkhead.acquire()
+    waiter = line.send(bulkhead.acquire)
+    with pytest.raises(BulkheadFullError) as raised:
+        bulkhead.call(int)
+    assert (raised.value.context["active_count"], raised.value.context["queued_count"]) == (1, 1)
+    bulkhead.release()
+    assert soon(waiter) is True
+
+
+def test_refusal_of_one_who_timed_out_tells_how_many_were_inside_and_waited() -> None:
+    seen: list[Any] = []
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=2, timeout_s=0.001, listeners=[seen.append])
+    bulkhead.acquire()
+    patient = Slot()
+    patient.gate = ThreadGate()
+    bulkhead._line.enter(patient, 2)
+    assert not bulkhead.acquire()
+    assert seen == [BulkheadRejected("default", 1, 1)]
+
+
+def test_one_who_waits_for_a_while_sleeps_through_it(line: Line) -> None:
+    bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=0.02)
+    naps = 0
+    assert not line.start(bulkhead.acquire).result(PATIENCE_S)
+    while line.asleep.acquire(blocking=False):
+        naps += 1
+    assert naps < 5
 
 
 def test_snapshot_counts_one_who_timed_out_as_refused_too() -> None:
@@ -971,6 +1078,24 @@ def test_interrupt_at_any_locked_section_loses_no_slot(way: str, moment: str, kn
         found = interrupt(bulkhead, sections, body, moment)
         assert bulkhead.active_count == 0
     assert sections > 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_interrupt_at_any_locked_section_reaches_the_caller(way: str) -> None:
+    interrupts = 0
+    for sections in count(1):
+        bulkhead = Bulkhead(max_concurrent=1)
+        body = WAYS[way](bulkhead)
+        body()
+        lock = bulkhead._line.lock
+        bulkhead._line.lock = Interrupted(lock, sections)  # type: ignore[assignment]
+        try:
+            body()
+        except KeyboardInterrupt:
+            interrupts += 1
+        else:
+            break
+    assert interrupts == sections - 1 >= 2
 
 
 @pytest.mark.parametrize("leave", ["release", "resize", "call", "generator"])

@@ -37,6 +37,10 @@ def test_a_count_is_an_int_or_has_an_index(value: Any) -> None:
     assert type(taken) is int
 
 
+def test_a_count_may_be_the_least_there_is() -> None:
+    assert _checks.count("n", 1, 1) == 1
+
+
 @pytest.mark.parametrize("value", NO_INTS, ids=repr)
 def test_a_count_that_is_no_int_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^n must be an int >= 1, got "):
@@ -154,7 +158,7 @@ def test_a_text_is_a_str() -> None:
             _checks.text("name", value)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.5, 3, Index(3), Float(2.5), Decimal("2.5"), Fraction(5, 2)], ids=repr)
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.5, 3, Index(3), Float(2.5), Decimal("2.5"), Fraction(5, 2)], ids=repr)
 def test_a_latency_is_a_number(value: Any) -> None:
     taken = _checks.latency("ms", value)
     assert taken == float(value)

@@ -270,8 +270,9 @@ def test_the_first_six_settings_are_positional_and_in_the_known_order() -> None:
     config = CircuitBreakerConfig(1, 2, 3.0, 4, 0.5, 6)
     assert (config.failure_threshold, config.success_threshold, config.reset_timeout_s) == (1, 2, 3.0)
     assert (config.half_open_max_calls, config.error_rate_threshold, config.error_rate_window) == (4, 0.5, 6)
-    with pytest.raises(TypeError):
-        CircuitBreakerConfig(1, 2, 3.0, 4, 0.5, 6, 5)  # type: ignore[misc]
+    for seventh in (5, (), None):
+        with pytest.raises(TypeError, match="positional"):
+            CircuitBreakerConfig(1, 2, 3.0, 4, 0.5, 6, seventh)  # type: ignore[misc]
 
 
 def test_the_defaults_are_the_documented_ones() -> None:

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from support import PATIENCE_S, WAYS, Clock, Down, Way, fail, needs_timer, succe
 from circuit_breaker import _breaker, _core, _events
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
-from circuit_breaker._events import CallFinished, CallRejected, StateChanged
+from circuit_breaker._events import BulkheadRejected, CallFinished, CallRejected, RetryScheduled, StateChanged
 from circuit_breaker._models import CircuitMode, CircuitState, Outcome
 from circuit_breaker.exceptions import CircuitOpenError
 
@@ -246,6 +246,26 @@ def test_a_change_is_told_before_the_call_that_made_it(make: Make) -> None:
     assert [type(event) for event in seen] == [StateChanged, CallFinished]
 
 
+@pytest.mark.parametrize("setting", ["failure_result", "failure_exceptions"])
+@pytest.mark.parametrize("stops", [Down, Stop])
+def test_a_call_whose_predicate_raises_is_told_as_ignored_with_its_latency(
+    make: Make, clock: Clock, setting: str, stops: type[BaseException]
+) -> None:
+    def broken(asked: object) -> bool:
+        raise stops
+
+    def body() -> None:
+        clock.advance(0.25)
+        if setting == "failure_exceptions":
+            raise Down
+
+    seen: list[Any] = []
+    breaker = make(listeners=[seen.append], **{setting: broken})
+    with pytest.raises(stops):
+        breaker.call(body)
+    assert [(event.outcome, event.latency_ms) for event in seen] == [(Outcome.IGNORED, 250.0)]
+
+
 def test_the_listeners_are_told_in_the_order_they_were_given(make: Make) -> None:
     seen: list[Any] = []
     listeners = [lambda event, place=place: seen.append(place) for place in range(3)]
@@ -253,12 +273,23 @@ def test_the_listeners_are_told_in_the_order_they_were_given(make: Make) -> None
     assert seen == [0, 1, 2]
 
 
-def test_events_are_frozen_values_that_can_be_held_weakly() -> None:
-    event = CallRejected("api", None)
-    assert event == CallRejected("api", None)
+@pytest.mark.parametrize(
+    "make_event",
+    [
+        lambda: StateChanged("api", CLOSED, OPEN, "1 failures in a row"),
+        lambda: CallRejected("api", None),
+        lambda: CallFinished("api", Outcome.SUCCESS, 1.0, None),
+        lambda: RetryScheduled(0, 0.1, None, 0.2),
+        lambda: BulkheadRejected("db", 1, 0),
+    ],
+)
+def test_events_are_frozen_values_that_can_be_held_weakly(make_event: Callable[[], Any]) -> None:
+    event = make_event()
+    assert event == make_event()
     assert weakref.ref(event)() is event
-    with pytest.raises(FrozenInstanceError):
-        event.circuit_name = "other"  # type: ignore[misc]
+    for field in fields(event):
+        with pytest.raises(FrozenInstanceError):
+            setattr(event, field.name, None)
 
 
 # Which listeners there are

@@ -91,6 +91,7 @@ def test_the_text_has_code_message_and_figures(error: ResilienceError, text: str
         (0.0, "0"),
         (0.12345, "0.123"),
         (29.999, "30"),
+        (99.4, "99.4"),
         (99.96, "100"),
         (299.6, "300"),
         (86_400.5, "86400"),
@@ -207,6 +208,21 @@ def test_the_text_of_the_last_failure_is_cut_at_200_characters(make: Make) -> No
     assert refusal(breaker).last_failure == ("Down", "x" * 200)
 
 
+def test_ctrl_c_while_the_last_failure_is_put_in_words_passes_and_the_circuit_is_open(make: Make) -> None:
+    class Slow(Exception):
+        def __str__(self) -> NoReturn:
+            raise KeyboardInterrupt
+
+    def body() -> NoReturn:
+        raise Slow
+
+    breaker = make(failure_threshold=1)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.call(body)
+    assert breaker.is_open
+    assert refusal(breaker).last_failure is None
+
+
 def test_neither_the_text_nor_the_dict_shows_the_last_failure(make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker, error=Down(f"postgres://admin:{PASSWORD}@db"))
@@ -235,6 +251,30 @@ def test_the_last_failure_keeps_no_object_and_no_frame_alive(make: Make) -> None
     gc.collect()
     assert gone() is None
     assert kept.last_failure == ("Heavy", "x")
+
+
+LOOKS: dict[str, Callable[[CircuitOpenError], Any]] = {
+    "args": lambda error: error.args,
+    "repr": repr,
+    "str": str,
+    "dict": lambda error: error.to_dict(),
+    "pickle": lambda error: vars(pickle.loads(pickle.dumps(error))),
+    "copy": lambda error: (vars(copy.copy(error)), copy.copy(error).args),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_refusal_of_a_breaker_is_whole_however_it_is_looked_at_first(make: Make, look: str) -> None:
+    by_hand = CircuitOpenError("Circuit 'api' is open", "api", mode="forced_open", retry_after_s=None)
+    by_hand.state = CircuitState.OPEN
+    assert LOOKS[look](refusal(make(mode=CircuitMode.FORCED_OPEN))) == LOOKS[look](by_hand)
+
+
+def test_a_refusal_of_a_breaker_takes_other_arguments_before_anybody_has_looked(make: Make) -> None:
+    error = refusal(make(mode=CircuitMode.FORCED_OPEN))
+    error.args = ("another",)
+    assert error.args == ("another",)
+    assert (error.message, error.circuit_name) == ("Circuit 'api' is open", "api")
 
 
 # The journey
@@ -338,6 +378,15 @@ def test_a_chain_with_an_error_that_cannot_be_shown_is_still_shown() -> None:
     assert format_exception_chain(Mute()) == "[Mute] <exception str() failed>"
     mute = ResilienceError("m", value=Mute())
     assert format_exception_chain(mute) == "[ResilienceError] <exception str() failed>"
+
+
+def test_ctrl_c_while_an_error_of_a_chain_is_shown_passes() -> None:
+    class Slow(Exception):
+        def __str__(self) -> NoReturn:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        format_exception_chain(Slow())
 
 
 @pytest.mark.parametrize("name", ["__cause__", "__context__", "__suppress_context__"])

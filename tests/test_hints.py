@@ -258,6 +258,18 @@ def test_an_attribute_that_is_a_number_comes_first(name: str, value: float) -> N
     assert type(hint) is float
 
 
+def test_ctrl_c_while_a_number_is_read_passes() -> None:
+    class Slow:
+        def __ge__(self, other: object) -> bool:
+            return True
+
+        def __float__(self) -> float:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retry_after_hint(Refused(retry_after_s=Slow()))
+
+
 @pytest.mark.parametrize("name", ["retry_after_s", "retry_after"])
 @pytest.mark.parametrize("value", [*NO_TIMES, True, False, "2", None, [2], 1j, MagicMock(), timedelta(1)])
 def test_an_attribute_that_is_no_time_leaves_it_to_the_header(name: str, value: Any) -> None:

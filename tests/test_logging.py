@@ -15,9 +15,11 @@ from support import PATIENCE_S, Clock, Down, Way, fail, succeed
 
 from circuit_breaker import _events
 from circuit_breaker._breaker import CircuitBreaker
+from circuit_breaker._bulkhead import Bulkhead
 from circuit_breaker._config import CircuitBreakerConfig
 from circuit_breaker._models import CircuitMode, CircuitState
 from circuit_breaker._registry import CircuitBreakerRegistry
+from circuit_breaker._retry import RetryPolicy
 from circuit_breaker.exceptions import CircuitOpenError
 
 CLOSED, OPEN = CircuitState.CLOSED, CircuitState.OPEN
@@ -247,6 +249,19 @@ def test_the_logger_is_fetched_before_any_call(
             registry[key].record_failure()
     assert {line[1] for line in lines(caplog)} == {logging.INFO, logging.WARNING, logging.ERROR}
     assert set(fetched) <= {"asyncio"}
+
+
+@pytest.mark.parametrize("make_object", [CircuitBreaker, Bulkhead, RetryPolicy])
+def test_the_logger_is_fetched_when_an_object_is_made(
+    make_object: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    another = logging.getLogger("another")
+    with monkeypatch.context() as patch:
+        patch.setattr(_events, "_logger", None)
+        patch.setattr(logging, "getLogger", lambda name: fetched.append(name) or another)
+        make_object()
+    assert fetched == ["circuit_breaker"]
 
 
 # A log that is broken

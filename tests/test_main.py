@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
@@ -29,7 +30,7 @@ from circuit_breaker import (
     StateChanged,
 )
 from circuit_breaker.__main__ import main
-from circuit_breaker._demo import screen
+from circuit_breaker._demo import screen, tasks, threads
 from circuit_breaker._demo.plan import CALLERS, MAX_CONCURRENT, MAX_QUEUE, Phase, Plan
 from circuit_breaker._demo.server import Server
 from circuit_breaker._demo.story import Change, Chapter, Ending, Quarter, Story, quarter
@@ -224,7 +225,42 @@ def test_help_tells_every_option_and_every_exit_status(capsys: pytest.CaptureFix
     assert left.value.code == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("--seconds N", "--async", "--plain", "NO_COLOR", "exit status", "130"))
+    words = " ".join(out.split())
+    assert "how long it takes, about (default: 10)" in words
+    assert "eight tasks of one event loop instead of threads" in words
+    assert "a line for each quarter of a second, as when the output is no terminal" in words
     assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_an_abbreviated_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--pla"])
+    assert left.value.code == 2
+    assert "unrecognized arguments: --pla" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds", "runner"),
+    [([], 10.0, threads), (["--seconds", "3600"], 3600.0, threads), (["--seconds", "3", "--async"], 3.0, tasks)],
+)
+@pytest.mark.parametrize(("as_told", "status"), [(True, 0), (False, 1)])
+def test_the_arguments_say_how_long_and_with_what_and_the_status_whether_it_went_as_told(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], seconds: float, runner: Any, as_told: bool, status: int
+) -> None:
+    told: list[Story] = []
+
+    def run(story: Story) -> Any:
+        told.append(story)
+        return SimpleNamespace(as_told=as_told)
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(screen, "summary", lambda ending, paint: [])
+    former = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(arguments) == status
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert [story.plan.seconds for story in told] == [seconds]
 
 
 # The plan and the server

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from support import WAYS, Body, Down, Way, succeed
+from support import WAYS, Body, Clock, Down, Way, succeed
 
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
@@ -77,6 +77,24 @@ def test_an_exception_is_ignored_then_failure_then_success(error: Any, settings:
 @pytest.mark.parametrize("settings", [{}, {"failure_exceptions": BaseException}, {"failure_exceptions": never}])
 def test_what_is_no_exception_is_ignored_before_anybody_is_asked(kind: Any, settings: Any) -> None:
     assert judged(kind(), ignored_exceptions=never, **settings) is IGNORED
+
+
+class Believing(type):
+    """A metaclass that takes every class for a subclass."""
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return True
+
+
+class Anything(Exception, metaclass=Believing):
+    """What everything is, if it is asked."""
+
+
+def test_what_is_no_exception_is_ignored_whatever_a_listed_type_thinks_of_it() -> None:
+    for settings in ({"failure_exceptions": BaseException}, {"failure_exceptions": Anything}):
+        assert judged(KeyboardInterrupt(), **settings) is IGNORED
+        assert judged(CircuitOpenError("no"), failure_exceptions=BaseException) is IGNORED
+        assert judged(KeyError(), **settings) is FAILURE
 
 
 # Refusals of this library
@@ -312,3 +330,18 @@ def test_a_group_out_of_a_call_is_judged_by_its_leaves(make: Callable[..., Circu
     with pytest.raises(BaseExceptionGroup):
         way(breaker, raising(group(KeyError(), OSError())))
     assert breaker.is_open
+
+
+@pytest.mark.parametrize(("seconds", "failures"), [(1.999, 0), (2.0, 1)])
+def test_a_cancelled_call_hung_if_it_lasted_as_long_as_a_slow_one(
+    make: Callable[..., CircuitBreaker], clock: Clock, seconds: float, failures: int
+) -> None:
+    breaker = make(slow_call_duration_s=2.0)
+
+    def body() -> None:
+        clock.advance(seconds)
+        raise CancelledError
+
+    with pytest.raises(CancelledError):
+        breaker.call(body)
+    assert breaker.stats.failure_count == failures

@@ -19,7 +19,7 @@ import circuit_breaker
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "circuit_breaker"
 CACHES = {"__pycache__", ".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", "build", "dist"}
-EXTRAS = {"bench", "docs", "proofs", "recipes", "test"}
+EXTRAS = {"bench", "docs", "mutation", "proofs", "recipes", "test"}
 
 
 # Imports

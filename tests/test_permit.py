@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support import PATIENCE_S, Clock, Down, fail
 
+from circuit_breaker._blocks import stack
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._models import CircuitMode, CircuitState, Outcome
 from circuit_breaker._permit import Permit
@@ -300,6 +301,37 @@ def test_a_permit_entered_in_one_thread_may_be_left_in_another(make: Make, clock
     permit.__exit__(None, None, None)
     assert breaker.snapshot().probes_in_flight == 0
     assert breaker.stats.total_latency_ms == 1_000.0
+
+
+def test_a_block_that_fails_has_its_latency(make: Make, clock: Clock, enter: Any) -> None:
+    breaker = make()
+
+    def body() -> None:
+        clock.advance(0.5)
+        raise Down
+
+    with pytest.raises(Down):
+        enter(breaker.permit(), body)
+    assert totals(breaker) == {"failure_count": 1}
+    assert breaker.stats.total_latency_ms == 500.0
+
+
+def test_a_block_of_the_breaker_that_was_entered_elsewhere_is_not_taken_for_that_of_a_permit(
+    make: Make, clock: Clock
+) -> None:
+    breaker = make()
+    with breaker.permit():
+        clock.advance(1)
+        breaker.__exit__(None, None, None)
+        assert totals(breaker) == {"success_count": 1}
+        assert breaker.stats.total_latency_ms == 0.0
+    assert totals(breaker) == {"success_count": 2}
+
+
+def test_a_block_that_is_over_leaves_nothing_in_its_context(probing: Make) -> None:
+    with probing().permit():
+        assert stack.get() is not None
+    assert stack.get() is None
 
 
 def test_permits_that_are_left_in_any_order_are_each_themselves(make: Make, clock: Clock) -> None:

@@ -14,6 +14,7 @@ import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import count, islice
 from typing import Any
 
@@ -101,6 +102,15 @@ def test_the_configuration_may_follow_from_the_key() -> None:
     assert registry[3].config.failure_threshold == 3
     assert registry[2].config.failure_threshold == 2
     assert asked == [2, 3]
+
+
+def test_a_breaker_that_is_found_again_is_not_configured_again() -> None:
+    asked: list[Any] = []
+    registry = CircuitBreakerRegistry(lambda key: asked.append(key) or ONE_FAILURE, max_size=1)
+    held = registry["a"]
+    registry["b"]
+    assert registry["a"] is held
+    assert asked == ["a", "b"]
 
 
 def test_a_configuration_that_raises_leaves_the_registry_as_it_was(clock: Clock) -> None:
@@ -475,6 +485,27 @@ def test_the_registry_grows_if_none_can_go_and_warns_once(
     assert record.__dict__["max_size"] == 3
 
 
+def test_a_registry_warns_when_it_grows_by_a_breaker_that_is_new(
+    registry: CircuitBreakerRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    for key in range(3):
+        registry[key].record_failure()
+    assert caplog.records[-1].getMessage().startswith("circuit '2'")
+    registry["new"]
+    assert "grows" in caplog.records[-1].getMessage()
+
+
+def test_a_registry_warns_when_it_grows_by_a_breaker_that_it_takes_back(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = CircuitBreakerRegistry(ONE_FAILURE, max_size=1, clock=clock)
+    held = registry["held"]
+    registry["other"].record_failure()
+    held.record_failure()
+    assert len(registry) == 2
+    assert [record.getMessage() for record in caplog.records if "grows" in record.getMessage()]
+
+
 def test_a_registry_that_does_not_grow_does_not_warn(
     registry: CircuitBreakerRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -510,6 +541,27 @@ def test_a_registry_that_has_grown_looks_at_no_more_breakers_than_before(
     for key in range(200, 220):
         registry[key].record_failure()
     assert 7 not in registry
+
+
+def test_breakers_that_are_held_are_looked_through_only_as_often_as_their_number_doubles(
+    registry: CircuitBreakerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps: list[int] = []
+    sweep = registry._sweep_locked
+    monkeypatch.setattr(registry, "_sweep_locked", lambda: sweeps.append(len(registry._forgotten)) or sweep())
+    held = [registry[key] for key in range(100)]
+    assert sweeps == [3, 6, 12, 24, 48, 96]
+    assert [registry[key] for key in range(100)] == held
+
+
+def test_a_streak_that_the_window_has_forgotten_is_still_in_mind(clock: Clock) -> None:
+    config = CircuitBreakerConfig(error_rate_window=timedelta(seconds=30))
+    registry = CircuitBreakerRegistry(config, max_size=2, clock=clock)
+    registry["a"].record_failure()
+    registry["b"].record_success()
+    clock.advance(60)
+    registry["c"].record_success()
+    assert list(registry) == ["a", "c"]
 
 
 def test_memory_stays_flat_however_many_keys_come() -> None:
@@ -587,6 +639,28 @@ def test_all_are_reset_though_a_listener_stops_the_program(clock: Clock) -> None
         registry.reset_all()
     assert raised.value is first
     assert [breaker.state for breaker in breakers] == [CLOSED] * 3
+
+
+def test_what_stops_a_reset_of_all_is_freed_when_nobody_holds_it(clock: Clock) -> None:
+    def stop(event: Any) -> None:
+        raise Stop
+
+    registry = CircuitBreakerRegistry(mode=CircuitMode.FORCED_OPEN, listeners=[stop], clock=clock)
+    registry["a"]
+
+    def reset() -> weakref.ref[Stop]:
+        try:
+            registry.reset_all()
+        except Stop as error:
+            return weakref.ref(error)
+        pytest.fail("it was not stopped")
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert reset()() is None
+    finally:
+        gc.enable()
 
 
 def test_a_listener_may_use_the_registry_while_it_is_reset(clock: Clock) -> None:

@@ -11,6 +11,7 @@ import logging
 import math
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -565,6 +566,54 @@ def test_error_that_takes_no_note_is_raised_as_it_is(kind: type[Exception], cloc
     assert len(func.calls) == 2
 
 
+def test_first_try_under_a_budget_gives_its_value_or_raises_what_is_not_retried(clock: FakeClock) -> None:
+    policy = policy_on(clock, 3, budget=RetryBudget(), retryable_exceptions=OSError)
+    assert policy.call(Flaky("done")) == "done"
+    func = Flaky(ValueError, "done")
+    with pytest.raises(ValueError):
+        policy.call(func)
+    assert len(func.calls) == 1
+    assert clock.sleeps == []
+
+
+def test_wish_of_half_a_second_is_honoured(clock: FakeClock) -> None:
+    with pytest.raises(Hinted):
+        policy_on(clock, 1, 0.25).call(Flaky(Hinted(0.5)))
+    assert clock.sleeps == [0.5]
+
+
+def test_wish_that_cannot_be_read_is_logged_with_its_error(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    problem = ZeroDivisionError()
+
+    def ask(error: BaseException) -> float:
+        raise problem
+
+    with pytest.raises(OSError):
+        policy_on(clock, 1, retry_after=ask).call(Flaky(OSError))
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is problem
+
+
+def test_ctrl_c_while_a_wish_is_read_passes(clock: FakeClock) -> None:
+    def ask(error: BaseException) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        policy_on(clock, 1, retry_after=ask).call(Flaky(OSError))
+
+
+def test_ctrl_c_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None:
+    class Noted:
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    error = OSError()
+    error.__notes__ = [Noted()]  # type: ignore[list-item]
+    with pytest.raises(KeyboardInterrupt):
+        policy_on(clock, 1).call(Flaky(error))
+
+
 # Listeners
 
 
@@ -884,3 +933,14 @@ def test_bad_setting_is_refused_by_name(setting: str, bad: object, error: type[E
 def test_list_of_types_is_told_that_a_tuple_is_meant() -> None:
     with pytest.raises(TypeError, match="a tuple is meant"):
         RetryPolicy(retryable_exceptions=[OSError])
+
+
+def test_a_server_may_be_heeded_for_less_than_a_second_or_not_at_all() -> None:
+    assert [RetryPolicy(retry_after_max_s=most).retry_after_max_s for most in (0, 0.5)] == [0.0, 0.5]
+
+
+def test_what_draws_the_jitter_is_loaded_when_a_policy_is_made_and_not_before() -> None:
+    told = "import sys, circuit_breaker; print('random' in sys.modules); circuit_breaker.RetryPolicy()"
+    code = f"{told}; print('random' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import Clock, Down
+from support import Clock, Down, Way
 
 from circuit_breaker import _breaker
 from circuit_breaker._breaker import CircuitBreaker
@@ -337,3 +337,22 @@ def test_the_window_is_new_after_the_circuit_has_closed_again(make: Any, clock: 
     assert breaker.is_closed
     play(breaker, clock, "f", "call")
     assert breaker.is_open
+
+
+def test_a_recorded_latency_of_exactly_the_duration_is_slow_whichever_way_it_is_rounded(make: Any) -> None:
+    assert 0.3059 * 1_000 == 305.9
+    assert 305.9 / 1_000 < 0.3059
+    breaker = make(slow_call_duration_s=0.3059)
+    breaker.record_success(305.9)
+    breaker.record_success(305.8)
+    assert breaker.stats.slow_count == 1
+
+
+def test_an_answer_at_the_end_of_a_bucket_is_of_the_next(make: Any, clock: Clock, way: Way) -> None:
+    breaker = make(error_rate_threshold=1, error_rate_window=timedelta(seconds=30))
+    clock.advance(1)
+    way(breaker, int)
+    clock.advance(0.5)
+    breaker.record_failure()
+    clock.advance(29)
+    assert breaker.snapshot().window_calls == 2

@@ -278,6 +278,7 @@ def test_the_totals_equal_plain_totals_of_the_same_figures(make: Make) -> None:
     assert breaker.stats != CircuitStats()
     assert CircuitStats() != breaker.stats
     assert breaker.stats != "totals"
+    assert (breaker.stats == "totals") is False
 
 
 def test_the_totals_equal_themselves_whenever_they_are_read() -> None:

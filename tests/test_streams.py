@@ -380,6 +380,25 @@ def uncollected() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("uncollected")
+def test_the_guard_of_a_closed_stream_is_freed_with_it() -> None:
+    guards: list[weakref.ref[Guard]] = []
+
+    def new_guard() -> Guard:
+        guard = Guard()
+        guards.append(weakref.ref(guard))
+        return guard
+
+    def body() -> Iterator[int]:
+        yield 1
+
+    stream: Any = guarded(body, new_guard)()
+    next(stream)
+    stream.close()
+    del stream
+    assert guards[0]() is None
+
+
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("fails", ["", "pause", "end"])
 @pytest.mark.parametrize("thrown", [False, True])
 def test_what_an_error_holds_is_freed_with_it(fails: str, thrown: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from circuit_breaker import _fork
 from circuit_breaker._retry import RetryPolicy
 from circuit_breaker.testing import FakeClock, instant_retries
 
@@ -208,6 +209,7 @@ def test_deadline_ends_the_attempts_where_it_would_in_earnest() -> None:
 
 def test_a_clock_works_in_a_child_that_was_forked_while_another_thread_had_its_lock() -> None:
     clock = FakeClock()
+    assert clock in _fork.living(FakeClock)
     lock = clock._lock
     clock._after_fork_in_child()
     clock.advance(1)

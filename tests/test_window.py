@@ -42,7 +42,10 @@ class Told:
             self.window.add(at, self.number, failed, slow)
 
     def counts(self, now: float) -> Counts:
-        return self.window.counts(now, self.number)
+        has_failures = self.window.has_failures(now, self.number)
+        counts = self.window.counts(now, self.number)
+        assert has_failures is (counts.failures > 0)
+        return counts
 
 
 bits = st.tuples(st.booleans(), st.booleans())

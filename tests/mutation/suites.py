@@ -1,0 +1,78 @@
+"""Which tests are asked about the faults of a module: its own, the most telling first, then the others."""
+
+from __future__ import annotations
+
+BREAKER = (
+    "test_machine test_breaker test_modes test_snapshot test_permit test_reconfigure test_drop_in_faults test_outcomes"
+    " test_logging test_interrupts test_events test_rules test_breaker_streams test_reentrancy test_breaker_fork"
+    " test_breaker_async model/test_breaker_model model/test_found"
+).split()
+BULKHEAD = "test_bulkhead test_bulkhead_fork test_bulkhead_async model/test_bulkhead_model".split()
+RETRY = (
+    "test_retry test_attempts test_retry_async test_testing test_hints test_budget test_backoff model/test_retry_model"
+).split()
+SHARED = (
+    "test_frame test_fork test_checks test_streams test_exceptions test_decorators test_config test_registry"
+    " test_hostile model/test_together_model"
+).split()
+DEMONSTRATION = ["test_main"]
+LEFT_OUT = [
+    "test_bulkhead.py::test_under_the_lock_nothing_is_called_made_or_repeated",  # it refuses a fault by its looks
+    "test_backoff.py::test_no_delay_is_negative_nan_or_above_the_cap_over_a_million_settings",  # slow, as are these
+    "test_budget.py::test_tokens_are_exact_when_many_threads_put_in_and_take_out",
+    "test_bulkhead_async.py::test_four_loops_and_four_threads_share_a_breaker_and_three_slots_and_the_totals_are_exact",
+    "test_registry.py::test_memory_stays_flat_however_many_keys_come",
+    "test_retry.py::test_one_object_raised_ten_thousand_times_carries_one_note_of_ours_the_latest",
+    "test_retry.py::test_one_object_raised_in_many_threads_at_once_carries_one_note_of_ours",
+]
+
+# Those not named here have the file of their own name, in the suite that has it.
+OWN = {
+    "_attempts": ["test_attempts", "test_retry", "test_retry_async", "test_testing"],
+    "_backoff": ["test_backoff", "test_retry"],
+    "_blocks": ["test_breaker", "test_breaker_async", "test_machine", "test_permit"],
+    "_breaker": (
+        "test_breaker test_snapshot test_modes test_events test_breaker_async test_machine test_rules test_reconfigure"
+        " test_decorators"
+    ).split(),
+    "_budget": ["test_budget", "test_retry"],
+    "_bulkhead": ["test_bulkhead", "test_logging", "test_bulkhead_fork", "test_bulkhead_async"],
+    "_config": ["test_config", "test_rules"],
+    "_core": (
+        "test_breaker test_exceptions test_machine test_events test_modes test_logging test_outcomes test_registry"
+        " test_rules test_breaker_fork test_reentrancy"
+    ).split(),
+    "_events": ["test_events", "test_logging"],
+    "_fork": ["test_fork", "test_breaker_fork", "test_bulkhead_fork", "test_budget"],
+    "_guards": ["test_breaker_streams"],
+    "_line": ["test_bulkhead", "test_bulkhead_fork", "test_bulkhead_async"],
+    "_live": ["test_snapshot", "test_breaker"],
+    "_machine": (
+        "test_machine test_modes test_rules test_snapshot test_reconfigure test_breaker test_permit test_interrupts"
+        " test_breaker_fork"
+    ).split(),
+    "exceptions": ["test_exceptions", "test_frame", "test_breaker"],
+    "_models": ["test_frame", "test_snapshot", "test_breaker", "test_bulkhead", "test_events"],
+    "_outcomes": ["test_outcomes", "test_config", "test_retry"],
+    "_periods": (
+        "test_machine test_modes test_rules test_snapshot test_reconfigure test_permit test_breaker test_registry"
+    ).split(),
+    "_retry": ["test_retry", "test_retry_async", "test_attempts", "test_backoff", "test_testing", "test_logging"],
+    "_running": ["test_bulkhead_async", "test_retry_async", "test_testing"],
+    "_streams": ["test_streams", "test_breaker_streams", "test_bulkhead"],
+    "_typing": ["test_decorators"],
+    "_window": ["test_window", "test_rules"],
+    "_wrap": ["test_decorators", "test_breaker", "test_breaker_streams"],
+}
+
+
+def stages(module: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the tests that find most, for speed, then the rest of the module's own, then all others of behaviour.
+
+    Those of documents, types, examples, benchmarks and packages are none.
+    """
+    if module == "__main__" or module.startswith("_demo"):
+        return DEMONSTRATION, [], []
+    own = OWN.get(module, [f"test_{module.strip('_')}"])
+    suites = sorted((BREAKER, BULKHEAD, RETRY, SHARED), key=lambda suite: -len(set(suite) & set(own)))
+    return own[:1], own[1:], [name for suite in suites for name in suite if name not in own]
