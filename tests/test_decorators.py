@@ -617,7 +617,7 @@ async def fallback_items(error: CircuitOpenError, *args: Any, **kwargs: Any) -> 
 @pytest.mark.parametrize("func", [plain, generator, staticmethod(plain), classmethod(plain), Client()], ids=repr)
 def test_async_fallback_of_a_function_that_is_not_is_refused_when_it_is_decorated(fallback: Any, func: Any) -> None:
     for decorate in (circuit_breaker(fallback=fallback), lambda it: circuit_breaker(it, fallback=fallback)):
-        with pytest.raises(TypeError, match=r"^fallback must be no async function"):
+        with pytest.raises(TypeError, match="^fallback must be no async function"):
             decorate(func)
 
 
