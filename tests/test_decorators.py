@@ -605,27 +605,6 @@ def test_fallback_gets_the_refusal_and_all_arguments_and_its_value_is_returned(o
     assert (opened.stats.success_count, opened.stats.failure_count) == (0, 1)
 
 
-async def fallback_async(error: CircuitOpenError, *args: Any, **kwargs: Any) -> str:
-    return "fallback"
-
-
-async def fallback_items(error: CircuitOpenError, *args: Any, **kwargs: Any) -> AsyncIterator[str]:
-    yield "fallback"
-
-
-@pytest.mark.parametrize("fallback", [fallback_async, fallback_items, functools.partial(fallback_async)], ids=repr)
-@pytest.mark.parametrize("func", [plain, generator, staticmethod(plain), classmethod(plain), Client()], ids=repr)
-def test_async_fallback_of_a_function_that_is_not_is_refused_when_it_is_decorated(fallback: Any, func: Any) -> None:
-    for decorate in (circuit_breaker(fallback=fallback), lambda it: circuit_breaker(it, fallback=fallback)):
-        with pytest.raises(TypeError, match="^fallback must be no async function"):
-            decorate(func)
-
-
-@pytest.mark.parametrize("fallback", [fallback_async, lambda error, value: "fallback"], ids=["async", "plain"])
-def test_fallback_of_a_coroutine_function_may_be_async_or_not(fallback: Any, opened: CircuitBreaker) -> None:
-    assert asyncio.run(circuit_breaker(breaker=opened, fallback=fallback)(coroutine)(1)) == "fallback"
-
-
 def test_fallback_of_a_method_gets_the_instance(opened: CircuitBreaker) -> None:
     class Cached:
         @circuit_breaker(breaker=opened, fallback=lambda error, self, value: (self, value))

@@ -17,7 +17,7 @@ from ._models import CircuitMode
 from ._outcomes import ExceptionFilter
 from ._retry import RetryPolicy
 from ._typing import Decorator, Protected, ProtectedFunction
-from ._wrap import ASYNC, Pattern, kind_of, wrap
+from ._wrap import Pattern, wrap
 
 __all__ = ["bulkhead", "circuit_breaker", "retry"]
 
@@ -69,8 +69,7 @@ def circuit_breaker(
         config: all settings, in place of the two before.
         breaker: one that exists, in place of all settings.
         fallback: called as `fallback(error, *args, **kwargs)` when this very decorator refuses a call, and its result
-            returned (awaited for an `async def` if it can be, iterated for a generator); never for an error of the
-            function. It must not be async where the function is not.
+            returned (awaited for an `async def`, iterated for a generator); never for an error of the function.
         mode: who decides, see `CircuitMode`.
         listeners: functions that are given every event of the breaker.
         clock: a function that returns monotonic seconds.
@@ -101,7 +100,7 @@ def circuit_breaker(
         listeners=_checks.functions("listeners", listeners),
         clock=clock,
     )
-    return _finished(_fitting(fallback, _making(make, breaker, name, "circuit_breaker", fallback)), func)
+    return _finished(_making(make, breaker, name, "circuit_breaker", fallback), func)
 
 
 @overload
@@ -271,19 +270,6 @@ def _stands_alone(given: str, beside: dict[str, tuple[Any, Any]]) -> None:
     for name, (value, default) in beside.items():
         if value is not default and value != default:
             raise TypeError(f"{given}= takes the place of {name}=, got both (and {name}={value!r})")
-
-
-def _fitting(fallback: Any, decorator: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return the decorator, such that it refuses a function that cannot await what the fallback gives."""
-    if kind_of(fallback) not in ASYNC:
-        return decorator
-
-    def decorate(func: Any) -> Any:
-        if kind_of(getattr(func, "__func__", func)) not in ASYNC:
-            raise _checks.wrong_type("fallback", fallback, f"no async function, as {func!r} is none")
-        return decorator(func)
-
-    return decorate
 
 
 def _applying(pattern: Pattern, attribute: str, *options: Any) -> Callable[[Any], Any]:

@@ -22,8 +22,6 @@ class Kind(Enum):
     ASYNC_GENERATOR = "async generator"
 
 
-ASYNC = (Kind.COROUTINE, Kind.ASYNC_GENERATOR)
-
 _SPECIAL = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
