@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from support import Clock, Down, fail, succeed
@@ -268,6 +269,13 @@ class Remote:
 def test_a_proxy_that_has_any_attribute_is_guarded_as_the_plain_function_it_is(pattern: Any) -> None:
     assert pattern.call(Remote("add"), 1) == ("add", 1)
     assert pattern(Remote("add"))(1) == ("add", 1)
+
+
+@pytest.mark.parametrize("pattern", [CircuitBreaker(), Bulkhead(), RetryPolicy()], ids=lambda one: type(one).__name__)
+def test_a_mock_that_passes_for_a_function_is_guarded_as_the_plain_function_it_is(pattern: Any) -> None:
+    mock = Mock(spec=lambda value: None, return_value=7)
+    assert pattern.call(mock, 1) == 7
+    assert pattern(mock)(1) == 7
 
 
 @pytest.mark.parametrize("decorator", [circuit_breaker, retry, bulkhead])

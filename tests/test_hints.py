@@ -282,6 +282,16 @@ def test_the_seconds_come_before_the_attribute_of_the_other_name() -> None:
     assert retry_after_hint(Refused(retry_after_s=None, retry_after=2)) == 2.0
 
 
+def test_an_attribute_that_raises_whatever_it_is_asked_leaves_it_to_the_other() -> None:
+    class Sour:
+        def __getattr__(self, name: str) -> object:
+            raise ValueError(name)
+
+    error = Exception()
+    error.retry_after_s, error.retry_after = Sour(), 3  # type: ignore[attr-defined]
+    assert retry_after_hint(error) == 3.0
+
+
 def test_a_refusal_of_a_circuit_is_a_hint() -> None:
     assert retry_after_hint(CircuitOpenError("open", "api", retry_after_s=3.5)) == 3.5
     assert retry_after_hint(CircuitOpenError("open", "api", retry_after_s=None)) is None

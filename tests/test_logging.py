@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -192,28 +191,6 @@ def test_one_that_has_prints_the_line() -> None:
     assert "WARNING:circuit_breaker:circuit '0': closed -> open: 1 failures in a row (threshold 1)" in done.stderr
 
 
-def test_one_that_configures_it_after_all_objects_are_made_is_told_too() -> None:
-    code = QUIET.replace("registry =", "first = CircuitBreaker('first', config)\nimport logging\nregistry =")
-    code += "logging.basicConfig()\nfirst.record_failure()\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "WARNING:circuit_breaker:circuit 'first': closed -> open" in done.stderr
-    assert "circuit '0'" not in done.stderr
-
-
-def test_one_that_is_still_loading_logging_has_no_log_and_keeps_nobody_waiting(
-    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(_events, "_logger", None)
-    with monkeypatch.context() as half:
-        half.setitem(sys.modules, "logging", ModuleType("logging"))
-        breaker = make(failure_threshold=1)
-        breaker.record_failure()
-    assert lines(caplog) == []
-    breaker.reset()
-    assert [line[2] for line in lines(caplog)] == ["circuit 'api': open -> closed: reset"]
-    LOGGER.removeHandler(LOGGER.handlers[-1])
-
-
 def test_the_logger_is_left_to_the_application() -> None:
     assert [type(handler) for handler in LOGGER.handlers] == [logging.NullHandler]
     assert LOGGER.propagate
@@ -251,7 +228,7 @@ def test_the_logger_is_fetched_before_any_call(
     assert set(fetched) <= {"asyncio"}
 
 
-@pytest.mark.parametrize("make_object", [CircuitBreaker, Bulkhead, RetryPolicy])
+@pytest.mark.parametrize("make_object", [CircuitBreaker, Bulkhead, RetryPolicy, CircuitBreakerRegistry])
 def test_the_logger_is_fetched_when_an_object_is_made(
     make_object: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "_streams": set(),
     "_models": set(),
     "_checks": set(),
-    "_hints": {"_fork"},
+    "_hints": set(),
     "_typing": set(),
     "_events": {"_models"},
     "_outcomes": {"_checks", "_models", "exceptions"},

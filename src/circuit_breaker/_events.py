@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -73,33 +72,27 @@ class BulkheadRejected:
 CircuitEvent: TypeAlias = StateChanged | CallRejected | CallFinished
 Listener: TypeAlias = Callable[[Any], object]
 
-INFO, WARNING, ERROR = 20, 30, 40  # as logging has them
+INFO, WARNING, ERROR = 20, 30, 40  # as logging has them, which is loaded with the first object of ours
 
 _logger: logging.Logger | None = None
 
 
-def open_log() -> logging.Logger | None:
-    """Fetch the logger; asked where objects are made, since a Ctrl-C in `getLogger()` can leave logging locked.
-
-    Nobody reads what is logged before logging is loaded, so it is not loaded here: a child forked in the middle of that
-    would wait for it for ever. While somebody else loads it, its last function is missing, and there is no log yet.
-    """
+def open_log() -> logging.Logger:
+    """Fetch the logger; asked where objects are made, since a Ctrl-C in `getLogger()` can leave logging locked."""
     global _logger
     if _logger is None:
-        logging: Any = sys.modules.get("logging")
-        if hasattr(logging, "captureWarnings"):
-            logger = logging.getLogger("circuit_breaker")
-            logger.addHandler(logging.NullHandler())
-            _logger = logger
+        import logging
+
+        logger = logging.getLogger("circuit_breaker")
+        logger.addHandler(logging.NullHandler())
+        _logger = logger
     return _logger
 
 
 def log(level: int, message: str, *args: object, error: BaseException | None = None, **fields: object) -> None:
     """Write one line, and swallow what a broken filter or handler raises: a log line never changes an outcome."""
     try:
-        logger = open_log()
-        if logger is not None:
-            logger.log(level, message, *args, exc_info=error, extra=fields)
+        open_log().log(level, message, *args, exc_info=error, extra=fields)
     except Exception:  # noqa: S110 - there is nowhere left to report it
         pass
 

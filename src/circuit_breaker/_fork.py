@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import threading
 import weakref
 from typing import Any, Protocol, TypeVar
 
@@ -42,36 +40,12 @@ def living(kind: type[_T]) -> list[_T]:
     return [found for reference in _living.copy() if isinstance(found := reference(), kind)]
 
 
-# Held while something of the standard library is loaded, and through every fork: a child forked in the middle of that
-# would wait for it for ever. Nothing is loaded under it that holds locks of its own through a fork, as logging does:
-# the two would wait for each other. `_loads` says how deep in `load` the thread is that has the lock.
-_loading: Any = threading.RLock()
-_loads = 0
-
-
-def load(name: str) -> Any:
-    """Import a module of the standard library that most programs need late or never; no fork comes in between."""
-    global _loads
-    with _loading:
-        _loads += 1
-        try:
-            __import__(name)
-        finally:
-            _loads -= 1
-    return sys.modules[name]
-
-
 def _in_child() -> None:
     for reference in _living.copy():
         survivor = reference()
         if survivor is not None:
             survivor._after_fork_in_child()
-    if _loads:  # the very thread that loads has forked, and goes on loading here too
-        _loading.release()
-    else:
-        _loading._at_fork_reinit()
 
 
 if hasattr(os, "register_at_fork"):
-    # In the parent C code alone, which a Ctrl-C cannot keep from giving the lock back.
-    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_in_child)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from datetime import UTC, datetime
 from typing import Any
-
-from . import _fork
 
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
@@ -36,9 +33,9 @@ def retry_after_hint(exc: BaseException) -> float | None:
 
 def _seconds(value: Any) -> float | None:
     """Return value as a float if it is a real number of any type, finite and >= 0."""
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        return None
     try:
+        if isinstance(value, bool) or not hasattr(value, "__float__"):
+            return None
         seconds = float(value) if value >= 0 else math.inf
     except Exception:  # no number after all, as a mock, or none that can be a float
         return None
@@ -58,5 +55,8 @@ def _parse(value: str) -> float | None:
     if _SECONDS.fullmatch(value):
         seconds = float(value)
         return seconds if seconds < math.inf else None
-    date: datetime = _fork.load("email.utils").parsedate_to_datetime(value)
+    from datetime import UTC
+    from email.utils import parsedate_to_datetime
+
+    date = parsedate_to_datetime(value)
     return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())

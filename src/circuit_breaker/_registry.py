@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 from . import _checks, _fork
 from ._breaker import CircuitBreaker
 from ._config import CircuitBreakerConfig
-from ._events import WARNING, Listener, log
+from ._events import WARNING, Listener, log, open_log
 from ._models import CircuitMode
 
 __all__ = ["CircuitBreakerRegistry"]
@@ -81,6 +81,7 @@ class CircuitBreakerRegistry:
         self._sweep_at = self._max_size
         self._grown = False
         self._warned = False
+        open_log()
         _fork.survive(self)
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
-from . import _backoff, _checks, _fork
+from . import _backoff, _checks
 from ._attempts import REPEATABLE, Attempts, Plan
 from ._budget import RetryBudget
 from ._events import Listener, open_log
@@ -125,7 +125,7 @@ class RetryPolicy:
         kinds = Kinds("retryable_exceptions", (Exception,) if given is None else given)
         object.__setattr__(self, "_retryable", kinds)
         open_log()
-        _fork.load("random")  # not at the top, for a faster import of the package; not in a call, for safety
+        __import__("random")  # not at the top, for a faster import of the package; not in a call, for safety
 
     def _check_each(self, name: str, check: Callable[[str, Any], object], optional: bool = False) -> None:
         value = getattr(self, name)
@@ -144,8 +144,9 @@ class RetryPolicy:
         delay_s = _backoff.exact(n, self.backoff_base, self.backoff_multiplier, self.backoff_max)
         if not self.jitter:
             return delay_s
-        draw = self.random or _fork.load("random").random
-        return _backoff.spread(delay_s, self.backoff_max, self.jitter == "full", draw)
+        from random import random  # loaded since the first policy was made
+
+        return _backoff.spread(delay_s, self.backoff_max, self.jitter == "full", self.random or random)
 
     def should_retry(self, exception: BaseException) -> bool:
         """Tell whether an exception is of a kind that is retried; what a predicate raises is raised here."""

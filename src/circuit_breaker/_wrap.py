@@ -47,8 +47,9 @@ def kind_of(func: Any) -> Kind:
         func = cast("Any", func).func
     for candidate in (func, getattr(cast("Any", type(func)), "__call__", None)):  # noqa: B004 - the method itself is wanted
         for test, answer in _TESTS:
-            if test(candidate):
-                return answer
+            with suppress(TypeError):  # of a mock that passes for a function, and whose flags are mocks
+                if test(candidate):
+                    return answer
     return Kind.PLAIN
 
 
