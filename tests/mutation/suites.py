@@ -12,7 +12,7 @@ RETRY = (
     "test_retry test_attempts test_retry_async test_testing test_hints test_budget test_backoff model/test_retry_model"
 ).split()
 SHARED = (
-    "test_frame test_fork test_checks test_streams test_exceptions test_decorators test_config test_registry"
+    "test_frame test_checks test_streams test_exceptions test_decorators test_config test_registry"
     " test_hostile model/test_together_model"
 ).split()
 DEMONSTRATION = ["test_main"]
@@ -43,7 +43,7 @@ OWN = {
         " test_rules test_breaker_fork test_reentrancy"
     ).split(),
     "_events": ["test_events", "test_logging"],
-    "_fork": ["test_fork", "test_breaker_fork", "test_bulkhead_fork", "test_budget"],
+    "_fork": ["test_breaker_fork", "test_bulkhead_fork", "test_budget"],
     "_guards": ["test_breaker_streams"],
     "_line": ["test_bulkhead", "test_bulkhead_fork", "test_bulkhead_async"],
     "_live": ["test_snapshot", "test_breaker"],
