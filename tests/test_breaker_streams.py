@@ -1034,3 +1034,76 @@ def test_stream_that_shadow_lets_through_counts_in_the_totals_alone(kind: Stream
     snapshot = breaker.snapshot()
     assert snapshot.machine_state is OPEN
     assert (snapshot.stats.success_count, snapshot.stats.shadow_rejected_count) == (1, 1)
+
+
+# What is no Exception
+
+
+def catching() -> Iterator[str]:
+    try:
+        yield "first"
+    except KeyboardInterrupt:
+        yield "caught"
+
+
+async def catching_async() -> AsyncIterator[str]:
+    for item in catching():
+        try:
+            yield item
+        except KeyboardInterrupt:
+            yield "caught"
+
+
+def test_ctrl_c_that_is_thrown_in_reaches_the_body(make: Make) -> None:
+    stream: Any = make()(catching)()
+    assert next(stream) == "first"
+    assert stream.throw(KeyboardInterrupt) == "caught"
+    assert list(stream) == []
+
+
+def test_ctrl_c_that_is_thrown_in_reaches_the_body_of_an_async_generator(make: Make) -> None:
+    async def consume() -> list[str]:
+        stream: Any = make()(catching_async)()
+        return [await anext(stream), await stream.athrow(KeyboardInterrupt), *[item async for item in stream]]
+
+    assert asyncio.run(consume()) == ["first", "caught"]
+
+
+def test_ctrl_c_out_of_the_body_says_nothing_of_the_dependency(make: Make) -> None:
+    breaker = make(failure_threshold=1)
+
+    @breaker
+    def interrupted() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(interrupted())
+    assert breaker.is_closed
+    assert (breaker.stats.success_count, breaker.stats.ignored_count) == (0, 1)
+
+
+def test_ctrl_c_in_the_clock_closes_the_body_at_once() -> None:
+    ended: list[str] = []
+    due: list[type[BaseException]] = []
+
+    def clock() -> float:
+        if due:
+            raise due.pop()
+        return 0.0
+
+    @CircuitBreaker(clock=clock)
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            due.append(KeyboardInterrupt)  # as its next item is taken
+            yield 2
+        finally:
+            ended.append("body")
+
+    stream = items()
+    assert next(stream) == 1
+    with pytest.raises(KeyboardInterrupt) as raised:
+        next(stream)
+    assert ended == ["body"]  # and not only when nobody holds the error any more, with its frames
+    assert raised.type is KeyboardInterrupt

@@ -654,6 +654,49 @@ def test_a_call_of_a_decorated_function_that_ends_late_counts_in_the_totals_alon
         assert (breaker.stats.success_count, breaker.stats.failure_count) == (1, 1)
 
 
+def test_a_late_failure_of_a_decorated_function_adds_nothing_to_the_present_period(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=3, success_threshold=1)
+
+    @breaker
+    def overtaken() -> NoReturn:
+        fail(breaker, 3)
+        clock.advance(30)
+        succeed(breaker)
+        fail(breaker)
+        raise Down
+
+    with pytest.raises(Down):
+        overtaken()
+    snapshot = breaker.snapshot()
+    assert (snapshot.state, snapshot.window_calls, snapshot.window_failures) == (CLOSED, 1, 1)
+    assert (snapshot.stats.failure_count, snapshot.stats.consecutive_failures) == (5, 1)
+
+
+@pytest.mark.parametrize("error", [None, Down()], ids=["success", "failure"])
+def test_a_latency_is_in_the_totals_once_whatever_period_is_left(
+    make: Make, clock: Clock, error: Exception | None
+) -> None:
+    breaker = make(failure_threshold=4)
+
+    @breaker
+    def lasting() -> None:
+        clock.advance(2)
+        if error is not None:
+            raise error
+
+    fail(breaker)
+    for _ in range(2):
+        try:
+            lasting()
+        except Down:
+            pass
+    assert breaker.stats.total_latency_ms == 4_000
+    breaker.mode = CircuitMode.FORCED_CLOSED
+    assert breaker.stats.total_latency_ms == 4_000
+    breaker.stats.reset()
+    assert breaker.stats.total_latency_ms == 0
+
+
 # Riding
 
 
@@ -871,6 +914,30 @@ def test_records_in_a_closed_circuit_trip_and_break_the_streak_like_calls(make: 
     assert breaker.is_closed
     breaker.record_failure()
     assert breaker.is_open
+
+
+def test_a_record_gives_back_the_permit_that_is_not_overdue(make: Make, clock: Clock) -> None:
+    breaker = probing(make, clock, half_open_max_calls=2, half_open_timeout_s=10, success_threshold=9)
+    assert breaker.allow_request()
+    clock.advance(10)
+    assert breaker.allow_request()
+    breaker.record_success()
+    assert breaker.snapshot().probes_in_flight == 0
+
+
+def test_a_permit_that_a_listener_kept_from_its_caller_takes_no_record(make: Make, clock: Clock) -> None:
+    def leave(event: object) -> NoReturn:
+        raise SystemExit
+
+    breaker = tripped(make, success_threshold=1, half_open_max_calls=1)
+    clock.advance(30)
+    breaker._listeners = (leave,)
+    with pytest.raises(SystemExit):
+        breaker.allow_request()
+    breaker._listeners = ()
+    assert breaker.allow_request()
+    breaker.record_success()
+    assert breaker.is_closed
 
 
 def test_allow_request_admits_all_while_closed_and_none_while_open(make: Make) -> None:
