@@ -700,6 +700,14 @@ def test_a_latency_is_in_the_totals_once_whatever_period_is_left(
 # Riding
 
 
+def test_a_probe_after_a_block_that_is_over_is_inside_of_nothing(make: Make, clock: Clock) -> None:
+    with make("another"):
+        pass
+    breaker = probing(make, clock, success_threshold=1)
+    succeed(breaker)
+    assert breaker.is_closed
+
+
 def test_calls_inside_a_probe_ride_and_take_no_permit(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, success_threshold=2)
 
