@@ -191,7 +191,7 @@ class CircuitBreaker(Core):
         about, so the answer of one from before the circuit opened is taken for that of a probe: where this matters
         use `permit()`.
         """
-        return not isinstance(self._admit(riding=False, anonymous=True), CircuitOpenError)
+        return not isinstance(self._admit(anonymous=True), CircuitOpenError)
 
     def record_success(self, latency_ms: float = 0.0) -> None:
         """Count one success toward the present state.
