@@ -955,3 +955,26 @@ def test_a_call_of_the_breaker_out_of_its_own_call_and_predicates_counts(make: M
     fail(breaker)
     assert totals(breaker) == (1, 1, 0)
     assert breaker.stats.consecutive_failures == 1
+
+
+def test_a_subclass_passes_its_settings_on_to_other_bases() -> None:
+    class Marked:
+        mark: str
+
+        def __init_subclass__(cls, *, mark: str = "", **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            cls.mark = mark
+
+    class Own(CircuitBreaker, Marked, mark="own"):
+        pass
+
+    assert Own.mark == "own"
+
+
+def test_a_block_that_is_left_twice_counts_again_without_its_latency(make: Make, clock: Clock) -> None:
+    breaker = make()
+    with breaker:
+        clock.advance(1)
+    clock.advance(5)
+    breaker.__exit__(None, None, None)
+    assert (breaker.stats.success_count, breaker.stats.total_latency_ms) == (2, 1_000)

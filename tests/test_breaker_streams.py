@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -1034,6 +1035,17 @@ def test_stream_that_shadow_lets_through_counts_in_the_totals_alone(kind: Stream
     snapshot = breaker.snapshot()
     assert snapshot.machine_state is OPEN
     assert (snapshot.stats.success_count, snapshot.stats.shadow_rejected_count) == (1, 1)
+
+
+def test_a_guarded_stream_leaves_the_event_loops_hooks_as_they_were(make: Make) -> None:
+    async def consume() -> None:
+        before = sys.get_asyncgen_hooks()
+        stream: Any = make()(catching_async)()
+        assert await anext(stream) == "first"
+        assert sys.get_asyncgen_hooks() == before
+        await stream.aclose()
+
+    asyncio.run(consume())
 
 
 # What is no Exception

@@ -173,11 +173,11 @@ def test_probe_lost_in_the_middle_of_its_admission_comes_back_too() -> None:
     config: Any = Interrupting()
     period = HalfOpen(None, 0)
     with pytest.raises(KeyboardInterrupt):
-        period.admit(config, 0, Probe(period, 0))
+        period.admit(config, 0, Probe(period, 0, block=False))
     assert len(period.out) == 1
     config = CircuitBreakerConfig(half_open_max_calls=1, half_open_timeout_s=OVERDUE_S)
-    assert not period.admit(config, 1, Probe(period, 1))
-    assert period.admit(config, OVERDUE_S, Probe(period, OVERDUE_S))
+    assert not period.admit(config, 1, Probe(period, 1, block=False))
+    assert period.admit(config, OVERDUE_S, Probe(period, OVERDUE_S, block=False))
 
 
 def test_interrupts_while_listeners_are_told_never_lose_the_turn(make: Make, clock: Clock) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextvars
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
@@ -18,6 +20,7 @@ from support import PATIENCE_S, Clock, Down, fail, succeed
 from circuit_breaker import _machine
 from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
+from circuit_breaker._machine import Machine
 from circuit_breaker._models import CircuitMode, CircuitState, CircuitStats
 from circuit_breaker._permit import Permit
 from circuit_breaker.exceptions import CircuitOpenError
@@ -670,6 +673,33 @@ def test_a_late_failure_of_a_decorated_function_adds_nothing_to_the_present_peri
     snapshot = breaker.snapshot()
     assert (snapshot.state, snapshot.window_calls, snapshot.window_failures) == (CLOSED, 1, 1)
     assert (snapshot.stats.failure_count, snapshot.stats.consecutive_failures) == (5, 1)
+
+
+def test_the_last_success_keeps_its_time_whatever_period_is_left(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=1)
+    succeed(breaker)
+    at = breaker.stats.last_success_time
+    assert at is not None
+    clock.advance(60)
+    fail(breaker)
+    assert breaker.stats.last_success_time == at
+
+
+def test_a_change_that_comes_in_as_an_outcome_is_counted_makes_it_late(make: Make) -> None:
+    breaker = make(failure_threshold=2)
+
+    def visit(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code is Machine._settle_closed.__code__:
+            sys.setprofile(None)
+            breaker.reset()
+
+    sys.setprofile(visit)
+    try:
+        breaker.record_failure()
+    finally:
+        sys.setprofile(None)
+    snapshot = breaker.snapshot()
+    assert (snapshot.stats.failure_count, snapshot.window_failures, snapshot.stats.consecutive_failures) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("error", [None, Down()], ids=["success", "failure"])

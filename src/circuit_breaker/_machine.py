@@ -121,12 +121,12 @@ class Machine:
                 return probe
         if self.mode is SHADOW:
             self.totals.shadow_rejected_count += 1
-            return Probe(None, now, block=block)
+            return Probe(None, now, block)
         self.totals.rejected_count += 1
         return None
 
     def _probe(self, period: HalfOpen, now: float, around: Iterable[Probe], block: bool) -> Probe | None:
-        probe = Probe(period, now, False, block)
+        probe = Probe(period, now, block)
         outer = next((other for other in around if other.period is period), None)
         if outer is None:
             return probe if period.admit(self.config, now, probe) else None

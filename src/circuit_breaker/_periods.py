@@ -149,10 +149,10 @@ class Probe:
 
     __slots__ = ("block", "period", "rides", "settled", "since")
 
-    def __init__(self, period: HalfOpen | None, since: float, rides: bool = False, block: bool = False) -> None:
+    def __init__(self, period: HalfOpen | None, since: float, block: bool) -> None:
         self.period = period
         self.since = since
-        self.rides = rides
+        self.rides = False
         self.block = block
         self.settled = False
 

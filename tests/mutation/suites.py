@@ -33,9 +33,9 @@ OWN = {
     "_blocks": ["test_breaker", "test_breaker_async", "test_machine", "test_permit"],
     "_breaker": (
         "test_breaker test_snapshot test_modes test_events test_breaker_async test_machine test_rules test_reconfigure"
-        " test_decorators"
+        " test_decorators test_registry test_reentrancy"
     ).split(),
-    "_budget": ["test_budget", "test_retry"],
+    "_budget": ["test_budget", "test_retry", "test_frame"],
     "_bulkhead": ["test_bulkhead", "test_logging", "test_bulkhead_fork", "test_bulkhead_async"],
     "_config": ["test_config", "test_rules"],
     "_core": (
@@ -49,7 +49,7 @@ OWN = {
     "_live": ["test_snapshot", "test_breaker"],
     "_machine": (
         "test_machine test_modes test_rules test_snapshot test_reconfigure test_breaker test_permit test_interrupts"
-        " test_breaker_fork"
+        " test_breaker_fork test_events test_reentrancy"
     ).split(),
     "exceptions": ["test_exceptions", "test_frame", "test_breaker"],
     "_models": ["test_frame", "test_snapshot", "test_breaker", "test_bulkhead", "test_events"],
