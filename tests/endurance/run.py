@@ -47,7 +47,7 @@ def main() -> int:
             seconds = time.perf_counter() - started
             print(f"{'ok ' if finding.holds else 'BAD'} {claim.text}: {finding.figure} ({seconds:.1f} s)", flush=True)
     if cells:
-        print(f"\n| lost to an interrupt that hits our code | {python} |\n| --- | --- |")
+        print(f"\n| interrupts that cost it | {python} |\n| --- | --- |")
         print("\n".join(f"| {text} | {cell} |" for text, cell in cells.items()))
     print(f"\n{found} claims, {bad} do not hold ({time.perf_counter() - begun:.0f} s)")
     return 1 if bad or not found else 0
