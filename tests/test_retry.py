@@ -937,10 +937,3 @@ def test_list_of_types_is_told_that_a_tuple_is_meant() -> None:
 
 def test_a_server_may_be_heeded_for_less_than_a_second_or_not_at_all() -> None:
     assert [RetryPolicy(retry_after_max_s=most).retry_after_max_s for most in (0, 0.5)] == [0.0, 0.5]
-
-
-def test_what_draws_the_jitter_is_loaded_when_a_policy_is_made_and_not_before() -> None:
-    told = "import sys, circuit_breaker; print('random' in sys.modules); circuit_breaker.RetryPolicy()"
-    code = f"{told}; print('random' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.split() == ["False", "True"]
