@@ -11,7 +11,6 @@ import logging
 import math
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 import time
