@@ -702,6 +702,16 @@ def test_a_change_that_comes_in_as_an_outcome_is_counted_makes_it_late(make: Mak
     assert (snapshot.stats.failure_count, snapshot.window_failures, snapshot.stats.consecutive_failures) == (1, 0, 0)
 
 
+def test_totals_that_begin_anew_in_the_middle_of_a_period_leave_its_latencies_out(make: Make, clock: Clock) -> None:
+    breaker = make()
+    breaker(lambda: clock.advance(2))()
+    assert breaker.stats.total_latency_ms == 2_000
+    breaker.stats.reset()
+    assert breaker.stats.total_latency_ms == 0
+    breaker(lambda: clock.advance(3))()
+    assert breaker.stats.total_latency_ms == 3_000
+
+
 @pytest.mark.parametrize("error", [None, Down()], ids=["success", "failure"])
 def test_a_latency_is_in_the_totals_once_whatever_period_is_left(
     make: Make, clock: Clock, error: Exception | None
