@@ -978,3 +978,23 @@ def test_a_block_that_is_left_twice_counts_again_without_its_latency(make: Make,
     clock.advance(5)
     breaker.__exit__(None, None, None)
     assert (breaker.stats.success_count, breaker.stats.total_latency_ms) == (2, 1_000)
+
+
+def test_a_block_that_ended_in_another_context_counts_again_without_its_latency(make: Make, clock: Clock) -> None:
+    breaker = make()
+    with breaker:
+        clock.advance(1)
+        inside = contextvars.copy_context()
+    inside.run(breaker.__exit__, None, None, None)
+    assert (breaker.stats.success_count, breaker.stats.total_latency_ms) == (2, 1_000)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_call_that_is_over_keeps_no_breaker_alive(probing: Make, way: Way, failed: bool) -> None:
+    breaker = probing()
+    with contextlib.suppress(Down):
+        way(breaker, raising(Down()) if failed else int)
+    reference = weakref.ref(breaker)
+    del breaker
+    gc.collect()
+    assert reference() is None

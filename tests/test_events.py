@@ -7,7 +7,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
@@ -797,26 +797,66 @@ def test_a_refused_caller_that_tells_for_another_passes_on_what_stops_the_progra
     assert breaker.snapshot().stats.rejected_count == 1
 
 
+class Watched:
+    """The lock of a breaker, with something that happens after it is left, on the thread that had it."""
+
+    def __init__(self, breaker: CircuitBreaker, then: Callable[[], object]) -> None:
+        self._lock = breaker._lock
+        self._then = then
+
+    def __enter__(self) -> None:
+        self._lock.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.__exit__(*error)
+        self._then()
+
+
 def test_a_turn_to_tell_that_is_interrupted_as_it_is_taken_is_given_back(make: Make, clock: Clock) -> None:
     told: list[Any] = []
     breaker = make(failure_threshold=1, listeners=[told.append])
     lock = breaker._lock
-
-    class Interrupted:
-        """The lock, with a Ctrl-C just after it is left."""
-
-        def __enter__(self) -> None:
-            lock.__enter__()
-
-        def __exit__(self, *error: Any) -> None:
-            lock.__exit__(*error)
-            raise KeyboardInterrupt
-
     breaker._machine.settle(breaker._machine.period, Outcome.FAILURE, clock(), 0.0, False)  # type: ignore[arg-type]
-    breaker._lock = Interrupted()  # type: ignore[assignment]
+    breaker._lock = Watched(breaker, raising(KeyboardInterrupt()))  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
         breaker._tell()
     breaker._lock = lock
     assert told == []
     assert breaker.is_open
     assert [type(event) for event in told] == [StateChanged]
+
+
+def test_what_changes_as_the_turn_to_tell_is_given_up_is_told_at_once(make: Make) -> None:
+    seen: list[Any] = []
+    breaker = make(listeners=[seen.append])
+    again = [breaker.reset]
+    breaker._lock = Watched(breaker, lambda: again.pop()() if seen and again else None)  # type: ignore[assignment]
+    breaker.mode = CircuitMode.FORCED_OPEN
+    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
+
+
+def test_who_has_given_up_the_turn_to_tell_does_not_take_it_from_the_next(make: Make) -> None:
+    slow, go_on = threading.Event(), threading.Event()
+    seen: list[Any] = []
+
+    def wait() -> None:
+        slow.set()
+        assert go_on.wait(PATIENCE_S)
+
+    breaker = make(listeners=[on(StateChanged, lambda: None, wait), seen.append])
+    with ThreadPoolExecutor(1) as pool:
+
+        def leave_it_to_another() -> None:
+            if seen and again:
+                resets.append(pool.submit(again.pop()))
+                assert slow.wait(PATIENCE_S)
+
+        again = [breaker.reset]
+        resets: list[Future[None]] = []
+        breaker._lock = Watched(breaker, leave_it_to_another)  # type: ignore[assignment]
+        breaker.mode = CircuitMode.FORCED_OPEN
+        assert len(resets) == 1
+        breaker.mode = CircuitMode.FORCED_OPEN
+        go_on.set()
+        resets[0].result(PATIENCE_S)
+    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED), (CLOSED, OPEN)]

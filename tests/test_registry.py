@@ -554,6 +554,18 @@ def test_breakers_that_are_held_are_looked_through_only_as_often_as_their_number
     assert [registry[key] for key in range(100)] == held
 
 
+def test_keys_whose_breakers_nobody_holds_are_let_go(registry: CircuitBreakerRegistry) -> None:
+    class Key:
+        """One that is seen to go."""
+
+    keys: weakref.WeakSet[Key] = weakref.WeakSet()
+    for _ in range(100):
+        key = Key()
+        keys.add(key)
+        registry[key].record_success()
+    assert 3 <= len(keys) <= 3 + 2 * 3
+
+
 def test_a_streak_that_the_window_has_forgotten_is_still_in_mind(clock: Clock) -> None:
     config = CircuitBreakerConfig(error_rate_window=timedelta(seconds=30))
     registry = CircuitBreakerRegistry(config, max_size=2, clock=clock)
