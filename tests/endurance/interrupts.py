@@ -173,7 +173,7 @@ def of_all_three(way: Way, shots: int) -> Finding:
     breaker.record_failure()
     clock.now += 1.0
     call = way(lambda body: policy(breaker(bulkhead(body))), nothing)
-    slots = kept_locks = wedged = 0
+    slots = permits = kept_locks = wedged = 0
 
     def calls() -> None:
         try:
@@ -182,9 +182,11 @@ def of_all_three(way: Way, shots: int) -> Finding:
             pass
 
     def look() -> None:
-        nonlocal slots, kept_locks, wedged
+        nonlocal slots, permits, kept_locks, wedged
         kept_locks += held(breaker._lock) + held(bulkhead._line.lock) + held(budget._lock)
         slots += bulkhead.active_count
+        permits += breaker.snapshot().probes_in_flight
+        _blocks.stack.set(None)
         clock.now += OVERDUE_S
         before = breaker.stats.success_count
         calls()
@@ -193,9 +195,8 @@ def of_all_three(way: Way, shots: int) -> Finding:
     with alone() as run:
         run(lambda: storm(calls, shots, look))
     holds = not (slots or kept_locks or wedged) and usable_by_another_thread(breaker, bulkhead, budget)
-    return Finding(
-        holds, f"{shots:,} interrupts, {slots} slots lost, {wedged} times wedged, {kept_locks} locks left held"
-    )
+    figure = f"{shots:,} interrupts, {slots} slots and {permits:,} permits lost, {wedged} not back when overdue"
+    return Finding(holds, f"{figure}, {kept_locks} locks left held", share(permits, shots))
 
 
 def of_whoever_steers(shots: int) -> Finding:
