@@ -9,6 +9,7 @@ import pickle
 import traceback
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -454,3 +455,74 @@ def test_task_cancelled_in_the_block_is_not_retried(clock: FakeClock) -> None:
 
     asyncio.run(main())
     assert clock.sleeps == []
+
+
+# What a clock or a sleep raises is no end of the loop
+
+
+def run_out() -> Any:
+    return next(iter(()))
+
+
+async def run_out_async(seconds: float) -> None:
+    raise StopAsyncIteration
+
+
+def test_a_sleep_that_raises_the_end_of_an_iteration_does_not_end_the_loop_quietly(clock: FakeClock) -> None:
+    with pytest.raises(RuntimeError, match="sleep or retry_result raised StopIteration") as raised:
+        for attempt in policy_on(clock, sleep=lambda seconds: run_out()).attempts():
+            with attempt:
+                raise OSError
+    assert type(raised.value.__cause__) is StopIteration
+
+
+def test_a_clock_that_has_run_out_does_not_end_the_loop_before_it_began(clock: FakeClock) -> None:
+    with pytest.raises(RuntimeError, match=r"clock, .* raised StopIteration"):
+        next(RetryPolicy(clock=run_out).attempts())
+
+
+def test_a_predicate_that_raises_the_end_of_an_iteration_does_not_end_the_loop(clock: FakeClock) -> None:
+    attempts = policy_on(clock, retry_result=lambda value: run_out()).attempts()
+    next(attempts).result(1)
+    with pytest.raises(RuntimeError, match="retry_result raised StopIteration"):
+        next(attempts)
+
+
+@pytest.mark.parametrize("sleep", [run_out_async, lambda seconds: run_out()])
+def test_an_async_sleep_that_raises_the_end_of_an_iteration_does_not_end_the_loop(clock: FakeClock, sleep: Any) -> None:
+    async def main() -> None:
+        async for attempt in policy_on(clock, sleep=sleep).attempts():
+            with attempt:
+                raise OSError
+
+    with pytest.raises(RuntimeError, match=r"raised Stop(Async)?Iteration") as raised:
+        asyncio.run(main())
+    assert type(raised.value.__cause__) in (StopIteration, StopAsyncIteration)
+
+
+async def first(items: AsyncIterator[int]) -> int:
+    return await anext(items)
+
+
+def test_a_stream_whose_retry_cannot_sleep_is_not_taken_for_an_empty_one(clock: FakeClock) -> None:
+    @policy_on(clock, sleep=lambda seconds: run_out())
+    def items() -> Iterator[int]:
+        raise OSError
+        yield
+
+    @policy_on(clock, sleep=run_out_async)
+    async def items_async() -> AsyncIterator[int]:
+        raise OSError
+        yield
+
+    with pytest.raises(RuntimeError):
+        next(items())
+    with pytest.raises(RuntimeError):
+        asyncio.run(first(items_async()))
+
+
+def test_a_clock_of_decimals_takes_nothing_from_the_error(clock: FakeClock) -> None:
+    policy = RetryPolicy(1, max_elapsed_s=5.0, sleep=clock.sleep, clock=lambda: Decimal(1))  # type: ignore[arg-type, return-value]
+    with pytest.raises(OSError, match="down"):
+        policy.call(open, "/nowhere/down")
+    assert len(clock.sleeps) == 1

@@ -1174,3 +1174,12 @@ def test_blocks_that_overlap_for_ever_push_no_open_block_out_of_the_context(make
 
     run(main())
     assert whole.stats.total_latency_ms == 1000
+
+
+def test_call_async_passes_every_keyword_on(make: Make) -> None:
+    async def take(**given: int) -> dict[str, int]:
+        return given
+
+    breaker = make()
+    assert asyncio.run(breaker.call_async(take, func=1, self=2)) == {"func": 1, "self": 2}
+    assert breaker.stats.failure_count == 0

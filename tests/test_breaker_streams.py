@@ -1119,3 +1119,51 @@ def test_ctrl_c_in_the_clock_closes_the_body_at_once() -> None:
         next(stream)
     assert ended == ["body"]  # and not only when nobody holds the error any more, with its frames
     assert raised.type is KeyboardInterrupt
+
+
+# What a fallback or a clock raises is no end of the stream
+
+
+def run_out(*args: object) -> Any:
+    return next(iter(()))
+
+
+def run_out_async(*args: object) -> Any:
+    raise StopAsyncIteration
+
+
+async def first(items: AsyncIterator[int]) -> int:
+    return await anext(items)
+
+
+@pytest.mark.parametrize("raises", [run_out, run_out_async])
+def test_a_fallback_that_raises_the_end_of_an_iteration_is_no_empty_stream(clock: Clock, raises: Any) -> None:
+    breaker = CircuitBreaker(mode=CircuitMode.FORCED_OPEN, clock=clock)
+
+    @circuit_breaker(breaker=breaker, fallback=raises)
+    def items() -> Iterator[int]:
+        yield 1
+
+    @circuit_breaker(breaker=breaker, fallback=raises)
+    async def items_async() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises((RuntimeError, StopAsyncIteration)) as raised:
+        next(items())
+    assert raised.type is (RuntimeError if raises is run_out else StopAsyncIteration)
+    with pytest.raises(RuntimeError):
+        asyncio.run(first(items_async()))
+
+
+@pytest.mark.parametrize("reading", range(1, 6))
+def test_a_clock_that_runs_out_does_not_end_a_stream_quietly(reading: int) -> None:
+    left = iter([0.0] * reading)
+    breaker = CircuitBreaker(clock=lambda: next(left))
+
+    @breaker
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+
+    with pytest.raises(RuntimeError):
+        list(items())

@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -225,3 +226,18 @@ def test_the_largest_burst_there_may_be_is_taken() -> None:
     assert RetryBudget(burst=most).burst == most
     with pytest.raises(ValueError, match="burst must be an int >= 0 and <= 1e"):
         RetryBudget(burst=most + 1)
+
+
+@pytest.mark.parametrize("least", [1e289, sys.float_info.max])
+def test_a_bucket_that_fills_as_fast_as_can_be_is_full_at_every_look(least: float) -> None:
+    budget, clock = bucket(min_per_second=least, burst=3)
+    for _ in range(5):
+        clock.advance(1)
+        assert budget.tokens == 3
+        assert [budget.take() for _ in range(4)] == [True, True, True, False]
+    assert budget.min_per_second == least
+
+
+def test_a_clock_of_decimals_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^clock must be"):
+        RetryBudget(clock=lambda: Decimal(1))  # type: ignore[arg-type, return-value]

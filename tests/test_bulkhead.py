@@ -1166,3 +1166,15 @@ def test_interrupts_among_waiting_threads_lose_neither_slot_nor_waiter() -> None
         assert all(soon(future) > 0 for future in others)
     assert is_free(bulkhead._line.lock)
     assert (bulkhead.active_count, bulkhead.queued_count) == (0, 0)
+
+
+def test_a_subclass_may_release_in_its_own_exit(line: Line) -> None:
+    class Own(Bulkhead):
+        def __exit__(self, *error: object) -> None:
+            self.release()
+
+    bulkhead = Own(max_concurrent=1)
+    for _ in range(2):
+        with bulkhead:
+            assert bulkhead.active_count == 1
+    assert bulkhead.active_count == 0

@@ -258,3 +258,14 @@ def test_a_lone_function_is_told_to_be_put_into_a_tuple() -> None:
 def test_a_complaint_names_parameter_value_and_what_is_taken(check: Callable[..., Exception]) -> None:
     message = str(check("backoff", 7, "a sandwich"))
     assert message.startswith("backoff must be a sandwich, got 7")
+
+
+@pytest.mark.parametrize("reading", [1.5, 3])
+def test_a_reading_of_a_clock_is_a_float_or_an_int(reading: float) -> None:
+    assert _checks.reading(lambda: reading) is reading
+
+
+@pytest.mark.parametrize("reading", [Decimal(1), Fraction(1), "1", None], ids=repr)
+def test_a_clock_that_gives_what_does_not_go_with_floats_is_a_type_error(reading: Any) -> None:
+    with pytest.raises(TypeError, match=r"^clock must be a function that returns seconds as a float, not .*, got <"):
+        _checks.reading(lambda: reading)

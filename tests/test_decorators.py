@@ -706,3 +706,12 @@ def test_refused_call_leaves_nothing_to_the_garbage_collector(func: Any, fallbac
         assert alive() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("func", "name"),
+    [(str.upper, "str.upper"), ([].append, "list.append"), (int.__add__, "int.__add__"), (len, "builtins.len")],
+)
+def test_what_is_written_in_c_names_its_breaker_as_far_as_it_says(func: Any, name: str) -> None:
+    assert circuit_breaker(func).circuit_breaker.name == name
+    assert bulkhead(func).bulkhead.name == name

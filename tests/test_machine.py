@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -1356,3 +1357,20 @@ def test_taking_back_an_admission_that_took_no_permit_changes_nothing(make: Make
     permission = breaker._admit()
     breaker._machine.withdraw(permission)  # type: ignore[arg-type]
     assert breaker.snapshot().to_dict() == make().snapshot().to_dict()
+
+
+def test_the_longest_wish_in_a_group_counts(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=1, reset_timeout_s=5.0, retry_after=lambda error: error.args[0])
+    fail(breaker, 1, ExceptionGroup("all", [ExceptionGroup("some", [OSError(7), OSError(9)]), OSError(8)]))
+    assert breaker.snapshot().retry_after_s == 9.0
+
+
+def test_a_wish_in_a_group_that_cannot_be_read_hides_no_other(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=1, reset_timeout_s=5.0, retry_after=lambda error: error.args[0])
+    fail(breaker, 1, ExceptionGroup("all", [OSError("soon"), OSError(9), OSError()]))
+    assert breaker.snapshot().retry_after_s == 9.0
+
+
+def test_a_clock_of_decimals_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"^clock must be"):
+        CircuitBreaker(clock=lambda: Decimal(1))  # type: ignore[arg-type, return-value]

@@ -400,6 +400,16 @@ def test_a_breaker_that_opens_or_is_steered_while_it_is_forgotten_is_kept_again(
     assert is_steered(registry["a"])
 
 
+def test_a_breaker_that_is_reset_out_of_the_mode_of_its_registry_is_kept_again(clock: Clock) -> None:
+    registry = CircuitBreakerRegistry(max_size=1, mode=CircuitMode.SHADOW, clock=clock)
+    held = registry["a"]
+    registry["b"]
+    held.reset()
+    del held
+    gc.collect()
+    assert registry["a"].mode is CircuitMode.AUTO
+
+
 def test_a_breaker_that_was_removed_does_not_come_back_when_it_opens(registry: CircuitBreakerRegistry) -> None:
     held = registry["a"]
     registry.remove("a")

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, asdict
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -600,3 +600,13 @@ def test_totals_beyond_all_floats_are_json_ready_too(make: Make) -> None:
     told = breaker.snapshot().to_dict()
     assert told["stats"]["total_latency_ms"] is None
     json.dumps(told, allow_nan=False)
+
+
+@pytest.mark.parametrize("latency_ms", [nan, inf, -1.0])
+def test_totals_recorded_by_hand_with_no_latency_stay_fit_for_json(make: Make, latency_ms: float) -> None:
+    breaker = make()
+    breaker.stats.record_success(latency_ms)
+    breaker.stats.record_failure(latency_ms)
+    figures = json.loads(json.dumps(breaker.snapshot().to_dict(), allow_nan=False))
+    assert figures["stats"]["total_latency_ms"] == 0.0
+    assert (breaker.stats.success_count, breaker.stats.failure_count) == (1, 1)

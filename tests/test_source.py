@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "_periods": {"_models", "_window", "_config"},
     "_machine": {"_models", "_window", "_config", "_periods"},
     "_blocks": {"_periods"},
-    "_live": {"_models", "_machine"},
+    "_live": {"_checks", "_models", "_machine"},
     "_core": SMALL | {"_periods", "_machine", "_blocks", "_live"},
     "_permit": {"_models", "_checks", "_periods", "_blocks", "_core"},
     "_guards": {"exceptions", "_streams", "_periods", "_blocks", "_core"},

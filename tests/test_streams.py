@@ -341,7 +341,7 @@ def test_guard_that_raises_at_the_last_pause_wins_over_the_end(kind: Any) -> Non
         story = Story(kind, "pause")
         await story.send(None)
         caught = await story.fails_with(LookupError, story.send("stop"))
-        assert isinstance(caught.__context__, StopIteration | StopAsyncIteration)
+        assert caught.__context__ is None
         assert story.watch.told == ["open", "resume", "pause", "LookupError"]
 
     asyncio.run(main())

@@ -270,3 +270,13 @@ def test_a_window_of_time_tells_without_change_whether_a_failure_is_in_it() -> N
     assert window.has_failures(34.0, 1)
     assert not window.has_failures(36.0, 1)
     assert window.counts(34.0, 1).failures == 1
+
+
+@pytest.mark.parametrize("leap", [1e300, sys.float_info.max])
+def test_a_window_of_time_forgets_over_a_leap_of_any_length(leap: float) -> None:
+    window = TimeWindow(1.0, 0, 0.0)
+    window.add(0.0, 1, True, False)
+    assert window.counts(leap, 1) == Counts(0)
+    assert not window.has_failures(leap, 1)
+    window.add(leap, 2, True, False)
+    assert window.counts(leap, 2) == Counts(1, 1)

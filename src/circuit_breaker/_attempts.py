@@ -50,7 +50,7 @@ class Plan:
 
     def __init__(self, policy: RetryPolicy, started: float) -> None:
         self._policy = policy
-        self._started = started
+        self._started = float(started)
         self.failed = 0
         self.delay_s = 0.0
 
@@ -141,7 +141,7 @@ class Plan:
             return 0.0
 
     def _elapsed_s(self) -> float:
-        return self._policy.clock() - self._started
+        return float(self._policy.clock()) - self._started
 
     def _give_token_back(self) -> None:
         if self._policy.budget is not None:
@@ -194,6 +194,11 @@ def _awaitable_in_sync_use(sleep: object, slept: object) -> TypeError:
 
 
 # A loop of the caller's own
+
+
+def _no_end(stop: Exception) -> RuntimeError:
+    """Say what Python says of a generator that lets such an exception out: a loop would take it for its end."""
+    return RuntimeError(f"clock, sleep or retry_result raised {type(stop).__name__}")
 
 
 class Attempt(int):
@@ -263,22 +268,28 @@ class Attempts:
         return self
 
     def __next__(self) -> Attempt:
-        plan = self._next_plan()
+        try:
+            plan = self._next_plan()
+            if plan is not None and plan.failed:
+                plan.sleep()
+        except StopIteration as stop:
+            raise _no_end(stop) from stop
         if plan is None:
             raise StopIteration
-        if plan.failed:
-            plan.sleep()
         return self._give(plan)
 
     def __aiter__(self) -> Attempts:
         return self
 
     async def __anext__(self) -> Attempt:
-        plan = self._next_plan()
+        try:
+            plan = self._next_plan()
+            if plan is not None and plan.failed:
+                await plan.sleep_async()
+        except StopAsyncIteration as stop:
+            raise _no_end(stop) from stop
         if plan is None:
             raise StopAsyncIteration
-        if plan.failed:
-            await plan.sleep_async()
         return self._give(plan)
 
     def _next_plan(self) -> Plan | None:

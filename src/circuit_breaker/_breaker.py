@@ -180,6 +180,7 @@ class CircuitBreaker(Core):
         now = self._clock()
         with self._lock:
             self._machine.reset(now)
+        self._keep()
         self._tell()
 
     # Admissions and outcomes by hand
@@ -454,7 +455,7 @@ def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
     return admitted
 
 
-async def _awaitable(func: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+async def _awaitable(func: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
     awaitable = func(*args, **kwargs)
     if not isawaitable(awaitable):
         raise NotAwaitable(

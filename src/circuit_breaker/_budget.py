@@ -15,6 +15,7 @@ __all__ = ["RetryBudget"]
 TOKEN: Final = 1_000_000_000
 
 _ENDLESS: Final = 1e290  # tokens; in billionths still a float
+_FASTEST: Final = 1e280  # tokens per second: three centuries to as many
 
 
 class RetryBudget:
@@ -58,10 +59,11 @@ class RetryBudget:
         self._clock = _checks.function("clock", clock, "a function that returns seconds")
         self._full = self.burst * TOKEN
         self._per_call = round(min(self.ratio, self.burst) * TOKEN)
+        self._per_second = min(self.min_per_second, _FASTEST)
         self._lock = threading.RLock()
         self._held = self._full
         self._by_time = 0
-        self._start = self._clock()
+        self._start = _checks.reading(self._clock)
         _fork.survive(self)
 
     def __repr__(self) -> str:
@@ -100,7 +102,7 @@ class RetryBudget:
             self._held = min(self._held + TOKEN, self._full)
 
     def _add_seconds_locked(self, now: float) -> None:
-        by_time = round(min((now - self._start) * self.min_per_second, _ENDLESS) * TOKEN)
+        by_time = round(min((now - self._start) * self._per_second, _ENDLESS) * TOKEN)
         if by_time > self._by_time:  # else a thread that read the clock later was here before
             self._held = min(self._held + by_time - self._by_time, self._full)
             self._by_time = by_time

@@ -114,6 +114,14 @@ def latency(name: str, value: Any) -> float:
     return number if 0.0 <= number < math.inf else 0.0
 
 
+def reading(clock: Callable[[], Any]) -> float:
+    """Return what the clock says now, which must be a number that goes with floats."""
+    now = clock()
+    if not isinstance(now, (int, float)):
+        raise wrong_type("clock", clock, f"a function that returns seconds as a float, not {_shown(now)}")
+    return now
+
+
 def instance(name: str, value: Any, kind: type[_T]) -> _T:
     """Return value, which must be an instance of kind."""
     if not isinstance(value, kind):

@@ -41,7 +41,8 @@ class CircuitBreakerConfig:
         ignored_exceptions: what says nothing about the dependency; same forms.
         failure_result: a predicate on the returned value; true is a failure. None: no value is.
         retry_after: a function that reads from the tripping exception for how many seconds the server wants to be left
-            alone (None: no wish), such as `retry_after_hint`; the circuit stays open at least as long.
+            alone (None: no wish), such as `retry_after_hint`; the circuit stays open at least as long. Of a group it is
+            asked about each exception, and the longest wish counts.
         retry_after_max_s: the cap on that wish, >= 0.
 
     Raises:

@@ -47,7 +47,7 @@ class Core:
         self._lock = RLock()
         if listeners:
             self._listeners = listeners
-        self._machine = (WatchedMachine if listeners else Machine)(config, mode, clock())
+        self._machine = (WatchedMachine if listeners else Machine)(config, mode, _checks.reading(clock))
 
     # Admitting
 
@@ -192,9 +192,10 @@ class Core:
             wait_s = self._seconds("reset_timeout_s", config.reset_timeout_s, opened.openings, optional=False)
             until = opened.at + (RESET_TIMEOUT_S_UNTIL_ASKED if wait_s is None else wait_s)
         if config.retry_after is not None and error is not None:
-            wish_s = self._seconds("retry_after", config.retry_after, error, optional=True)
-            if wish_s is not None:
-                until = max(until, opened.at + min(wish_s, config.retry_after_max_s))
+            for leaf in leaves(error):
+                wish_s = self._seconds("retry_after", config.retry_after, leaf, optional=True)
+                if wish_s is not None:
+                    until = max(until, opened.at + min(wish_s, config.retry_after_max_s))
         last_failure = None if error is None else LastFailure(type(error).__name__, _text(error))
         with self._lock:
             opened.until = until

@@ -291,4 +291,5 @@ def _qualified_name(func: Any) -> str:
     while isinstance(func, partial):
         func = cast("Any", func).func
     named = func if isinstance(getattr(func, "__qualname__", None), str) else cast("Any", type(func))
-    return f"{named.__module__}.{named.__qualname__}"
+    module = getattr(named, "__module__", None)  # not everything written in C says where it is from
+    return f"{module}.{named.__qualname__}" if isinstance(module, str) else str(named.__qualname__)

@@ -9,6 +9,7 @@ from dataclasses import fields
 from threading import RLock
 from typing import Any
 
+from . import _checks
 from ._machine import Machine
 from ._models import CircuitStats, Outcome
 
@@ -53,6 +54,7 @@ class LiveStats(CircuitStats):
             self._machine.zero()
 
     def _count(self, outcome: Outcome, latency_ms: float) -> None:
+        latency_ms = _checks.latency("latency_ms", latency_ms)
         now = self._clock()
         with self._lock:
             self._machine.count_by_hand(outcome, now, latency_ms)

@@ -17,7 +17,7 @@ from ._budget import RetryBudget
 from ._events import Listener, open_log
 from ._hints import retry_after_hint
 from ._outcomes import ExceptionFilter, Kinds, is_refusal, leaves
-from ._streams import AsyncStream, Guard, Stream, guarded, guarded_async
+from ._streams import AsyncStream, Empty, Guard, Stream, guarded, guarded_async
 from ._typing import Protected, ProtectedFunction
 from ._wrap import check_callable, check_plain, wrap
 
@@ -332,7 +332,7 @@ class _Opening(Guard):
                     return stream, next(stream)
                 except StopIteration as stop:
                     value = stop.value
-        raise StopIteration(value)
+        raise Empty(value)
 
     async def open_async(
         self, func: Callable[..., AsyncStream], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -344,7 +344,7 @@ class _Opening(Guard):
                     return stream, await self.first_item(stream)
                 except StopAsyncIteration:
                     pass
-        raise StopAsyncIteration
+        raise Empty
 
 
 def _not_awaitable(func: object, value: object) -> TypeError:

@@ -15,6 +15,16 @@ Stream: TypeAlias = Generator[Any, Any, Any]
 AsyncStream: TypeAlias = AsyncGenerator[Any, Any]
 
 
+class Empty(Exception):
+    """A stream is exhausted before its first item; with the value that it returned."""
+
+    # Not StopIteration, which may also come from a clock or a fallback, and is then no end but an error.
+
+    def __init__(self, value: Any = None) -> None:
+        super().__init__()
+        self.value = value
+
+
 class Guard:
     """What happens around one iteration. This one does nothing."""
 
@@ -24,16 +34,26 @@ class Guard:
     over = False
 
     def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
-        """Return the stream and its first item, when the consumer asks for it; an empty one raises StopIteration."""
+        """Return the stream and its first item, when the consumer asks for it.
+
+        Raises:
+            Empty: there is none.
+        """
         stream = func(*args, **kwargs)
-        return stream, next(stream)
+        try:
+            return stream, next(stream)
+        except StopIteration as stop:
+            raise Empty(stop.value) from None
 
     async def open_async(
         self, func: Callable[..., AsyncStream], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[AsyncStream, Any]:
-        """Return the stream and its first item; an empty one raises StopAsyncIteration."""
+        """Do the same as `open`."""
         stream = func(*args, **kwargs)
-        return stream, await self.first_item(stream)
+        try:
+            return stream, await self.first_item(stream)
+        except StopAsyncIteration:
+            raise Empty from None
 
     def first_item(self, stream: AsyncStream) -> Awaitable[Any]:
         """Ask for the first item, and let the event loop know of the guarded stream alone, which closes this one.
@@ -76,8 +96,8 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
         try:
             try:
                 stream, item = guard.open(func, args, kwargs)
-            except StopIteration as stop:
-                return stop.value
+            except Empty as empty:
+                return empty.value
             for _ in repeat(None):
                 step: Callable[..., Any] = stream.send
                 try:
@@ -92,12 +112,12 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
                     guard.resume()
                     try:
                         item = step(said)
+                    except StopIteration as stop:
+                        value = stop.value
+                        break
                     finally:
                         said = None
                         guard.pause()
-                except StopIteration as stop:
-                    value = stop.value
-                    break
                 except BaseException:
                     stream.close()  # it is over already, unless the guard raised
                     raise
@@ -125,7 +145,7 @@ def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guar
         try:
             try:
                 stream, item = await guard.open_async(func, args, kwargs)
-            except StopAsyncIteration:
+            except Empty:
                 return
             for _ in repeat(None):
                 step: Callable[..., Any] = stream.asend
@@ -141,11 +161,11 @@ def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guar
                     guard.resume()
                     try:
                         item = await step(said)
+                    except StopAsyncIteration:
+                        break
                     finally:
                         said = None
                         guard.pause()
-                except StopAsyncIteration:
-                    break
                 except Exception:
                     await stream.aclose()  # it is over already, unless the guard raised
                     raise

@@ -124,4 +124,4 @@ class TimeWindow:
         self.until = self._origin + (bucket + 1) * self._width_s
 
     def _bucket(self, now: float) -> int:
-        return int((now - self._origin) / self._width_s)
+        return int(min((now - self._origin) / self._width_s, sys.maxsize))
