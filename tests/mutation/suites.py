@@ -15,7 +15,6 @@ SHARED = (
     "test_frame test_checks test_streams test_exceptions test_decorators test_config test_registry"
     " test_hostile model/test_together_model"
 ).split()
-DEMONSTRATION = ["test_main"]
 LEFT_OUT = [
     "test_bulkhead.py::test_under_the_lock_nothing_is_called_made_or_repeated",  # it refuses a fault by its looks
     "test_backoff.py::test_no_delay_is_negative_nan_or_above_the_cap_over_a_million_settings",  # slow, as are these
@@ -72,7 +71,7 @@ def stages(module: str) -> tuple[list[str], list[str], list[str]]:
     Those of documents, types, examples, benchmarks and packages are none.
     """
     if module == "__main__" or module.startswith("_demo"):
-        return DEMONSTRATION, [], []
+        return ["test_demo"], ["test_main"], []
     own = OWN.get(module, [f"test_{module.strip('_')}"])
     suites = sorted((BREAKER, BULKHEAD, RETRY, SHARED), key=lambda suite: -len(set(suite) & set(own)))
     return own[:1], own[1:], [name for suite in suites for name in suite if name not in own]
