@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from math import nan
 from typing import NoReturn
 
 from circuit_breaker._demo import screen, threads
@@ -73,7 +74,7 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = 0.0
+        seconds = nan
     if not SHORTEST_S <= seconds <= LONGEST_S:
         raise argparse.ArgumentTypeError(f"takes a number from {SHORTEST_S} to {LONGEST_S}, got {text!r}")
     return seconds

@@ -175,7 +175,7 @@ def timeline(quarters: Sequence[Quarter], plan: Plan, width: int, marks: Marks, 
         "failures": ([sum(quarter.failures for quarter in group) for group in groups], "red"),
         "refused": ([sum(quarter.refused for quarter in group) for group in groups], "cyan"),
     }
-    most = max((max(figures, default=0) for figures, _ in rows.values()), default=0)
+    most = max((figure for figures, _ in rows.values() for figure in figures), default=0)
     lines = [
         "server".ljust(LABEL) + _phases(quarters, plan, per_mark, wide, columns, marks, paint),
         "circuit".ljust(LABEL) + _states(groups, wide, marks, paint),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
-from socketserver import TCPServer
+from socketserver import ThreadingTCPServer
 from threading import Thread
 from types import TracebackType
 from typing import Any, Final
@@ -30,7 +30,7 @@ class Server:
         self.phase = Phase.HEALTHY
         self._http = _Http(("127.0.0.1", 0), partial(_Handler, self))
         self.port = int(self._http.server_address[1])
-        self._thread = Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread = Thread(target=self._http.serve_forever, args=(0.05,))
         self._requests = count(1)
 
     def __enter__(self) -> Server:
@@ -56,13 +56,13 @@ class Server:
         return 503 if next(self._requests) % HICCUP_EVERY == 0 else 200
 
 
-class _Http(ThreadingHTTPServer):
-    daemon_threads = False  # closing waits for the answers under way, all of which are short once nothing hangs
-    request_queue_size = 64
+class _Http(ThreadingTCPServer):
+    """Waits on closing for the answers under way, all of which are short once nothing hangs.
 
-    def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # the one of HTTPServer asks for the name of the host, which can take seconds
-        self.server_name, self.server_port = "localhost", int(self.server_address[1])
+    No `HTTPServer`, which would ask for the name of the host, and that can take seconds.
+    """
+
+    request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), OSError):  # a caller who has given up is no error

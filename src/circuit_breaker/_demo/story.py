@@ -30,7 +30,7 @@ from circuit_breaker._demo.server import Server
 
 LATEST: Final = 1.5  # how much longer than planned it may take on a busy machine until the circuit is closed again
 
-_retries_of_this_call: ContextVar[int] = ContextVar("retries_of_this_call", default=0)
+_retried: ContextVar[bool] = ContextVar("retried")  # whether the call under way was
 
 
 @dataclass(frozen=True)
@@ -189,19 +189,19 @@ class Story:
             with self._lock:
                 self._changes.append(change)
         elif isinstance(event, RetryScheduled):
-            _retries_of_this_call.set(_retries_of_this_call.get() + 1)
+            _retried.set(True)
             with self._lock:
                 self._retries += 1
 
     @contextmanager
     def calling(self) -> Generator[None, None, None]:
         """Make one call in the `with` block, as a caller who lives with a refusal and with an error of the server."""
-        _retries_of_this_call.set(0)
+        _retried.set(False)
         try:
             yield
         except (CircuitOpenError, BulkheadFullError, OSError, HTTPException):
             return
-        if _retries_of_this_call.get():
+        if _retried.get():
             with self._lock:
                 self._saved += 1
 
