@@ -121,17 +121,8 @@ ENUMS = {
     },
     "Outcome": {"SUCCESS": "success", "FAILURE": "failure", "IGNORED": "ignored"},
 }
-FROZEN = {
-    "CircuitBreakerConfig",
-    "RetryPolicy",
-    "StateChanged",
-    "CallRejected",
-    "CallFinished",
-    "RetryScheduled",
-    "BulkheadRejected",
-    "CircuitSnapshot",
-    "BulkheadSnapshot",
-}
+EVENTS = {"StateChanged", "CallRejected", "CallFinished", "RetryScheduled", "BulkheadRejected"}
+FROZEN = {"CircuitBreakerConfig", "RetryPolicy", "CircuitSnapshot", "BulkheadSnapshot", *EVENTS}
 
 # What each object has: its methods with their parameters, `async` before them if they are to be awaited; a `value` is
 # read, a `setting` may be assigned, too. The fields of dataclasses are those of their signatures.
@@ -187,6 +178,7 @@ MEMBERS: dict[str, dict[str, str]] = {
     "CircuitBreakerConfig": {},
     "CircuitSnapshot": {"to_dict": ""},
     "BulkheadSnapshot": {},
+    **{event: {} for event in sorted(EVENTS)},
     "ResilienceError": ERROR,
     "CircuitOpenError": {
         **ERROR,
@@ -248,6 +240,8 @@ def made(name: str) -> Any:
         return package.CircuitBreaker().snapshot()
     if name == "BulkheadSnapshot":
         return package.Bulkhead().snapshot()
+    if name in EVENTS:
+        return found(name)(*SIGNATURES[name].split(", "))
     return found(name)("message") if issubclass(found(name), Exception) else found(name)()
 
 
@@ -354,8 +348,7 @@ def test_every_public_name_is_described_here() -> None:
     everything = PUBLIC | {f"testing.{name}" for name in OF_TESTING}
     assert SIGNATURES.keys() | MADE_FOR_USERS | ENUMS.keys() == everything
     classes = {name for name in everything if isinstance(found(name), type)}
-    events = {"StateChanged", "CallRejected", "CallFinished", "RetryScheduled", "BulkheadRejected"}
-    assert classes - ENUMS.keys() - events - {"CodomyrmexError"} == MEMBERS.keys()
+    assert classes - ENUMS.keys() - {"CodomyrmexError"} == MEMBERS.keys()
 
 
 # Members
