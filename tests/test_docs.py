@@ -3,7 +3,7 @@
 A block that begins with ```python is run, after the blocks above it on its page. What it prints stands in it as
 comments that begin with `#>`. One with a title, ```python title="test_shop.py", is a file of a small project: those of
 a page are written into one folder, and pytest is run there. Blocks of ```py are those of recipes, which the tests in
-`examples/` run against servers. No other block may hold code in Python.
+`examples/` run against servers; they show no output. No other block may hold code in Python.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ MODULES = sorted((REPOSITORY / "src").rglob("*.py"))
 PEERS = {"aiobreaker", "backoff", "circuitbreaker", "codomyrmex", "interlock", "pybreaker", "stamina", "tenacity"}
 
 PYTHON = RawFencedCodeBlockLexer(re.compile(r'python(?: title="(?P<title>[\w./]+)")?\n'))
+RECIPE = re.compile(r"^[ \t>]*```py\n(.*?)^[ \t>]*```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^[ \t>]*(?:```+|~~~+)(.*)$", re.MULTILINE)
 NO_CODE = {"bash", "json", "sh", "text"}
 
@@ -146,6 +147,14 @@ def test_no_code_of_a_page_is_left_out(path: Path) -> None:
     assert len([fence for fence in opening if fence.startswith("python")]) == len(Page(path).blocks)
     of_recipes = {"py"} if path.stem.startswith("recipes-") else set()
     assert {fence for fence in opening if not fence.startswith("python")} <= NO_CODE | of_recipes
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_code_of_a_recipe_shows_no_output_that_nobody_compares(path: Path) -> None:
+    text = path.read_text("utf-8")
+    blocks = RECIPE.findall(text)
+    assert len(blocks) == FENCE.findall(text).count("py")
+    assert [block for block in blocks if "#>" in block] == []
 
 
 def test_the_code_of_this_many_pages_is_found() -> None:

@@ -1,4 +1,4 @@
-"""The pages of recipes: what they quote stands in the examples, and what they show of their use works."""
+"""The pages of recipes: what they quote stands in the examples; what they show of its use works, and prints nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.mark.usefixtures("_examples_can_be_imported")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_is_quoted_is_in_an_example_and_what_is_not_works(page: Path, server: IllServer) -> None:
+def test_what_is_quoted_is_in_an_example_and_what_is_not_works_and_prints_nothing(
+    page: Path, server: IllServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     namespace = {"__name__": page.stem}
     blocks = BLOCK.findall(page.read_text("utf-8"))
     assert blocks
@@ -43,6 +45,7 @@ def test_what_is_quoted_is_in_an_example_and_what_is_not_works(page: Path, serve
         for module in re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE):
             pytest.importorskip(module, reason="needs the extra recipes: pip install -e .[test,recipes]")
         exec(compile(block.replace("https://api.example/", server.url), str(page), "exec"), namespace)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("with_*.py")), ids=lambda path: path.stem)
