@@ -6,12 +6,12 @@ import asyncio
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from support import WAYS, Clock, Way
-from ways import BREAKER, BULKHEAD, POLICY
+from ways import BREAKER, BULKHEAD, FALLBACK, POLICY, WHOLE, driven
 
 from circuit_breaker import (
     Bulkhead,
@@ -160,19 +160,19 @@ def hostile(request: pytest.FixtureRequest) -> Exception:
     return MAKERS[request.param]()
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=[*WAYS, *FALLBACK])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
     """Each way of making one call, without an event loop: asyncio's looks at what its tasks raise, and stumbles."""
-    monkeypatch.setattr(asyncio, "run", _by_hand)
-    return WAYS[request.param]
+    monkeypatch.setattr(asyncio, "run", driven)
+    name: str = request.param
+    if name in WAYS:
+        return WAYS[name]
+    way = WAYS[name.removesuffix(" with a fallback")]
+    return lambda breaker, body: way(circuit_breaker(breaker=breaker, fallback=refused), body)  # type: ignore[arg-type]
 
 
-def _by_hand(coroutine: Any) -> Any:
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits")
+def refused(error: CircuitOpenError) -> Any:
+    raise error
 
 
 def raising(error: BaseException) -> Callable[[], Any]:
@@ -241,6 +241,17 @@ class TestExceptions:
         breaker.permit().failure(hostile)
         assert breaker.state is CircuitState.OPEN
 
+    def test_come_out_of_a_fallback_as_they_are(self, hostile: Exception, clock: Clock) -> None:
+        breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_threshold=1), clock=clock)
+        breaker.record_failure()
+
+        def fallback(error: CircuitOpenError) -> Any:
+            raise hostile
+
+        for name in ("decorator", "generator", "async decorator", "async generator"):
+            assert caught(WHOLE[name](circuit_breaker(breaker=breaker, fallback=fallback), int)) is hostile, name
+        assert (breaker.stats.failure_count, breaker.stats.rejected_count) == (1, 4)
+
     def test_are_retried_and_come_out_as_they_are(self, hostile: Exception) -> None:
         clock = FakeClock()
         events: list[Any] = []
@@ -282,66 +293,87 @@ class TestExceptions:
             assert pool.active_count == 1
         assert pool.active_count == 0
 
-    def test_whose_text_wants_out_still_open_the_circuit(self, clock: Clock) -> None:
+    def test_whose_text_wants_out_come_out_as_they_are_for_as_long_as_nobody_asks_for_it(
+        self, way: Way, clock: Clock
+    ) -> None:
+        breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_threshold=2), clock=clock)
+        error = Exiting()
+        assert caught(lambda: way(breaker, raising(error))) is error
+        assert breaker.stats.failure_count == 1
+        assert breaker.is_closed
+
+    def test_whose_text_wants_out_open_the_circuit_and_then_exit(self, way: Way, clock: Clock) -> None:
         breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_threshold=1), clock=clock)
-        error = caught(lambda: breaker.call(raising(Exiting())))
-        assert type(error) in (Exiting, SystemExit)
+        error = Exiting()
+        problem = caught(lambda: way(breaker, raising(error)))
+        assert type(problem) is SystemExit
+        assert problem.__context__ is error
         assert breaker.stats.failure_count == 1
         assert breaker.is_open
 
+    @pytest.mark.parametrize("name", BULKHEAD)
+    def test_whose_text_wants_out_give_a_slot_back(self, name: str) -> None:
+        pool = Bulkhead("pool", 1)
+        error = Exiting()
+        assert caught(BULKHEAD[name](pool, raising(error))) is error
+        assert pool.active_count == 0
+
+    @pytest.mark.parametrize("name", POLICY)
+    def test_whose_text_wants_out_are_retried(self, name: str) -> None:
+        clock = FakeClock()
+        error = Exiting()
+        assert caught(POLICY[name](RetryPolicy(2, sleep=clock.sleep, clock=clock), raising(error))) is error
+        assert len(clock.sleeps) == 2
+
+
+@pytest.fixture(params=[StopIteration, StopAsyncIteration])
+def stop(request: pytest.FixtureRequest) -> Exception:
+    return request.param("value")
+
+
+def made_of(stop: Exception, name: str, problem: BaseException | None) -> bool:
+    """Tell whether this came of a stop: a RuntimeError where a function of that kind cannot raise it, else itself."""
+    cannot = ("generator", "async") if type(stop) is StopIteration else ("async generator",)
+    if any(word in name for word in cannot):
+        return type(problem) is RuntimeError and problem.__cause__ is stop
+    return problem is stop
+
 
 class TestStopIteration:
-    @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
-    def test_out_of_a_function_is_a_failure_like_any_other(self, kind: type[Exception], clock: Clock) -> None:
-        breaker = CircuitBreaker("api", clock=clock)
-        error = kind("value")
-        assert caught(lambda: breaker.call(raising(error))) is error
-        assert caught(breaker(raising(error))) is error
-        assert breaker.stats.failure_count == 2
+    @pytest.mark.parametrize("name", [*BREAKER, *FALLBACK])
+    def test_is_a_failure_like_any_other_and_comes_out_as_python_lets_it(
+        self, name: str, stop: Exception, clock: Clock
+    ) -> None:
+        breaker = CircuitBreaker("api", CircuitBreakerConfig(1, half_open_max_calls=1), clock=clock)
+        call = {**BREAKER, **FALLBACK}[name](breaker, raising(stop))
+        for failures in (1, 2):
+            assert made_of(stop, name, caught(call))
+            assert breaker.stats.failure_count == breaker.stats.opened_count == failures
+            assert breaker.is_open
+            clock.advance(30.0)
 
-    def test_out_of_a_block(self, clock: Clock) -> None:
-        breaker = CircuitBreaker("api", clock=clock)
-        error = StopIteration(3)
-
-        def block() -> None:
-            with breaker:
-                raise error
-
-        assert caught(block) is error
-        assert breaker.stats.failure_count == 1
-
-    def test_out_of_a_coroutine_is_what_python_makes_of_it(self, clock: Clock) -> None:
-        breaker = CircuitBreaker("api", clock=clock)
-
-        @breaker
-        async def coroutine() -> None:
-            raise StopIteration
-
-        assert type(caught(lambda: asyncio.run(coroutine()))) is RuntimeError
-        assert breaker.stats.failure_count == 1
-
-    @pytest.mark.parametrize("items", [0, 1])
-    def test_out_of_a_generator_is_what_python_makes_of_it(self, items: int, clock: Clock) -> None:
+    def test_out_of_a_generator_that_has_given_an_item_is_what_python_makes_of_it(self, clock: Clock) -> None:
         breaker = CircuitBreaker("api", clock=clock)
 
         @breaker
         def stream() -> Iterator[int]:
-            yield from range(items)
+            yield 1
             raise StopIteration
 
         assert type(caught(lambda: list(stream()))) is RuntimeError
         assert breaker.stats.failure_count == 1
 
-    def test_is_retried(self) -> None:
+    @pytest.mark.parametrize("name", POLICY)
+    def test_is_retried(self, name: str, stop: Exception) -> None:
         clock = FakeClock()
         policy = RetryPolicy(2, sleep=clock.sleep, clock=clock)
-        error = StopIteration(1)
-        assert caught(lambda: policy.call(raising(error))) is error
+        assert made_of(stop, name, caught(POLICY[name](policy, raising(stop))))
         assert len(clock.sleeps) == 2
 
-    def test_gives_a_slot_back(self) -> None:
+    @pytest.mark.parametrize("name", BULKHEAD)
+    def test_gives_a_slot_back(self, name: str, stop: Exception) -> None:
         pool = Bulkhead("pool", 1)
-        assert type(caught(lambda: pool.call(raising(StopIteration())))) is StopIteration
+        assert made_of(stop, name, caught(BULKHEAD[name](pool, raising(stop))))
         assert pool.active_count == 0
 
 
@@ -371,15 +403,60 @@ class TestFunctions:
             assert pattern.call(Nameless(), 3) == 3  # type: ignore[attr-defined]
             assert pattern(Nameless())(4) == 4  # type: ignore[operator]
 
+    def test_without_a_name_of_every_kind_are_called(self, clock: Clock) -> None:
+        async def coroutine(value: int) -> int:
+            return value
+
+        def stream(value: int) -> Iterator[int]:
+            yield value
+
+        async def async_stream(value: int) -> AsyncIterator[int]:
+            yield value
+
+        async def listed(items: AsyncIterator[int]) -> list[int]:
+            return [item async for item in items]
+
+        patterns: list[Any] = [CircuitBreaker("api", clock=clock), Bulkhead("pool"), RetryPolicy()]
+        for pattern in patterns:
+            assert driven(pattern(functools.partial(coroutine, 5))()) == 5
+            assert driven(pattern.call_async(functools.partial(coroutine, 6))) == 6
+            assert list(pattern(functools.partial(stream, 7))()) == [7]
+            assert driven(listed(pattern(functools.partial(async_stream, 8))())) == [8]
+
+
+def _submitted(policy: Any, body: Callable[[], Any]) -> Callable[[], Any]:
+    def call() -> Any:
+        value: Any = None
+        for attempt in policy.attempts():
+            with attempt:
+                value = attempt.result(body())
+        return value
+
+    return call
+
+
+BY_VALUE = {name: WHOLE[name] for name in ("decorator", "call", "async decorator", "call_async")}
+WITH_A_VALUE = {**BY_VALUE, **{name: FALLBACK[name] for name in FALLBACK if "generator" not in name}}
+RETRIED_BY_VALUE = {**BY_VALUE, "attempts": _submitted}
+
 
 class TestPredicates:
     @pytest.mark.parametrize(("answer", "failed"), [([], 0), ([0], 1), ("no", 1), (None, 0), (0.0, 0), (1j, 1)])
-    def test_may_answer_with_anything_that_is_true_or_false(self, answer: object, failed: int, clock: Clock) -> None:
-        by_error = CircuitBreaker("api", CircuitBreakerConfig(failure_exceptions=lambda e: answer), clock=clock)
-        caught(lambda: by_error.call(raising(ValueError())))
-        by_value = CircuitBreaker("api", CircuitBreakerConfig(failure_result=lambda v: answer), clock=clock)
-        by_value.call(int)
-        assert by_error.stats.failure_count == by_value.stats.failure_count == failed
+    def test_may_answer_with_anything_that_is_true_or_false(
+        self, answer: object, failed: int, way: Way, clock: Clock
+    ) -> None:
+        breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_exceptions=lambda e: answer), clock=clock)
+        caught(lambda: way(breaker, raising(ValueError())))
+        assert (breaker.stats.failure_count, breaker.stats.success_count) == (failed, 1 - failed)
+
+    @pytest.mark.parametrize("name", WITH_A_VALUE)
+    @pytest.mark.parametrize(("answer", "failed"), [([], 0), ([0], 1), ("no", 1), (None, 0), (0.0, 0), (1j, 1)])
+    def test_of_values_may_answer_with_anything_that_is_true_or_false(
+        self, answer: object, failed: int, name: str, clock: Clock
+    ) -> None:
+        breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_result=lambda v: answer), clock=clock)
+        assert WITH_A_VALUE[name](breaker, int)() == 0
+        assert (breaker.stats.failure_count, breaker.stats.success_count) == (failed, 1 - failed)
 
     @pytest.mark.parametrize("setting", ["failure_exceptions", "ignored_exceptions"])
     def test_that_are_vague_reach_the_caller_and_settle_the_call(self, setting: str, way: Way, clock: Clock) -> None:
@@ -391,42 +468,53 @@ class TestPredicates:
         assert problem.__context__ is error
         assert breaker.stats.ignored_count == 1
 
-    def test_of_values_that_are_vague_reach_the_caller_and_settle_the_call(self, clock: Clock) -> None:
+    @pytest.mark.parametrize("name", WITH_A_VALUE)
+    def test_of_values_that_are_vague_reach_the_caller_and_settle_the_call(self, name: str, clock: Clock) -> None:
         config = CircuitBreakerConfig(failure_result=lambda value: Vague())
         breaker = CircuitBreaker("api", config, clock=clock)
-        assert type(caught(lambda: breaker.call(int))) is Hostility
-        assert type(caught(breaker(int))) is Hostility
-        assert breaker.stats.ignored_count == 2
+        assert type(caught(WITH_A_VALUE[name](breaker, int))) is Hostility
+        assert breaker.stats.ignored_count == 1
 
-    def test_of_values_that_are_vague_settle_a_probe_in_every_way_that_has_a_value(self, clock: Clock) -> None:
+    @pytest.mark.parametrize("name", WITH_A_VALUE)
+    def test_of_values_that_are_vague_settle_a_probe(self, name: str, clock: Clock) -> None:
         config = CircuitBreakerConfig(1, 1, 10.0, 1, failure_result=lambda value: Vague())
-        for name in ("decorator", "call", "async decorator", "call_async"):
-            breaker = CircuitBreaker("api", config, clock=clock)
-            breaker.record_failure()
-            clock.advance(10.0)
-            assert breaker.state is CircuitState.HALF_OPEN
-            call = BREAKER[name](breaker, int)
-            assert [type(caught(call)) for _ in range(3)] == [Hostility] * 3, name
-            assert breaker.snapshot().probes_in_flight == 0, name
-            assert breaker.stats.ignored_count == 3, name
+        breaker = CircuitBreaker("api", config, clock=clock)
+        breaker.record_failure()
+        clock.advance(10.0)
+        assert breaker.state is CircuitState.HALF_OPEN
+        call = WITH_A_VALUE[name](breaker, int)
+        assert [type(caught(call)) for _ in range(3)] == [Hostility] * 3
+        assert breaker.snapshot().probes_in_flight == 0
+        assert breaker.stats.ignored_count == 3
 
+    @pytest.mark.parametrize("name", POLICY)
     @pytest.mark.parametrize("answer", [[], [0], "no", None, 0.0, 1j])
-    def test_of_retries_may_answer_with_anything_that_is_true_or_false(self, answer: object) -> None:
+    def test_of_retries_may_answer_with_anything_that_is_true_or_false(self, answer: object, name: str) -> None:
         clock = FakeClock()
-        again = 1 if answer else 0
-        by_error = RetryPolicy(1, retryable_exceptions=lambda e: answer, sleep=clock.sleep, clock=clock)  # type: ignore[arg-type,return-value]
-        caught(lambda: by_error.call(raising(ValueError())))
-        assert len(clock.sleeps) == again
-        by_value = RetryPolicy(1, retry_result=lambda v: answer, sleep=clock.sleep, clock=clock)
-        by_value.call(int)
-        assert len(clock.sleeps) == 2 * again
-
-    def test_of_retries_that_are_vague_reach_the_caller(self) -> None:
+        policy = RetryPolicy(1, retryable_exceptions=lambda e: answer, sleep=clock.sleep, clock=clock)  # type: ignore[arg-type,return-value]
         error = ValueError()
-        problem = caught(lambda: RetryPolicy(retryable_exceptions=lambda e: Vague()).call(raising(error)))
+        assert caught(POLICY[name](policy, raising(error))) is error
+        assert len(clock.sleeps) == (1 if answer else 0)
+
+    @pytest.mark.parametrize("name", RETRIED_BY_VALUE)
+    @pytest.mark.parametrize("answer", [[], [0], "no", None, 0.0, 1j])
+    def test_of_retried_values_may_answer_with_anything_that_is_true_or_false(self, answer: object, name: str) -> None:
+        clock = FakeClock()
+        policy = RetryPolicy(1, retry_result=lambda v: answer, sleep=clock.sleep, clock=clock)
+        assert RETRIED_BY_VALUE[name](policy, int)() == 0
+        assert len(clock.sleeps) == (1 if answer else 0)
+
+    @pytest.mark.parametrize("name", POLICY)
+    def test_of_retries_that_are_vague_reach_the_caller(self, name: str) -> None:
+        error = ValueError()
+        problem = caught(POLICY[name](RetryPolicy(retryable_exceptions=lambda e: Vague()), raising(error)))
         assert type(problem) is Hostility
         assert problem.__context__ is error
-        assert type(caught(lambda: RetryPolicy(retry_result=lambda v: Vague()).call(int))) is Hostility
+
+    @pytest.mark.parametrize("name", RETRIED_BY_VALUE)
+    def test_of_retried_values_that_are_vague_reach_the_caller(self, name: str) -> None:
+        policy = RetryPolicy(retry_result=lambda v: Vague())
+        assert type(caught(RETRIED_BY_VALUE[name](policy, int))) is Hostility
 
     @pytest.mark.parametrize("wish", ["soon", -1.0, float("nan"), True, object(), Vague(), 10**400])
     def test_of_time_that_give_nonsense_are_no_wish(self, wish: object, clock: Clock) -> None:
@@ -504,22 +592,25 @@ class TestListeners:
         stats = breaker.stats
         assert (stats.success_count, stats.failure_count, stats.ignored_count) == (2, 2, 2)
 
-    def test_that_exit_at_a_refusal_of_a_bulkhead_lose_no_slot(self) -> None:
+    @pytest.mark.parametrize("name", BULKHEAD)
+    def test_that_exit_at_a_refusal_of_a_bulkhead_lose_no_slot(self, name: str) -> None:
         pool = Bulkhead("pool", 1, listeners=[leaving])
+        called: list[int] = []
         with pool:
-            assert type(caught(lambda: pool.call(int))) is SystemExit
-            assert type(caught(pool.acquire)) is SystemExit
-            assert pool.snapshot().rejected_count == 2
+            assert type(caught(BULKHEAD[name](pool, lambda: called.append(1)))) is SystemExit
+            assert (called, pool.active_count, pool.snapshot().rejected_count) == ([], 1, 1)
         assert pool.active_count == 0
         assert pool.call(int) == 0
 
-    def test_that_exit_before_a_retry_give_the_token_back(self) -> None:
+    @pytest.mark.parametrize("name", POLICY)
+    def test_that_exit_before_a_retry_give_the_token_back(self, name: str) -> None:
         clock = FakeClock()
         budget = RetryBudget(0.0, 0.0, 2, clock=clock)
         policy = RetryPolicy(budget=budget, listeners=[leaving], sleep=clock.sleep, clock=clock)
-        problem = caught(lambda: policy.call(raising(ValueError())))
+        error = ValueError()
+        problem = caught(POLICY[name](policy, raising(error)))
         assert type(problem) is SystemExit
-        assert type(problem.__context__) is ValueError
+        assert problem.__context__ is error
         assert budget.tokens == 2
         assert clock.sleeps == []
 

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any, TypeAlias
 
-from circuit_breaker import BulkheadFullError, CircuitOpenError
+from circuit_breaker import BulkheadFullError, CircuitOpenError, circuit_breaker
 
 Body: TypeAlias = Callable[[], Any]
 Way: TypeAlias = Callable[[Any, Body], Body]
@@ -176,3 +177,87 @@ BULKHEAD: dict[str, Way] = {
     "acquire_async and release": _acquire_async_and_release,
 }
 POLICY: dict[str, Way] = {**WHOLE, "attempts": _attempts, "async attempts": _async_attempts}
+
+
+# Those that differ from one above in little
+
+
+def _method(guard: Any, body: Body) -> Body:
+    class Client:
+        @guard
+        def call(self) -> Any:
+            return body()
+
+    return Client().call
+
+
+def _async_method(guard: Any, body: Body) -> Body:
+    class Client:
+        @guard
+        async def call(self) -> Any:
+            return body()
+
+    client = Client()
+    return lambda: driven(client.call())
+
+
+def _with_a_fallback(way: Way, breaker: Any, body: Body) -> Body:
+    def refused(error: CircuitOpenError) -> Any:
+        raise error
+
+    return way(circuit_breaker(breaker=breaker, fallback=refused), body)
+
+
+def _permit_and_failure(breaker: Any, body: Body) -> Body:
+    def call() -> Any:
+        permit = breaker.permit()
+        try:
+            value = body()
+        except Exception as error:
+            permit.failure(error)
+            raise
+        permit.success()
+        return value
+
+    return call
+
+
+def _bare_attempts(policy: Any, body: Body) -> Body:
+    def call() -> Any:
+        for attempt in policy.attempts():
+            try:
+                return body()
+            except Exception:
+                if attempt == policy.max_retries:
+                    raise
+        return None
+
+    return call
+
+
+def _async_bare_attempts(policy: Any, body: Body) -> Body:
+    async def call() -> Any:
+        async for attempt in policy.attempts():
+            try:
+                return body()
+            except Exception:
+                if attempt == policy.max_retries:
+                    raise
+        return None
+
+    return lambda: driven(call())
+
+
+METHODS: dict[str, Way] = {"method": _method, "async method": _async_method}
+FALLBACK: dict[str, Way] = {
+    f"{name} with a fallback": partial(_with_a_fallback, WHOLE[name])
+    for name in ("decorator", "generator", "async decorator", "async generator")
+}
+EVERY_BREAKER: dict[str, Way] = {**BREAKER, **METHODS, **FALLBACK, "permit and failure": _permit_and_failure}
+EVERY_BULKHEAD: dict[str, Way] = {**BULKHEAD, **METHODS}
+EVERY_POLICY: dict[str, Way] = {
+    **POLICY,
+    **METHODS,
+    "bare attempts": _bare_attempts,
+    "async bare attempts": _async_bare_attempts,
+}
