@@ -1,13 +1,17 @@
-"""A wall clock that jumps by days, while the monotonic one goes on, changes nothing but the dates that are reported."""
+"""A wall clock that jumps by days changes the dates that are reported and those that are read, and nothing else."""
 
 from __future__ import annotations
 
 import inspect
+import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from email.utils import formatdate
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +29,7 @@ from circuit_breaker import (
     bulkhead,
     circuit_breaker,
     retry,
+    retry_after_hint,
 )
 from circuit_breaker._line import ThreadGate
 
@@ -43,10 +48,33 @@ class Wall:
         self.jumped = 0.0
         self.looks = 0
 
+    def jump(self) -> None:
+        self.jumped += next(self.jumps)
+
     def __call__(self) -> float:
         self.looks += 1
-        self.jumped += next(self.jumps)
+        self.jump()
         return START + self.jumped + self.clock.now
+
+
+class Coupled(Clock):
+    """A monotonic clock at whose every advance the wall clock jumps, too."""
+
+    def __init__(self, *jumps: float) -> None:
+        super().__init__()
+        self.wall = Wall(self, *jumps)
+        self.advances = 0
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        self.advances += 1
+        self.wall.jump()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `logging` looks at the wall clock, too."""
+    monkeypatch.setattr(logging.getLogger("circuit_breaker"), "disabled", True)
 
 
 def down() -> None:
@@ -146,37 +174,52 @@ def places(clock: Clock) -> Iterator[Any]:
         yield registry["c"].name, list(registry)
 
 
-def told(story: Story, wall: Callable[[Clock], Wall], patch: pytest.MonkeyPatch) -> tuple[list[str], Wall]:
-    clock = Clock()
-    here = wall(clock)
+def told(story: Story, jumps: tuple[float, ...], patch: pytest.MonkeyPatch) -> tuple[list[str], Coupled]:
+    clock = Coupled(*jumps)
 
     def wait(_: ThreadGate, seconds: float) -> None:
         clock.advance(seconds)
 
     with patch.context() as patched:
-        patched.setattr(time, "time", here)
+        patched.setattr(time, "time", clock.wall)
         patched.setattr(time, "monotonic", clock)
         patched.setattr(ThreadGate, "wait", wait)
-        return [repr(each) for each in story(clock)], here
+        return [repr(each) for each in story(clock)], clock
+
+
+# Each story, and whether the library looks at the wall clock in it: for the totals of a snapshot, for nothing else.
+STORIES: dict[Story, bool] = {
+    streak_and_probes: True,
+    windows: True,
+    server_wishes: False,
+    retries: False,
+    places: False,
+}
 
 
 @pytest.mark.parametrize(
     "jumps", [(DAY_S,), (-DAY_S,), (DAY_S, -DAY_S), (-DAY_S, DAY_S)], ids=["on", "back", "on, back", "back, on"]
 )
-@pytest.mark.parametrize("story", [streak_and_probes, windows, server_wishes, retries, places])
+@pytest.mark.parametrize("story", STORIES)
 def test_days_that_the_wall_clock_jumps_change_nothing_that_happens(
     story: Story, jumps: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, _ = told(story, lambda clock: Wall(clock, 0.0), monkeypatch)
-    seen, wall = told(story, lambda clock: Wall(clock, *jumps), monkeypatch)
+    expected, _ = told(story, (0.0,), monkeypatch)
+    seen, clock = told(story, jumps, monkeypatch)
     assert seen == expected
-    if story in (streak_and_probes, windows):
-        assert wall.looks > 0, "without a look there was no jump"
+    assert clock.advances > 0, "without an advance there may have been no jump"
+    assert (clock.wall.looks > 0) == STORIES[story]
+
+
+def test_the_library_knows_one_wall_clock_which_is_the_one_that_jumps_here() -> None:
+    others = r"\b(from time import|time_ns|localtime|gmtime|ctime|strftime|datetime\.now|utcnow|today)\b"
+    package = Path(inspect.getfile(CircuitBreaker)).parent
+    assert [path.name for path in package.glob("*.py") if re.search(others, path.read_text("utf-8"))] == []
 
 
 def test_the_stories_go_through_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(story: Story) -> str:
-        return "\n".join(told(story, lambda clock: Wall(clock, 0.0), monkeypatch)[0])
+        return "\n".join(told(story, (0.0,), monkeypatch)[0])
 
     probes = of(streak_and_probes)
     assert all(f"state=<CircuitState.{state}" in probes for state in ("CLOSED", "OPEN", "HALF_OPEN"))
@@ -219,3 +262,54 @@ def test_dates_that_are_reported_go_with_the_wall_clock_and_what_was_shown_keeps
     outcome(lambda: breaker.call(down))
     assert breaker.stats.last_failure_time == START + jump_s + clock.now
     assert breaker.stats.last_success_time == before
+
+
+SECONDS_ASKED_FOR = [(0.0, 60.0), (20.0, 40.0), (-20.0, 80.0), (DAY_S, 0.0), (-DAY_S, DAY_S + 60.0)]
+
+
+class Busy(Exception):
+    """Asks to be left alone for a minute, by a date."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.headers = {"Retry-After": formatdate(START + clock.now + 60.0, usegmt=True)}
+
+
+def busy(clock: Clock) -> None:
+    raise Busy(clock)
+
+
+@pytest.mark.parametrize(("jump_s", "asked_s"), SECONDS_ASKED_FOR)
+def test_a_date_opens_the_circuit_for_as_long_as_the_wall_clock_says_when_it_is_read_and_then_for_so_long(
+    jump_s: float, asked_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    wall = Wall(clock, jump_s, DAY_S)
+    monkeypatch.setattr(time, "time", wall)
+    config = CircuitBreakerConfig(1, 1, 5.0, retry_after=retry_after_hint, retry_after_max_s=300.0)
+    breaker = CircuitBreaker("api", config, clock=clock)
+    with pytest.raises(Busy):
+        breaker.call(busy, clock)
+    assert wall.looks == 1
+    open_s = min(max(asked_s, 5.0), 300.0)
+    for seconds, left_s in ((0.0, open_s), (1.0, open_s - 1.0), (open_s - 2.0, 1.0)):
+        clock.advance(seconds)
+        wall.jump()
+        assert outcome(lambda: breaker.call(int)) == ("CircuitOpenError", left_s)
+    clock.advance(1.0)
+    assert breaker.call(int) == 0
+    assert wall.looks == 1
+
+
+@pytest.mark.parametrize(("jump_s", "asked_s"), SECONDS_ASKED_FOR)
+def test_a_date_puts_a_retry_off_for_as_long_as_the_wall_clock_says_when_it_is_read(
+    jump_s: float, asked_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    wall = Wall(clock, jump_s, DAY_S)
+    monkeypatch.setattr(time, "time", wall)
+    slept: list[float] = []
+    policy = RetryPolicy(1, 5.0, jitter=False, retry_after_max_s=300.0, sleep=slept.append, clock=clock)
+    with pytest.raises(Busy):
+        policy.call(busy, clock)
+    assert slept == ([max(asked_s, 5.0)] if asked_s <= 300.0 else [])
+    assert wall.looks == 1
