@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from claim import Claim, Clock, Down, Finding, quiet
-from ways import BREAKER, BULKHEAD, POLICY
+from ways import BREAKER, EVERY_BREAKER, EVERY_BULKHEAD, EVERY_POLICY, WHOLE, Way
 
 from circuit_breaker import (
     Bulkhead,
@@ -27,6 +27,7 @@ from circuit_breaker import (
     CircuitState,
     RetryBudget,
     RetryPolicy,
+    circuit_breaker,
 )
 
 BLOCKS_BOUND = 100  # of some 100 bytes each
@@ -292,8 +293,15 @@ class Large(bytearray):
     __slots__ = ("__weakref__",)
 
 
+def _falling_back(way: Way, body: Callable[[], object]) -> object:
+    return way(circuit_breaker(breaker=opened(), fallback=lambda error: body()), nothing)()
+
+
 def frames_of_failures(size: int) -> Finding:
-    """Every way of calling, in a closed, a half-open and an opening circuit, a bulkhead and a policy, fails once."""
+    """Every way of calling, in a closed, a half-open and an opening circuit, a bulkhead and a policy, fails once.
+
+    So does a fallback of every kind.
+    """
     alive: list[str] = []
     looks = 0
 
@@ -327,12 +335,14 @@ def frames_of_failures(size: int) -> Finding:
     policy = RetryPolicy(2, 0.0, sleep=lambda seconds: None, listeners=[listen])
     with quiet(), without_the_collector():
         for state, make in breakers.items():
-            for name, way in BREAKER.items():
+            for name, way in EVERY_BREAKER.items():
                 breaker = make()
                 look(f"{state}, {name}", lambda body, way=way, breaker=breaker: way(breaker, body)())
-        for name, way in BULKHEAD.items():
+        for name in ("decorator", "generator", "async decorator", "async generator"):
+            look(f"fallback, {name}", partial(_falling_back, WHOLE[name]))
+        for name, way in EVERY_BULKHEAD.items():
             look(f"bulkhead, {name}", lambda body, way=way: way(Bulkhead(), body)())
-        for name, way in POLICY.items():
+        for name, way in EVERY_POLICY.items():
             look(f"policy, {name}", lambda body, way=way: way(policy, body)())
     return Finding(not alive, f"{looks} failing calls, what was kept: {'; '.join(alive) or 'nothing'}")
 
