@@ -128,6 +128,6 @@ def test_a_slot_that_a_cancelled_task_keeps_is_found(monkeypatch: pytest.MonkeyP
         bulkhead.release()
 
     monkeypatch.setattr(await_points, "PATIENCE_S", 0.1)
-    finding = await_points.at_every_point(await_points.OfABulkhead, (careless,), 1)
+    finding = await_points.at_every_point(await_points.OfABulkhead, (careless,), (1, 1))
     assert not finding.holds
     assert "careless cancelled as it waits" in finding.figure
