@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import await_points
 import exact_totals
@@ -16,7 +17,9 @@ from forks import needs_fork
 from support import needs_timer
 from ways import BULKHEAD
 
-from circuit_breaker import Bulkhead, CircuitBreaker
+from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerRegistry, RetryBudget
+from circuit_breaker._line import Line
+from circuit_breaker.testing import FakeClock
 
 
 def found_by(claim: Claim, part: int = 1) -> None:
@@ -31,7 +34,7 @@ def each(claims: list[Claim]) -> pytest.MarkDecorator:
 
 @each(forks_under_load.CLAIMS)
 def test_children_forked_in_the_middle_of_everything_are_sound(claim: Claim) -> None:
-    found_by(claim, 5)
+    found_by(claim, claim.short // forks_under_load.EACH_ONCE)
 
 
 @each(exact_totals.CLAIMS)
@@ -97,8 +100,36 @@ def test_a_child_that_stumbles_or_hangs_is_told_from_one_that_is_sound(monkeypat
 
     assert "AssertionError: amiss" in forks_under_load.forked(stumble)
     assert forks_under_load.forked(lambda: 3) == "3"
-    monkeypatch.setattr(forks_under_load, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(forks_under_load, "CHILD_PATIENCE_S", 0.1)
     assert forks_under_load.forked(signal.pause) == "hangs"
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (CircuitBreaker, "_lock"),
+        (CircuitBreaker, "_teller"),
+        (Line, "lock"),
+        (Line, "epoch"),
+        (Line, "forgiven"),
+        (RetryBudget, "_lock"),
+        (CircuitBreakerRegistry, "_lock"),
+        (FakeClock, "_lock"),
+    ],
+)
+def test_what_is_not_renewed_in_a_child_is_found(kind: type[Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    renew = kind._after_fork_in_child
+
+    def renew_all_others(survivor: Any) -> None:
+        former = getattr(survivor, name)
+        renew(survivor)
+        setattr(survivor, name, former)
+
+    monkeypatch.setattr(kind, "_after_fork_in_child", renew_all_others)
+    monkeypatch.setattr(forks_under_load, "CHILD_PATIENCE_S", 1.0)
+    monkeypatch.setattr(forks_under_load, "ENOUGH", 1)
+    assert not forks_under_load.children(forks_under_load.EACH_ONCE).holds
 
 
 @needs_timer
@@ -128,6 +159,6 @@ def test_a_slot_that_a_cancelled_task_keeps_is_found(monkeypatch: pytest.MonkeyP
         bulkhead.release()
 
     monkeypatch.setattr(await_points, "PATIENCE_S", 0.1)
-    finding = await_points.at_every_point(await_points.OfABulkhead, (careless,), 1)
+    finding = await_points.at_every_point(await_points.OfABulkhead, (careless,), (1, 1))
     assert not finding.holds
     assert "careless cancelled as it waits" in finding.figure

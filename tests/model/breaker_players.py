@@ -231,6 +231,18 @@ class Player:
         self.now += seconds
 
 
+def as_told(event: Any) -> tuple[Any, ...]:
+    """Return an event of the breaker as the oracle tells it."""
+    assert event.circuit_name == "api"
+    if isinstance(event, StateChanged):
+        assert event.reason
+        return "state", event.old_state, event.new_state
+    if isinstance(event, CallRejected):
+        return "rejected", event.retry_after_s
+    assert isinstance(event, CallFinished)
+    return "finished", event.outcome, event.latency_ms, named(event.error)
+
+
 class Real(Player):
     """A breaker of the library."""
 
@@ -245,15 +257,7 @@ class Real(Player):
         self.permits: list[Any] = []
 
     def _listen(self, event: Any) -> None:
-        assert event.circuit_name == "api"
-        if isinstance(event, StateChanged):
-            assert event.reason
-            self.events.append(("state", event.old_state, event.new_state))
-        elif isinstance(event, CallRejected):
-            self.events.append(("rejected", event.retry_after_s))
-        else:
-            assert isinstance(event, CallFinished)
-            self.events.append(("finished", event.outcome, event.latency_ms, named(event.error)))
+        self.events.append(as_told(event))
 
     def _try(self, ending: Ending | None, function: Callable[[], Any]) -> bool:
         """Do something that may be refused or raise; say how it went; tell whether it was left open."""

@@ -156,12 +156,17 @@ class RetryModel(RuleBasedStateMachine):
         if seen[0] == "raised":
             notes = [note for note in getattr(seen[1], "__notes__", ()) if "attempt" in note]
             assert len(notes) == oracle.noted
-        assert self.budget.tokens == pytest.approx(float(self.budget_oracle.tokens(self.told[0])))
+        self.compare()
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 60.0]))
     def wait(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.told[0] += seconds
+        self.compare()
+
+    def compare(self) -> None:
+        assert self.clock() == pytest.approx(self.told[0])
+        assert self.budget.tokens == pytest.approx(float(self.budget_oracle.tokens(self.told[0])))
 
     def teardown(self) -> None:
         self._undo.close()

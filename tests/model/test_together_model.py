@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 from breaker_oracle import CLOSED, HALF_OPEN, OPEN, SUCCESS, Oracle, judge
-from breaker_players import WALL, Ending, drive
+from breaker_players import WALL, Ending, as_told, drive
 from bulkhead_oracle import BulkheadOracle
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -21,11 +21,13 @@ from test_retry_model import outcome
 from circuit_breaker import (
     Bulkhead,
     BulkheadFullError,
+    BulkheadRejected,
     CircuitBreaker,
     CircuitBreakerConfig,
     CircuitMode,
     CircuitOpenError,
     RetryPolicy,
+    RetryScheduled,
     retry_after_hint,
 )
 from circuit_breaker.testing import FakeClock
@@ -60,6 +62,17 @@ kinds = st.sampled_from(["down", "down", "down", "good", "gone", "cancelled", "f
 steps = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), kinds), min_size=1, max_size=5)
 
 
+def in_words(told: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Put words for the refusals of these two: the oracles make their own."""
+
+    def word(part: Any) -> Any:
+        if isinstance(part, CircuitOpenError) and part.circuit_name == "api":
+            return "the circuit is open", part.retry_after_s
+        return "the pool is full" if isinstance(part, BulkheadFullError) and part.bulkhead_name == "pool" else part
+
+    return tuple(map(word, told))
+
+
 class TogetherModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -67,13 +80,15 @@ class TogetherModel(RuleBasedStateMachine):
         self._undo.enter_context(mock.patch.object(logging.getLogger("circuit_breaker"), "disabled", True))
         self._undo.enter_context(mock.patch("time.time", lambda: WALL + self.clock()))
 
-    @initialize(given=retries, config=breakers, limit=st.integers(1, 2))
-    def begin(self, given: dict[str, Any], config: CircuitBreakerConfig, limit: int) -> None:
+    @initialize(given=retries, config=breakers, limit=st.integers(1, 2), listened=st.sampled_from([True, True, False]))
+    def begin(self, given: dict[str, Any], config: CircuitBreakerConfig, limit: int, listened: bool) -> None:
         self.tally = Tally(MODEL)
-        self.clock, self.given = FakeClock(1000.0), given
-        policy = RetryPolicy(**given, sleep=self.clock.sleep, clock=self.clock)
-        self.breaker = CircuitBreaker("api", config, clock=self.clock)
-        self.pool = Bulkhead("pool", limit, clock=self.clock)
+        self.clock, self.given, self.listened = FakeClock(1000.0), given, listened
+        self.events: list[tuple[Any, ...]] = []
+        listeners = [self.listen] if listened else []
+        policy = RetryPolicy(**given, listeners=listeners, sleep=self.clock.sleep, clock=self.clock)
+        self.breaker = CircuitBreaker("api", config, listeners=listeners, clock=self.clock)
+        self.pool = Bulkhead("pool", limit, listeners=listeners, clock=self.clock)
 
         @policy
         @self.breaker
@@ -97,7 +112,19 @@ class TogetherModel(RuleBasedStateMachine):
         self.now = [1000.0]
         self.circuit = Oracle(config, CircuitMode.AUTO, 1000.0, self.tally)
         self.slots = BulkheadOracle(limit, 0, 0.0, self.tally)
+        self.due = self.circuit.events = self.slots.events = []  # one list, for the order among the three
         self.compare()
+
+    def listen(self, event: Any) -> None:
+        self.tally.met(f"told: {type(event).__name__}")
+        if isinstance(event, RetryScheduled):
+            assert event.attempt == len(self.clock.sleeps)  # so far, in this call
+            self.events.append((event.attempt, event.delay_s, event.error, event.elapsed_s))
+        elif isinstance(event, BulkheadRejected):
+            assert event.bulkhead_name == "pool"
+            self.events.append((event.active_count, event.queued_count))
+        else:
+            self.events.append(as_told(event))
 
     def step(self) -> Any:
         passes, end = self.rest.pop(0) if self.rest else (0.0, Ending("good"))
@@ -136,15 +163,10 @@ class TogetherModel(RuleBasedStateMachine):
         self.clock.sleeps.clear()
         seen, left_over = outcome(self.ways[way]), self.rest
         self.rest = list(endings)
-        oracle = RetryOracle(self.given, 0.0, self.now, None, self.tally)
+        oracle = RetryOracle(self.given, 0.0, self.now, None, self.tally, events=self.due)
         due = outcome(lambda: oracle.play(self.told, judged=False))
         assert left_over == self.rest
-        assert seen[0] == due[0]
-        if isinstance(due[1], CircuitOpenError | BulkheadFullError) and seen[1] is not due[1]:
-            assert type(seen[1]) is type(due[1])
-            assert getattr(seen[1], "retry_after_s", 0.0) == getattr(due[1], "retry_after_s", 0.0)
-        else:
-            assert seen[1] is due[1]
+        assert in_words(seen) == in_words(due)
         assert self.clock.sleeps == pytest.approx(oracle.sleeps)
         self.compare()
 
@@ -169,6 +191,7 @@ class TogetherModel(RuleBasedStateMachine):
     def compare(self) -> None:
         self.tally.step()
         assert self.clock() == self.now[0]
+        self.compare_events()
         self.circuit.now = self.slots.now = self.now[0]
         snapshot = self.breaker.snapshot()
         due = self.circuit.picture(lambda at: WALL + at)
@@ -177,7 +200,14 @@ class TogetherModel(RuleBasedStateMachine):
         counts = self.pool.snapshot()
         pool = {name: value for name, value in self.slots.picture().items() if name != "callers"}
         assert {name: getattr(counts, name) for name in pool} == pool
+        self.compare_events()
         self.tally.met(f"state {self.circuit.period.state.value}")
+
+    def compare_events(self) -> None:
+        if self.listened:
+            assert [*map(in_words, self.events)] == [*map(in_words, self.due)]
+        self.events.clear()
+        self.due.clear()
 
     def teardown(self) -> None:
         self._undo.close()
