@@ -21,7 +21,6 @@ class Empty(Exception):
     # Not StopIteration, which may also come from a clock or a fallback, and is then no end but an error.
 
     def __init__(self, value: Any = None) -> None:
-        super().__init__()
         self.value = value
 
 
