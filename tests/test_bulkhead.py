@@ -924,6 +924,28 @@ def test_under_the_lock_nothing_is_called_made_or_repeated(room: ModuleType) -> 
         assert [ast.unparse(node) for node in found if not isinstance(node, allowed)] == []
 
 
+def test_who_is_woken_by_somebody_who_is_then_interrupted_takes_the_slot_without_help(line: Line) -> None:
+    interrupted: set[int] = set()
+
+    def clock() -> float:
+        if threading.get_ident() in interrupted:
+            raise KeyboardInterrupt
+        return 0.0
+
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1, clock=clock)
+    assert bulkhead.acquire()
+    waiting = line.send(bulkhead.acquire)
+    interrupted.add(threading.get_ident())
+    with pytest.raises(KeyboardInterrupt):
+        bulkhead.release()
+    interrupted.clear()
+    try:
+        assert soon(waiting) is True
+    finally:
+        bulkhead._line.serve()  # else it would sleep on
+    assert bulkhead.active_count == 1
+
+
 def test_slot_left_by_somebody_who_was_interrupted_is_taken_back_by_the_next_who_needs_it(line: Line) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
 
