@@ -13,7 +13,7 @@ RETRY = (
 ).split()
 SHARED = (
     "test_frame test_checks test_streams test_exceptions test_decorators test_config test_registry"
-    " test_hostile model/test_together_model"
+    " test_hostile test_package model/test_together_model"
 ).split()
 LEFT_OUT = [
     "test_bulkhead.py::test_under_the_lock_nothing_is_called_made_or_repeated",  # it refuses a fault by its looks
@@ -56,7 +56,15 @@ OWN = {
     "_periods": (
         "test_machine test_modes test_rules test_snapshot test_reconfigure test_permit test_breaker test_registry"
     ).split(),
-    "_retry": ["test_retry", "test_retry_async", "test_attempts", "test_backoff", "test_testing", "test_logging"],
+    "_retry": [
+        "test_retry",
+        "test_retry_async",
+        "test_attempts",
+        "test_backoff",
+        "test_testing",
+        "test_logging",
+        "test_package",
+    ],
     "_running": ["test_bulkhead_async", "test_retry_async", "test_testing"],
     "_streams": ["test_streams", "test_breaker_streams", "test_bulkhead"],
     "_typing": ["test_decorators"],
@@ -68,7 +76,7 @@ OWN = {
 def stages(module: str) -> tuple[list[str], list[str], list[str]]:
     """Return the tests that find most, for speed, then the rest of the module's own, then all others of behaviour.
 
-    Those of documents, types, examples, benchmarks and packages are none.
+    Those of documents, types, examples and benchmarks are none.
     """
     if module == "__main__" or module.startswith("_demo"):
         return ["test_demo"], ["test_main"], []
