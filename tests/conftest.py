@@ -14,7 +14,8 @@ from circuit_breaker._breaker import CircuitBreaker
 from circuit_breaker._config import CircuitBreakerConfig
 from circuit_breaker._models import CircuitState
 
-# Where Ctrl-C is ignored, as in the background of a shell, tests that send it to themselves would wait for ever.
+# Where Ctrl-C is ignored, as in the background of a shell, tests that send it to themselves, or to a child, which
+# inherits that, would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support import WAYS, Clock, Way
-from ways import BREAKER, BULKHEAD, FALLBACK, POLICY, WHOLE, driven
+from ways import BREAKER, BULKHEAD, FALLBACK, POLICY, WHOLE, driven, with_a_fallback
 
 from circuit_breaker import (
     Bulkhead,
@@ -167,12 +167,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
     name: str = request.param
     if name in WAYS:
         return WAYS[name]
-    way = WAYS[name.removesuffix(" with a fallback")]
-    return lambda breaker, body: way(circuit_breaker(breaker=breaker, fallback=refused), body)  # type: ignore[arg-type]
-
-
-def refused(error: CircuitOpenError) -> Any:
-    raise error
+    return functools.partial(with_a_fallback, WAYS[name.removesuffix(" with a fallback")])
 
 
 def raising(error: BaseException) -> Callable[[], Any]:

@@ -88,14 +88,6 @@ WAYS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ctrl_c_works() -> Iterator[None]:
-    """Not so where the tests run in the background: what is ignored here would be ignored in every child."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
 @pytest.fixture(scope="module")
 def runs() -> Iterator[dict[str, Future[Run]]]:
     with ThreadPoolExecutor(len(WAYS)) as pool:

@@ -201,7 +201,9 @@ def _async_method(guard: Any, body: Body) -> Body:
     return lambda: driven(client.call())
 
 
-def _with_a_fallback(way: Way, breaker: Any, body: Body) -> Body:
+def with_a_fallback(way: Callable[[Any, Body], Any], breaker: Any, body: Body) -> Any:
+    """Go a way, of these or of one call each, with a fallback that raises what it is told."""
+
     def refused(error: CircuitOpenError) -> Any:
         raise error
 
@@ -250,7 +252,7 @@ def _async_bare_attempts(policy: Any, body: Body) -> Body:
 
 METHODS: dict[str, Way] = {"method": _method, "async method": _async_method}
 FALLBACK: dict[str, Way] = {
-    f"{name} with a fallback": partial(_with_a_fallback, WHOLE[name])
+    f"{name} with a fallback": partial(with_a_fallback, WHOLE[name])
     for name in ("decorator", "generator", "async decorator", "async generator")
 }
 EVERY_BREAKER: dict[str, Way] = {**BREAKER, **METHODS, **FALLBACK, "permit and failure": _permit_and_failure}
