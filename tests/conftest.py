@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import WAYS, Clock, Way
+from basics import WAYS, Clock, Way
 
-from circuit_breaker import _blocks
-from circuit_breaker._breaker import CircuitBreaker
-from circuit_breaker._config import CircuitBreakerConfig
-from circuit_breaker._models import CircuitState
+from circuit_breaker._breaker import open_blocks as _blocks
+from circuit_breaker._breaker.breaker import CircuitBreaker
+from circuit_breaker._breaker.config import CircuitBreakerConfig
+from circuit_breaker._common.words import CircuitState
 
 # Where Ctrl-C is ignored, as in the background of a shell, tests that send it to themselves, or to a child, which
 # inherits that, would wait for ever.

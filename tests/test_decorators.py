@@ -18,14 +18,14 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from support import Clock, Down, fail, succeed
+from basics import Clock, Down, fail, succeed
 
-from circuit_breaker._breaker import CircuitBreaker
-from circuit_breaker._bulkhead import Bulkhead
-from circuit_breaker._config import CircuitBreakerConfig
+from circuit_breaker._breaker.breaker import CircuitBreaker
+from circuit_breaker._breaker.config import CircuitBreakerConfig
+from circuit_breaker._bulkhead.bulkhead import Bulkhead
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker._decorators import bulkhead, circuit_breaker, retry
-from circuit_breaker._models import CircuitMode, CircuitState
-from circuit_breaker._retry import RetryPolicy
+from circuit_breaker._retry.policy import RetryPolicy
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 
 CLOSED, HALF_OPEN = CircuitState.CLOSED, CircuitState.HALF_OPEN

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import PATIENCE_S, Clock, fail, succeed
+from basics import PATIENCE_S, Clock, fail, succeed
 
 from circuit_breaker import (
     Bulkhead,

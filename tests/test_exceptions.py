@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
-from support import Clock, Down, fail, succeed
+from basics import Clock, Down, fail, succeed
 
-from circuit_breaker._breaker import CircuitBreaker
-from circuit_breaker._models import CircuitMode, CircuitState
+from circuit_breaker._breaker.breaker import CircuitBreaker
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import (
     BulkheadFullError,
     CircuitOpenError,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import trio
 
-from circuit_breaker import _fork
-from circuit_breaker._retry import RetryPolicy
+from circuit_breaker._common import fork as _fork
+from circuit_breaker._retry.policy import RetryPolicy
 from circuit_breaker.testing import FakeClock, instant_retries
 
 

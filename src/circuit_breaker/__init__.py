@@ -1,34 +1,31 @@
 """Circuit breaker, retry and bulkhead for threads, asyncio tasks or both, on the standard library alone.
 
-Where things are, each room importing only from those above it:
+Where things are. Each folder imports only from those above it, and the three patterns never from one another:
 
-======================================  ================================================================
-``exceptions``                          the base error, the two refusals, helpers for reports
-``_models``, ``_events``                states, modes, outcomes, totals, snapshots; what listeners are told
-``_config``, ``_outcomes``              the settings of a breaker; what an exception says
-``_window``, ``_periods``, ``_machine``  the state machine, without locks and without waiting
-``_core``, ``_permit``, ``_guards``     the lock around it; one admission in hand; streams
-``_breaker``                            every way of calling
-``_bulkhead``, ``_line``                slots, and those who wait for them
-``_backoff``, ``_budget``, ``_attempts``, ``_retry``  delays, tokens, plans, policies
-``_decorators``, ``_registry``          the three decorators; one breaker for each key
-``testing``                             a clock that stands still, retries that do not wait
-``_checks``, ``_fork``, ``_running``, ``_streams``, ``_wrap``, ``_typing``  what they share
-======================================  ================================================================
+==================  ====================================================================================
+``exceptions``      the base error, the two rejections, helpers for reports
+``_common``         what the patterns share: states and outcomes, checks, judging, events, streams, forks
+``_breaker``        the circuit breaker, and the registry of one for each key
+``_retry``          the retry policy, its delays and its budget
+``_bulkhead``       the bulkhead and the line of those who wait
+``_decorators``     the three decorators
+``testing``         a clock that stands still, retries that do not wait
+``_demo``           what `python -m circuit_breaker` shows
+==================  ====================================================================================
 """
 
-from ._attempts import Attempt
-from ._breaker import CircuitBreaker
-from ._budget import RetryBudget
-from ._bulkhead import Bulkhead
-from ._config import CircuitBreakerConfig
+from ._breaker.breaker import CircuitBreaker
+from ._breaker.config import CircuitBreakerConfig
+from ._breaker.permit import Permit
+from ._breaker.registry import CircuitBreakerRegistry
+from ._bulkhead.bulkhead import Bulkhead
+from ._common.events import BulkheadRejected, CallFinished, CallRejected, RetryScheduled, StateChanged
+from ._common.retry_after import retry_after_hint
+from ._common.words import BulkheadSnapshot, CircuitMode, CircuitSnapshot, CircuitState, CircuitStats, Outcome
 from ._decorators import bulkhead, circuit_breaker, retry
-from ._events import BulkheadRejected, CallFinished, CallRejected, RetryScheduled, StateChanged
-from ._hints import retry_after_hint
-from ._models import BulkheadSnapshot, CircuitMode, CircuitSnapshot, CircuitState, CircuitStats, Outcome
-from ._permit import Permit
-from ._registry import CircuitBreakerRegistry
-from ._retry import RetryPolicy
+from ._retry.budget import RetryBudget
+from ._retry.plan import Attempt
+from ._retry.policy import RetryPolicy
 from .exceptions import (
     BulkheadFullError,
     CircuitOpenError,

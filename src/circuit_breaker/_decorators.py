@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar, cast, overload
 
-from . import _checks
-from ._breaker import CircuitBreaker
-from ._budget import RetryBudget
-from ._bulkhead import Bulkhead
-from ._config import CircuitBreakerConfig
-from ._events import Listener
-from ._models import CircuitMode
-from ._outcomes import ExceptionFilter
-from ._retry import RetryPolicy
-from ._typing import Decorator, Protected, ProtectedFunction
-from ._wrap import Pattern, wrap
+from ._breaker.breaker import CircuitBreaker
+from ._breaker.config import CircuitBreakerConfig
+from ._bulkhead.bulkhead import Bulkhead
+from ._common import checks
+from ._common.events import Listener
+from ._common.judging import ExceptionFilter
+from ._common.pattern import Pattern, wrap
+from ._common.typing import Decorator, Protected, ProtectedFunction
+from ._common.words import CircuitMode
+from ._retry.budget import RetryBudget
+from ._retry.policy import RetryPolicy
 
 __all__ = ["bulkhead", "circuit_breaker", "retry"]
 
@@ -81,13 +81,13 @@ def circuit_breaker(
     name, func = _bare(name, None)
     _check_name(name)
     if fallback is not None and not callable(fallback):
-        raise _checks.wrong_type("fallback", fallback, "a function or None")
+        raise checks.wrong_type("fallback", fallback, "a function or None")
     short = {
         "failure_threshold": (failure_threshold, CircuitBreakerConfig.failure_threshold),
         "reset_timeout_s": (reset_timeout_s, CircuitBreakerConfig.reset_timeout_s),
     }
     if breaker is not None:
-        _checks.instance("breaker", breaker, CircuitBreaker)
+        checks.instance("breaker", breaker, CircuitBreaker)
         beside = {"mode": (mode, CircuitMode.AUTO), "listeners": (listeners, ()), "clock": (clock, time.monotonic)}
         _stands_alone("breaker", {"config": (config, None), **short, **beside})
     elif config is not None:
@@ -97,7 +97,7 @@ def circuit_breaker(
         CircuitBreaker,
         config=own if config is None else config,
         mode=mode,
-        listeners=_checks.functions("listeners", listeners),
+        listeners=checks.functions("listeners", listeners),
         clock=clock,
     )
     return _finished(_making(make, breaker, name, "circuit_breaker", fallback), func)
@@ -151,7 +151,7 @@ def bulkhead(
     name, func = _bare(name, None)
     _check_name(name)
     if bulkhead is not None:
-        _checks.instance("bulkhead", bulkhead, Bulkhead)
+        checks.instance("bulkhead", bulkhead, Bulkhead)
         settings = {"max_concurrent": (max_concurrent, 10), "max_queue": (max_queue, 0), "timeout_s": (timeout_s, 0.0)}
         _stands_alone("bulkhead", {**settings, "listeners": (listeners, ()), "clock": (clock, time.monotonic)})
     make = partial(
@@ -159,7 +159,7 @@ def bulkhead(
         max_concurrent=max_concurrent,
         max_queue=max_queue,
         timeout_s=timeout_s,
-        listeners=_checks.functions("listeners", listeners),
+        listeners=checks.functions("listeners", listeners),
         clock=clock,
     )
     return _finished(_making(make, bulkhead, name, "bulkhead"), func)
@@ -237,7 +237,7 @@ def retry(
         "random": random,
     }
     if policy is not None:
-        _checks.instance("policy", policy, RetryPolicy)
+        checks.instance("policy", policy, RetryPolicy)
         _stands_alone("policy", {name: (value, getattr(RetryPolicy, name)) for name, value in settings.items()})
     own = RetryPolicy(**settings)
     return _finished(_applying(own if policy is None else policy, "retry_policy"), func)
@@ -259,7 +259,7 @@ def _finished(decorator: Callable[[Any], Any], func: Any) -> Any:
 
 def _check_name(name: object) -> None:
     if name is not None:
-        _checks.text("name", name)
+        checks.text("name", name)
 
 
 def _stands_alone(given: str, beside: dict[str, tuple[Any, Any]]) -> None:

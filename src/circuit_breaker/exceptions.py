@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ._models import CircuitState
+    from ._common.words import CircuitState
 
 __all__ = [
     "BulkheadFullError",

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from . import _checks, _fork
-from ._attempts import checkpoint, instant
+from ._common import checks, fork
+from ._retry.plan import checkpoint, instant
 
 __all__ = ["FakeClock", "instant_retries"]
 
@@ -32,9 +32,9 @@ class FakeClock:
 
     def __init__(self, start: float = 0.0) -> None:
         self._lock = threading.RLock()
-        self._now = _checks.number("start", start)
+        self._now = checks.number("start", start)
         self.sleeps: list[float] = []
-        _fork.survive(self)
+        fork.survive(self)
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
@@ -52,7 +52,7 @@ class FakeClock:
         Raises:
             TypeError, ValueError: seconds is no such number.
         """
-        passed = _checks.number("seconds", seconds, minimum=0)
+        passed = checks.number("seconds", seconds, minimum=0)
         with self._lock:
             now = self._now + passed
             if now == math.inf:
@@ -65,7 +65,7 @@ class FakeClock:
         Raises:
             TypeError, ValueError: seconds is no finite number >= 0.
         """
-        passed = _checks.number("seconds", seconds, minimum=0)
+        passed = checks.number("seconds", seconds, minimum=0)
         with self._lock:
             self.advance(passed)
             self.sleeps.append(passed)

@@ -1,0 +1,1 @@
+"""What breaker, retry and bulkhead share. Nothing here knows any of the three."""

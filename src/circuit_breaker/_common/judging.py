@@ -1,0 +1,151 @@
+"""What an exception says about the dependency: success, failure, or nothing.
+
+An exception is asked in this order: is it no `Exception`; is it a refusal of this library; is it listed as ignored; is
+it listed as a failure. A group is judged leaf by leaf before anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeAlias, Union, cast, get_args, get_origin
+
+from ..exceptions import BulkheadFullError, CircuitOpenError, ResilienceError
+from . import checks
+from .words import Outcome
+
+SUCCESS: Final = Outcome.SUCCESS
+FAILURE: Final = Outcome.FAILURE
+IGNORED: Final = Outcome.IGNORED
+REFUSALS: Final = (CircuitOpenError, BulkheadFullError)
+
+ExceptionTypes: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | types.UnionType
+ExceptionFilter: TypeAlias = ExceptionTypes | Callable[[BaseException], object]
+
+# Read past whatever a subclass makes of the attribute.
+_MEMBERS: Final = cast("Any", BaseExceptionGroup.exceptions)
+
+_TAKES = "an exception type, a tuple or union of them, or a predicate of one exception"
+
+
+class Kinds:
+    """A checked `ExceptionFilter`: answers whether an exception is one of those meant."""
+
+    __slots__ = ("predicate", "refusals", "types")
+
+    def __init__(self, name: str, given: Any) -> None:
+        self.types: tuple[type[BaseException], ...] = ()
+        self.predicate: Callable[[Any], object] | None = None
+        if isinstance(given, type) or _members(given) is not None:
+            self.types = tuple(_types(name, given, given))
+        elif callable(given):
+            self.predicate = checks.function(name, given, _TAKES)
+        else:
+            listed = isinstance(given, list | set | frozenset)
+            raise checks.wrong_type(name, cast("object", given), f"{_TAKES} (a tuple is meant)" if listed else _TAKES)
+        self.refusals = tuple(kind for kind in self.types if issubclass(kind, REFUSALS))
+
+    def hold(self, error: BaseException) -> bool:
+        """Tell whether this exception, no group and no refusal, is one of those meant; a predicate may raise."""
+        if self.predicate is not None:
+            return bool(self.predicate(error))
+        return issubclass(type(error), self.types)
+
+
+def _members(given: Any) -> tuple[Any, ...] | None:
+    """Return what a tuple or a union is made of, None for anything else."""
+    if get_origin(given) in (types.UnionType, Union):
+        return get_args(given)
+    return tuple(cast("Iterable[Any]", given)) if isinstance(given, tuple) else None
+
+
+def _types(name: str, given: Any, part: Any) -> list[type[BaseException]]:
+    members = _members(part)
+    if members is not None:
+        return [kind for member in members for kind in _types(name, given, member)]
+    if not isinstance(part, type) or not issubclass(part, BaseException):
+        raise checks.wrong_type(name, given, _TAKES)
+    if issubclass(part, BaseExceptionGroup):
+        raise checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} never matches: its leaves are judged")
+    if part is not BaseException and not issubclass(part, Exception):
+        raise checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} is no Exception and never judged by type")
+    return [part]
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return what a group holds, groups in it opened too; an exception that is no group is its own only leaf."""
+    if not issubclass(type(error), BaseExceptionGroup):
+        return [error]
+    found: list[BaseException] = []
+    unopened: list[BaseException] = [error]
+    while unopened:
+        part: Any = unopened.pop()
+        if issubclass(type(part), BaseExceptionGroup):
+            unopened.extend(reversed(_MEMBERS.__get__(part)))
+        else:
+            found.append(part)
+    return found
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether this library itself refused the call."""
+    return issubclass(type(error), REFUSALS)
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Tell whether asyncio or trio cancelled the call; neither is imported to find out."""
+    for module, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None and issubclass(type(error), kind):
+            return True
+    return False
+
+
+class NotAwaitable(TypeError):
+    """A function that is none was given where the result is awaited: this says nothing about the dependency."""
+
+
+class Judge:
+    """What exceptions say, where these are the failures and the ignored ones."""
+
+    __slots__ = ("_failures", "_ignored", "_plain_failures", "_rest")
+
+    def __init__(self, failures: Kinds, ignored: Kinds) -> None:
+        self._failures = failures
+        self._ignored = ignored
+        # The usual failure is known by two questions. Others are asked all of them, in their order.
+        self._rest = (BaseExceptionGroup, ResilienceError, NotAwaitable, *ignored.types)
+        plain = failures.predicate is None and ignored.predicate is None
+        self._plain_failures = tuple(kind for kind in failures.types if plain and _is_plain(kind))
+
+    def judge(self, error: BaseException, hung: bool) -> Outcome:
+        """Return what it says; `hung` tells that the call lasted long enough for a cancellation to be a failure.
+
+        A predicate that raises does so here.
+        """
+        kind = type(error)
+        if issubclass(kind, self._plain_failures) and not issubclass(kind, self._rest):
+            return FAILURE
+        if not issubclass(kind, BaseExceptionGroup):
+            return self._judge_leaf(error, hung)
+        outcomes = {self._judge_leaf(leaf, hung) for leaf in leaves(error)}
+        if FAILURE in outcomes:
+            return FAILURE
+        return SUCCESS if SUCCESS in outcomes else IGNORED
+
+    def _judge_leaf(self, error: BaseException, hung: bool) -> Outcome:
+        kind, failures, ignored = type(error), self._failures, self._ignored
+        if not issubclass(kind, Exception):
+            return FAILURE if hung and is_cancellation(error) else IGNORED
+        if issubclass(kind, NotAwaitable) or (issubclass(kind, REFUSALS) and not issubclass(kind, failures.refusals)):
+            return IGNORED
+        if issubclass(kind, ignored.types) if ignored.predicate is None else ignored.predicate(error):
+            return IGNORED
+        failed = issubclass(kind, failures.types) if failures.predicate is None else failures.predicate(error)
+        return FAILURE if failed else SUCCESS
+
+
+def _is_plain(kind: type[BaseException]) -> bool:
+    """Tell whether all its subclasses are `Exception`s, none of them by an opinion of its metaclass."""
+    return type(kind) is type and issubclass(kind, Exception)

@@ -1,0 +1,1 @@
+"""Retry: the policy, what it decides about a failed attempt, delays and budgets."""

@@ -1,0 +1,295 @@
+"""The documentation is true: its code prints what it shows, its tables are those of the code, its links lead somewhere.
+
+A block that begins with ```python is run, after the blocks above it on its page. What it prints stands in it as
+comments that begin with `#>`. One with a title, ```python title="test_shop.py", is a file of a small project: those of
+a page are written into one folder, and pytest is run there. Blocks of ```py are those of recipes, which the tests in
+`examples/` run against servers; they show no output. No other block may hold code in Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import inspect
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from sybil import Document, Example, Region
+from sybil.document import PythonDocStringDocument
+from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+
+import circuit_breaker
+from circuit_breaker import (
+    Bulkhead,
+    CircuitBreaker,
+    CircuitBreakerConfig,
+    CircuitBreakerRegistry,
+    RetryBudget,
+    RetryPolicy,
+    exceptions,
+    testing,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+MODULES = sorted((REPOSITORY / "src").rglob("*.py"))
+# Whose own code stands beside ours where one moves from them; it runs where they are installed.
+PEERS = {"aiobreaker", "backoff", "circuitbreaker", "codomyrmex", "interlock", "pybreaker", "stamina", "tenacity"}
+
+PYTHON = RawFencedCodeBlockLexer(re.compile(r'python(?: title="(?P<title>[\w./]+)")?\n'))
+RECIPE = re.compile(r"^[ \t>]*```py\n(.*?)^[ \t>]*```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^[ \t>]*(?:```+|~~~+)(.*)$", re.MULTILINE)
+NO_CODE = {"bash", "json", "sh", "text"}
+
+
+def named(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+# Code
+
+
+class Page:
+    """The blocks of one page, run one after another in one namespace."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.namespace: dict[str, Any] = {"__name__": "__main__"}
+        self.files: dict[str, str] = {}
+        self.missing: set[str] = set()
+        self.said = io.StringIO()
+        kind = PythonDocStringDocument if path.suffix == ".py" else Document
+        self.blocks = list(kind.parse(str(path), self._blocks).examples())
+
+    def _blocks(self, document: Document) -> Iterator[Region]:
+        for region in PYTHON(document):
+            region.parsed, region.evaluator = region.lexemes["source"], self._evaluate
+            yield region
+
+    def run(self) -> None:
+        with contextlib.redirect_stdout(self.said):
+            for block in self.blocks:
+                block.evaluate()
+        self.namespace.clear()  # so that no breaker of this page lives on
+
+    def _evaluate(self, block: Example) -> None:
+        code: str = block.parsed.text
+        title: str | None = block.region.lexemes["title"]
+        if title is not None:
+            self.files[title] = code
+            return
+        before = self.said.tell()
+        with self._without_the_peers():
+            exec(compile("\n" * block.line + code, str(self.path), "exec"), self.namespace)
+            shown = [line.strip()[3:] for line in code.splitlines() if re.match(r"\s*#>( |$)", line)]
+            printed = self.said.getvalue()[before:].splitlines()
+            assert "\n".join(printed) == "\n".join(shown), f"{self.path}:{block.line}"
+
+    @contextlib.contextmanager
+    def _without_the_peers(self) -> Iterator[None]:
+        try:
+            yield
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in PEERS:
+                raise
+            self.missing.add(error.name)
+
+
+@contextlib.contextmanager
+def as_if_alone() -> Iterator[None]:
+    """Let a page set up logging as if nobody had, and meet no breakers that other tests have left behind."""
+    root, ours = logging.getLogger(), logging.getLogger("circuit_breaker")
+    before = [(logger, logger.handlers[:], logger.level) for logger in (root, ours)]
+    root.handlers[:] = []
+    gc.collect()
+    alive, strangers = CircuitBreaker.instances, CircuitBreaker.instances()  # Celery, for one, keeps its tasks
+    known = mock.patch.object(CircuitBreaker, "instances", lambda: [one for one in alive() if one not in strangers])
+    with known, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".*use of fork\(\) may lead to deadlocks", DeprecationWarning)
+        try:
+            yield
+        finally:
+            for logger, handlers, level in before:
+                logger.handlers[:] = handlers
+                logger.setLevel(level)
+
+
+with_code = [page for page in map(Page, PAGES + MODULES) if page.blocks]
+
+
+@pytest.mark.parametrize("path", [page.path for page in with_code], ids=named)
+def test_the_code_of_a_page_runs_and_prints_what_it_shows(path: Path, tmp_path: Path) -> None:
+    page = Page(path)
+    with as_if_alone():
+        page.run()
+    if page.files:
+        for name, text in page.files.items():
+            (tmp_path / name).write_text(text, "utf-8")
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    if page.missing:
+        pytest.skip(f"all ran but what needs the extra bench: {', '.join(sorted(page.missing))}")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_no_code_of_a_page_is_left_out(path: Path) -> None:
+    opening = FENCE.findall(path.read_text("utf-8"))[::2]
+    assert len([fence for fence in opening if fence.startswith("python")]) == len(Page(path).blocks)
+    of_recipes = {"py"} if path.stem.startswith("recipes-") else set()
+    assert {fence for fence in opening if not fence.startswith("python")} <= NO_CODE | of_recipes
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_code_of_a_recipe_shows_no_output_that_nobody_compares(path: Path) -> None:
+    text = path.read_text("utf-8")
+    blocks = RECIPE.findall(text)
+    assert len(blocks) == FENCE.findall(text).count("py")
+    assert [block for block in blocks if "#>" in block] == []
+
+
+def test_the_code_of_this_many_pages_is_found() -> None:
+    assert len(with_code) > 10
+
+
+# Links
+
+LINK = re.compile(r"\]\((?!\w+:)(?P<path>[^)#\s]*)(?:#(?P<name>[^)\s]+))?\)")
+ANY_LINK = re.compile(r"\]\((?!\w+:)|^\[[^]]+\]: |<a\b[^>]*href=|<img\b", re.MULTILINE)
+BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def slug(heading: str) -> str:
+    """Return the anchor of a heading, as GitHub and Python-Markdown make it."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def anchors(path: Path) -> set[str]:
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        return set(re.findall(r"^\s*(?:async def|def|class) (\w+)", text, re.MULTILINE))
+    named = set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)) | set(re.findall(r'id="([\w-]+)"', text))
+    return named | {slug(heading) for heading in re.findall(r"^#+ (.+)$", BLOCK.sub("", text), re.MULTILINE)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    prose = BLOCK.sub("", page.read_text("utf-8"))
+    links = list(LINK.finditer(prose))
+    assert len(links) == len(ANY_LINK.findall(prose)), "a link is written in a form that is not looked at here"
+    for link in links:
+        target = Path(os.path.normpath(page.parent / link["path"])) if link["path"] else page
+        assert target.exists(), link[0]
+        assert link["name"] is None or link["name"] in anchors(target), link[0]
+
+
+# Reference
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    documented = re.findall(r"^::: circuit_breaker\.(\S+)$", (DOCS / "reference/api.md").read_text("utf-8"), re.M)
+    names = [*circuit_breaker.__all__, *(f"testing.{name}" for name in testing.__all__)]
+    assert sorted(documented) == sorted(names)
+
+
+@pytest.mark.parametrize("name", circuit_breaker.__all__)
+def test_every_public_name_and_member_has_a_docstring(name: str) -> None:
+    found = getattr(circuit_breaker, name)
+    assert inspect.getdoc(found)
+    if isinstance(found, type):
+        for member, value in vars(found).items():
+            if not member.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
+                assert inspect.getdoc(value), f"{name}.{member}"
+
+
+SETTINGS: dict[str, Callable[..., Any]] = {
+    "CircuitBreakerConfig": CircuitBreakerConfig,
+    "CircuitBreaker": circuit_breaker.CircuitBreaker,
+    "CircuitBreakerRegistry": CircuitBreakerRegistry,
+    "RetryPolicy": RetryPolicy,
+    "RetryBudget": RetryBudget,
+    "Bulkhead": Bulkhead,
+    "circuit_breaker": circuit_breaker.circuit_breaker,
+    "retry": circuit_breaker.retry,
+    "bulkhead": circuit_breaker.bulkhead,
+}
+
+
+def tabled(heading: str) -> list[tuple[str, str]]:
+    """Return each setting and default of the table below a heading."""
+    text = (DOCS / "reference/settings.md").read_text("utf-8")
+    section = re.split(r"^## ", text, flags=re.MULTILINE)
+    (table,) = [part for part in section if part.startswith(f"`{heading}`\n")]
+    return re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", table, re.MULTILINE)
+
+
+def in_words(default: object) -> str:
+    """Return how the table shows a default."""
+    if isinstance(default, Enum):
+        return f"`{type(default).__name__}.{default.name}`"
+    if isinstance(default, tuple):
+        return f"`({default[0].__name__},)`" if default else "`()`"
+    if callable(default):
+        return f"`time.{default.__name__}`" if default.__module__ in ("time", None) else f"`{default.__name__}`"
+    return f"`{default!r}`"
+
+
+@pytest.mark.parametrize("heading", SETTINGS)
+def test_the_table_of_settings_is_that_of_the_code(heading: str) -> None:
+    parameters = inspect.signature(SETTINGS[heading]).parameters.values()
+    assert tabled(heading) == [(parameter.name, in_words(parameter.default)) for parameter in parameters]
+
+
+def test_every_error_has_its_place() -> None:
+    headings = re.findall(r"^## `(\w+)`", (DOCS / "reference/errors.md").read_text("utf-8"), re.MULTILINE)
+    raised = [name for name in exceptions.__all__ if isinstance(getattr(exceptions, name), type)]
+    assert set(raised) - {"CodomyrmexError"} <= set(headings)
+
+
+# Pictures and the site
+
+
+def test_the_timeline_is_what_its_script_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(DOCS / "examples")
+    script = importlib.import_module("outage")
+    assert script.draw(script.happen()) == (DOCS / "pictures/outage.svg").read_text("utf-8")
+
+
+ARROWS = {"CLOSED to OPEN", "OPEN to HALF_OPEN", "HALF_OPEN to CLOSED", "HALF_OPEN to OPEN"}
+
+
+def test_every_arrow_is_linked_to_a_test() -> None:
+    text = (DOCS / "explanation/state-machine.md").read_text("utf-8")
+    linked = dict(
+        re.findall(r"^\| \d\. (\w+ to \w+) \|.*\(\.\./\.\./tests/[\w/]+\.py#(test_\w+)\)", text, re.MULTILINE)
+    )
+    assert linked.keys() >= ARROWS
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    _, _, nav = (REPOSITORY / ".mkdocs.yml").read_text("utf-8").partition("\nnav:\n")
+    assert sorted(re.findall(r": (\S+\.md)$", nav, re.MULTILINE)) == sorted(
+        page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")
+    )
+
+
+def test_the_site_builds_and_every_link_in_it_is_sound(tmp_path: Path) -> None:
+    for module in ("material", "mkdocs", "mkdocstrings_handlers"):
+        pytest.importorskip(module, reason="the site needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ".mkdocs.yml", "-d", str(tmp_path)]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=REPOSITORY, env=quiet, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

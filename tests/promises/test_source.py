@@ -1,0 +1,252 @@
+"""Rules that the source keeps: who imports whom, and what may not be written at all."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent.parent / "src" / "circuit_breaker"
+
+# Each room, and the rooms it may import from. What is imported under TYPE_CHECKING does not count.
+COMMON = {
+    "exceptions",
+    *(
+        f"_common.{room}"
+        for room in "words checks fork async_library streams typing retry_after judging events".split()
+    ),
+    "_common.pattern",
+}
+BREAKER = {"states", "machine", "window", "config", "totals", "open_blocks", "admission", "permit", "stream", "breaker"}
+
+
+def breaker(*rooms: str) -> set[str]:
+    assert BREAKER.issuperset(rooms)
+    return COMMON | {f"_breaker.{room}" for room in rooms}
+
+
+ROOMS: dict[str, set[str]] = {
+    "exceptions": set(),
+    "_common": set(),
+    "_common.words": set(),
+    "_common.checks": set(),
+    "_common.fork": set(),
+    "_common.async_library": set(),
+    "_common.streams": set(),
+    "_common.typing": set(),
+    "_common.retry_after": set(),
+    "_common.events": {"_common.words"},
+    "_common.judging": {"exceptions", "_common.words", "_common.checks"},
+    "_common.pattern": {"_common.checks", "_common.streams"},
+    "_breaker": set(),
+    "_breaker.config": COMMON,
+    "_breaker.window": set(),
+    "_breaker.states": breaker("window", "config"),
+    "_breaker.machine": breaker("window", "config", "states"),
+    "_breaker.open_blocks": breaker("states"),
+    "_breaker.totals": breaker("machine"),
+    "_breaker.admission": breaker("config", "states", "machine", "open_blocks", "totals"),
+    "_breaker.permit": breaker("states", "open_blocks", "admission"),
+    "_breaker.stream": breaker("states", "open_blocks", "admission"),
+    "_breaker.breaker": breaker(*BREAKER - {"breaker"}),
+    "_breaker.registry": breaker("config", "breaker"),
+    "_bulkhead": set(),
+    "_bulkhead.line": COMMON,
+    "_bulkhead.bulkhead": COMMON | {"_bulkhead.line"},
+    "_retry": set(),
+    "_retry.budget": COMMON,
+    "_retry.backoff": COMMON,
+    "_retry.plan": COMMON | {"_retry.backoff", "_retry.budget"},
+    "_retry.policy": COMMON | {"_retry.backoff", "_retry.budget", "_retry.plan"},
+}
+ROOMS["_decorators"] = set(ROOMS)
+ROOMS["testing"] = set(ROOMS)
+ROOMS["__init__"] = ROOMS["testing"]
+# The demonstration uses what everybody can: `from circuit_breaker import ...`, and its own rooms.
+ROOMS |= {"_demo": set(), "_demo.plan": set(), "_demo.server": {"_demo.plan"}}
+ROOMS["_demo.story"] = {"_demo.plan", "_demo.server"}
+ROOMS["_demo.screen"] = ROOMS["_demo.threads"] = ROOMS["_demo.tasks"] = {"_demo", "_demo.plan", "_demo.story"}
+ROOMS["__main__"] = {room for room in ROOMS if room.startswith("_demo")}
+THE_DEMONSTRATION = {"_demo.tasks"}
+
+FOLDERS = {"_common", "_breaker", "_retry", "_bulkhead"}
+
+Source: TypeAlias = dict[str, ast.Module]
+
+
+def source() -> Source:
+    rooms = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+    return {
+        room.removesuffix(".__init__"): ast.parse(path.read_text("utf-8"), str(path)) for room, path in rooms.items()
+    }
+
+
+def sample(text: str, room: str = "_breaker.window") -> Source:
+    return {room: ast.parse(text)}
+
+
+def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk over everything but what stands under TYPE_CHECKING."""
+    yield tree
+    for child in ast.iter_child_nodes(tree):
+        if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            yield from at_run_time(child)
+
+
+def imported(room: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Give the line and the absolute dotted name of every import; of `from . import a`, that of a."""
+    folder = f"circuit_breaker.{room}".split(".")
+    for node in at_run_time(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            base = ".".join(folder[: -node.level])
+            names = [f"{base}.{node.module}"] if node.module else []
+            if not node.module or f"{base}.{node.module}".removeprefix("circuit_breaker.") in FOLDERS:
+                names = [f"{names[0] if names else base}.{alias.name}" for alias in node.names]
+            yield from ((node.lineno, name) for name in names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module or ""
+
+
+# Each check takes the source and gives what breaks its rule.
+
+
+def loops_that_could_keep_a_lock(rooms: Source) -> Iterator[str]:
+    """A `while` directly under `with ...lock` or under a `try`: a Ctrl-C at its closing jump escapes giving back."""
+    for room, tree in rooms.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.With):
+                guarded = any("lock" in ast.unparse(item.context_expr).lower() for item in node.items)
+            else:
+                guarded = isinstance(node, ast.Try | ast.TryStar)
+            if guarded and isinstance(node, ast.With | ast.Try | ast.TryStar):
+                yield from (f"{room}:{loop.lineno} a while" for loop in loops_in(node.body))
+
+
+def loops_in(body: list[ast.stmt]) -> Iterator[ast.While]:
+    """Give each `while` in this very function: what is called from here is another frame."""
+    for statement in body:
+        if isinstance(statement, ast.While):
+            yield statement
+        if not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            blocks = [getattr(statement, name, []) for name in ("body", "orelse", "finalbody")]
+            blocks += [part.body for name in ("handlers", "cases") for part in getattr(statement, name, [])]
+            for block in blocks:
+                yield from loops_in(block)
+
+
+def heavy_primitives(rooms: Source) -> Iterator[str]:
+    """Condition, Semaphore and Event are Python code that an interrupt can leave half done."""
+    banned = {"Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore"}
+    for room, tree in rooms.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "threading":
+                yield from (f"{room}:{node.lineno} {alias.name}" for alias in node.names if alias.name in banned)
+            if isinstance(node, ast.Attribute) and node.attr in banned and ast.unparse(node.value) == "threading":
+                yield f"{room}:{node.lineno} {node.attr}"
+
+
+def imports_beyond_the_standard_library(rooms: Source) -> Iterator[str]:
+    known = sys.stdlib_module_names | {"circuit_breaker"}
+    for room, tree in rooms.items():
+        yield from (
+            f"{room}:{line} {name}" for line, name in imported(room, tree) if name.partition(".")[0] not in known
+        )
+
+
+def imports_of_an_event_loop(rooms: Source) -> Iterator[str]:
+    """Not even under TYPE_CHECKING or in a function: what runs is found in sys.modules."""
+    for room, tree in rooms.items():
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                if name.partition(".")[0] in {"asyncio", "trio", "anyio"} and room not in THE_DEMONSTRATION:
+                    yield f"{room}:{getattr(node, 'lineno', 0)} {name}"
+
+
+def imports_from_below(rooms: Source) -> Iterator[str]:
+    for room, tree in rooms.items():
+        if room not in ROOMS:
+            yield f"{room} is a room that the table does not know"
+            continue
+        for line, name in imported(room, tree):
+            package, _, part = name.partition(".")
+            if package == "circuit_breaker" and part and part not in ROOMS[room]:
+                yield f"{room}:{line} {name}"
+
+
+CHECKS: dict[Callable[[Source], Iterator[str]], list[Source]] = {
+    loops_that_could_keep_a_lock: [
+        sample("with self._lock:\n    while x:\n        pass"),
+        sample("with a, lock():\n    if x:\n        while x:\n            pass"),
+        sample("with self._lock:\n    for a in b:\n        pass\n    else:\n        while x:\n            pass"),
+        sample("try:\n    while x:\n        pass\nfinally:\n    give_back()"),
+        sample("try:\n    with other:\n        while x:\n            pass\nexcept E:\n    give_back()"),
+        sample("try:\n    match x:\n        case 1:\n            while x:\n                pass\nexcept E:\n    pass"),
+        sample("with lock:\n    try:\n        pass\n    except E:\n        while x:\n            pass"),
+    ],
+    heavy_primitives: [
+        sample("import threading\nthreading.Condition()"),
+        sample("from threading import Lock, Semaphore"),
+        sample("def f(self):\n    self._ready = threading.Event()"),
+    ],
+    imports_beyond_the_standard_library: [
+        sample("import requests"),
+        sample("def f():\n    from trio.lowlevel import x"),
+        sample("import os, yaml.nodes"),
+    ],
+    imports_of_an_event_loop: [
+        sample("import asyncio"),
+        sample("import os, asyncio.events"),
+        sample("from trio import sleep"),
+        sample("def f():\n    import trio"),
+        sample("if TYPE_CHECKING:\n    import asyncio"),
+    ],
+    imports_from_below: [
+        sample("from .breaker import CircuitBreaker", "_breaker.machine"),
+        sample("from .._retry import policy", "_bulkhead.bulkhead"),
+        sample("import circuit_breaker._common.words", "_window"),
+        sample("def f():\n    from circuit_breaker._breaker.registry import x", "_breaker"),
+        sample("", "_cellar"),
+    ],
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_source_keeps_the_rule(check: Callable[[Source], Iterator[str]]) -> None:
+    assert list(check(source())) == []
+
+
+@pytest.mark.parametrize(("check", "bad"), [(check, bad) for check, samples in CHECKS.items() for bad in samples])
+def test_a_planted_breach_is_caught(check: Callable[[Source], Iterator[str]], bad: Source) -> None:
+    assert len(list(check(bad))) == 1
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        "with self._lock:\n    for a in b:\n        pass\nwhile x:\n    pass",
+        "with self._lock:\n    def later():\n        while x:\n            pass",
+        "try:\n    pass\nfinally:\n    while x:\n        pass",
+        "with open(path):\n    while x:\n        pass",
+        "if TYPE_CHECKING:\n    from ._breaker import CircuitBreaker",
+        "import threading, sys\nfrom threading import Lock\nthreading.local()",
+    ],
+)
+def test_what_is_harmless_is_let_through(harmless: str) -> None:
+    assert [breach for check in CHECKS for breach in check(sample(harmless))] == []
+
+
+def test_the_import_table_has_no_circle() -> None:
+    assert set(TopologicalSorter(ROOMS).static_order()) == set(ROOMS)
+
+
+def test_the_whole_package_is_read() -> None:
+    assert source().keys() == ROOMS.keys()
