@@ -1,0 +1,23 @@
+"""One circuit for many processes: give breakers a store, and all of one name are one circuit.
+
+`SQLiteStore` serves the processes of one machine, `RedisStore` those of many, `MemoryStore` tests. See `Store` for how
+to write one.
+"""
+
+from .._shared.protocol import Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit, Store
+from .._shared.store import BaseStore
+from .memory import Board, MemoryStore
+
+__all__ = [
+    "BaseStore",
+    "Board",
+    "Change",
+    "Exchange",
+    "Found",
+    "Member",
+    "MemberLine",
+    "MemoryStore",
+    "Report",
+    "SharedCircuit",
+    "Store",
+]
