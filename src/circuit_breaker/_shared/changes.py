@@ -74,7 +74,7 @@ def leased(epoch: int, waited_s: float, token: str, lease_s: float) -> Step:
     """Take a lease, for a member that has waited out this epoch's open time as it knew it."""
 
     def step(record: Record, now: float) -> Record | None:
-        if record.rules.open_s > waited_s or record.holds(token, now):
+        if record.rules.open_s > waited_s:
             return None
         return _with_lease(record, now, token, lease_s)
 
