@@ -23,7 +23,7 @@ from basics import PATIENCE_S, WAYS, Body, Clock, Down, Way, fail, succeed
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.open_blocks import stack
-from circuit_breaker._breaker.snapshot import CircuitStats
+from circuit_breaker._breaker.totals import CircuitStats
 from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 
