@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from basics import WAYS, Clock, Way
+from clocks import Clock
+from ways import BREAKER, Way
 
 from circuit_breaker._breaker import open_blocks as _blocks
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -57,7 +58,7 @@ def probing(make: Callable[..., CircuitBreaker], clock: Clock) -> Callable[..., 
     return probing
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=BREAKER)
 def way(request: pytest.FixtureRequest) -> Way:
     """Each way of making one guarded call in turn: `way(breaker, body)` gives what the body returns."""
-    return WAYS[request.param]
+    return BREAKER[request.param]
