@@ -77,10 +77,12 @@ myst_url_schemes = ["http", "https", "mailto", "repository"]  # the last is that
 # API: from the docstrings, in the order of the source
 add_module_names = False
 autodoc_member_order = "bysource"
+autodoc_type_aliases = {"ExceptionFilter": "ExceptionFilter"}  # api.md says what this is
 autodoc_typehints_format = "short"
 default_role = "py:obj"  # `CircuitBreaker` in a docstring is a link, and plain code if there is nothing to link to
 maximum_signature_line_length = 72
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"

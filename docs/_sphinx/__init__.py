@@ -17,7 +17,7 @@ NO_LINKS_IN = (
 
 
 def may_link(node: nodes.Node) -> bool:
-    """Return whether a part of this node may become a link: not in a title, the head of a table, a link, code or the API."""
+    """Return whether a part of this node may become a link: it is prose, and is not one already."""
     parent = node.parent
     while parent is not None:
         if isinstance(parent, NO_LINKS_IN):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
+from enum import Enum
+from textwrap import indent
 from typing import Any
 
 from docutils import nodes
@@ -15,68 +18,93 @@ from . import may_link
 
 API = "reference/api"
 DECORATORS = {"bulkhead", "circuit_breaker", "retry"}  # words with other meanings, too: links only where there is an @
-NAMES = {
-    (f"@{name}" if name in DECORATORS else name): f"circuit_breaker.{name}" for name in circuit_breaker.__all__
-}
+NAMES = {(f"@{name}" if name in DECORATORS else name): f"circuit_breaker.{name}" for name in circuit_breaker.__all__}
+
+MADE_HERE = {"circuit_breaker.Attempt", "circuit_breaker.Permit"}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
-    app.connect("autodoc-before-process-signature", name_functions)
-    app.connect("autodoc-process-docstring", translate_code_blocks)
+    app.connect("autodoc-before-process-signature", name_defaults)
+    app.connect("autodoc-process-signature", tidy_signature)
+    app.connect("autodoc-process-docstring", translate_markdown)
     app.connect("doctree-read", keep_the_full_signature)
     app.connect("doctree-read", link_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-class Name:
-    """A default that is shown by its name."""
+class Shown:
+    """A default that is shown in these words."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, words: str) -> None:
+        self.words = words
 
     def __repr__(self) -> str:
-        return self.name
+        return self.words
 
 
-def name_functions(app: Sphinx, function: Any, bound: bool) -> None:
-    """Show `time.monotonic` where a default is that function."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return
-    parameters = [
-        parameter.replace(default=Name(_name(parameter.default)))
-        if inspect.isroutine(parameter.default)
-        else parameter
-        for parameter in signature.parameters.values()
-    ]
-    if parameters != [*signature.parameters.values()]:
-        function.__signature__ = signature.replace(parameters=parameters)
+def name_defaults(app: Sphinx, function: Any, bound: bool) -> None:
+    """Show `time.monotonic` and `(Exception,)` where defaults are functions and types."""
+    function = getattr(function, "__func__", function)
+    if inspect.isfunction(function):
+        signature: Any = inspect.signature(function)
+        parameters = [one.replace(default=_shown(one.default)) for one in signature.parameters.values()]
+        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
 
 
-def _name(function: Any) -> str:
-    module = function.__module__
-    return function.__qualname__ if module.startswith("circuit_breaker") else f"{module}.{function.__qualname__}"
+def _shown(default: Any) -> Any:
+    if default is inspect.Parameter.empty:
+        return default
+    if isinstance(default, tuple) and any(isinstance(one, type) for one in default):
+        return tuple(_shown(one) for one in default)
+    if isinstance(default, type) or inspect.isroutine(default):
+        at_home = default.__module__ in ("builtins", None) or default.__module__.startswith("circuit_breaker")
+        return Shown(default.__qualname__ if at_home else f"{default.__module__}.{default.__qualname__}")
+    return default
 
 
-def translate_code_blocks(app: Sphinx, kind: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
-    """Turn the fenced blocks of Markdown, which editors show, into those of Sphinx."""
-    inside = False
-    for number, line in enumerate(lines):
-        if line.strip().startswith("```"):
-            inside = not inside
-            lines[number] = line.replace("```python", ".. code-block:: python\n") if inside else ""
-        elif inside:
-            lines[number] = f"    {line}"
-    lines[:] = "\n".join(lines).split("\n")
+def tidy_signature(
+    app: Sphinx, kind: str, name: str, found: Any, options: Any, arguments: str | None, returned: str | None
+) -> tuple[str, str] | None:
+    """Hide the arguments of what callers never make themselves, and show names of types as they are written."""
+    if kind == "class" and (issubclass(found, Enum) or name in MADE_HERE):
+        return "", ""
+    return (_readable(arguments), _readable(returned or "")) if arguments else None
+
+
+def _readable(types: str) -> str:
+    types = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", types)
+    return re.sub(r"~(?:\w+\.)*_([A-Z])", r"\1", types)  # type variables
+
+
+def translate_markdown(app: Sphinx, kind: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Turn code blocks and tables of Markdown, which editors show, into those of Sphinx."""
+    text = "\n".join(lines)
+    text = re.sub(r"^( *)```python\n(.*?)^ *```$", _code, text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^( *)\|.*\n *\|[ |:-]+\|\n(?: *\|.*\n?)+", _table, text, flags=re.MULTILINE)
+    lines[:] = text.split("\n")
+
+
+def _code(block: re.Match[str]) -> str:
+    return f"{block[1]}.. code-block:: python\n\n" + indent(block[2], "    ")
+
+
+def _table(table: re.Match[str]) -> str:
+    head, _, *rows = table[0].strip().split("\n")
+    text = ".. list-table::\n   :header-rows: 1\n\n"
+    for row in (head, *rows):
+        first, *others = (cell.strip() for cell in row.strip().strip("|").split("|"))
+        text += f"   * - {first}\n" + "".join(f"     - {cell}\n" for cell in others)
+    return indent(text, table[1]) + "\n"
 
 
 def keep_the_full_signature(app: Sphinx, doctree: nodes.document) -> None:
     """Of overloads, show the last one: the others are for type checkers, and say less."""
     for description in doctree.findall(addnodes.desc):
-        for signature in [one for one in description.children if isinstance(one, addnodes.desc_signature)][:-1]:
-            description.remove(signature)
+        first, *others = [one for one in description.children if isinstance(one, addnodes.desc_signature)]
+        if others:
+            others[-1].update_all_atts(first)  # its anchor
+            description.children[: len(others)] = []
 
 
 def link_names(app: Sphinx, doctree: nodes.document) -> None:

@@ -62,7 +62,7 @@ def linked(text: str, unused: dict[str, str], page: str) -> Iterator[nodes.Node]
 
 @cache
 def pattern(forms: frozenset[str]) -> re.Pattern[str]:
-    """Match each form, in the plural, too; the longest first; but not the name and version of a library (backoff 2.2)."""
+    """Match each form, also in the plural, the longest first; but not the name of a library with its version."""
     longest_first = sorted(forms, key=len, reverse=True)
     alternatives = "|".join(re.escape(form).replace(r"\ ", r"\s+") for form in longest_first)
     return re.compile(rf"(?<![\w-])({alternatives})s?(?![\w-]| \d)", re.IGNORECASE)

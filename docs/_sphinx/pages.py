@@ -1,4 +1,4 @@
-"""Turn plain Markdown into what Sphinx expects: the navigation, titles of code blocks, links to files outside of docs."""
+"""Turn plain Markdown into what Sphinx expects: navigation, titles of code blocks, links to files outside of docs."""
 
 from __future__ import annotations
 

@@ -202,7 +202,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_the_api_page_has_every_public_name() -> None:
-    documented = re.findall(r"^\.\. auto(?:class|function):: circuit_breaker\.(\S+)$", (DOCS / "reference/api.md").read_text("utf-8"), re.M)
+    documented = re.findall(
+        r"^\.\. auto(?:class|function):: circuit_breaker\.(\S+)$", (DOCS / "reference/api.md").read_text("utf-8"), re.M
+    )
     names = [*circuit_breaker.__all__, *(f"testing.{name}" for name in testing.__all__)]
     assert sorted(documented) == sorted(names)
 
@@ -366,12 +368,8 @@ def test_signatures_of_the_site_show_defaults_as_values(parsed: dict[Path, Parse
     names = {default for default in defaults.values() if re.match(r"[A-Za-z_]", default)}
     assert len(defaults) > 30
     assert names <= {"None", "True", "False", "CircuitMode.AUTO", "time.monotonic", "retry_after_hint"}
-    assert [parameter for parameter in parameters if "<" in parameter or parameter.endswith(": Any")] == []
-
-
-def test_no_parameter_of_a_signature_is_wider_than_the_page(parsed: dict[Path, Parsed], site: Path) -> None:
-    parameters = parsed[site / "reference" / "api.html"].parameters
-    assert max(map(len, parameters)) <= 120  # a line of the page has 90; longer ones are folded
+    assert [one for one in parameters if re.search(r"<|^\w+: Any$|ForwardRef", one)] == []
+    assert max(map(len, parameters)) <= 88  # what fits on a line
 
 
 def test_the_first_use_of_a_term_is_linked_to_the_glossary(parsed: dict[Path, Parsed], site: Path) -> None:
