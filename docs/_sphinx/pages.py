@@ -17,8 +17,9 @@ from sphinx.util import logging
 DOCS = Path(__file__).parents[1]
 REPOSITORY = DOCS.parent
 TITLE = re.compile(r'^```python title="(?P<title>[^"]+)"$', re.MULTILINE)
-FILE = re.compile(r"\]\((?P<path>[\w./-]+\.(?!md\b|svg\b)\w+)(?:#(?P<name>\w+))?\)")
+LINK = re.compile(r"\]\((?P<path>[\w./-]+)(?:#(?P<name>[\w-]+))?\)")
 SCHEME = "repository:"
+LANGUAGES = {".md": "markdown", ".py": "python", ".toml": "toml", ".yaml": "yaml"}
 
 log = logging.getLogger(__name__)  # a warning here fails a strict build
 
@@ -34,7 +35,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 def prepare(app: Sphinx, page: str, source: list[str]) -> None:
     """Add what would look strange where Markdown is read as it is."""
-    text = FILE.sub(lambda link: _marked(page, link), source[0])
+    text = LINK.sub(lambda link: _marked(page, link), source[0])
     text = TITLE.sub(r"```{code-block} python\n:caption: \g<title>\n", text)
     if page == app.config.root_doc:
         for group, titles in app.config.navigation.items():
@@ -44,8 +45,15 @@ def prepare(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _marked(page: str, link: re.Match[str]) -> str:
-    path = os.path.normpath(PurePosixPath("docs", page).parent / link["path"])
-    return f"]({SCHEME}{path}#{link['name'] or ''})"
+    path = _elsewhere(page, link["path"])
+    return link[0] if path is None else f"]({SCHEME}{path}#{link['name'] or ''})"
+
+
+def _elsewhere(page: str, link: str) -> str | None:
+    """Return the path in the repository of a file that Sphinx does not know; None for pages and pictures."""
+    path = PurePosixPath(os.path.normpath(PurePosixPath("docs", page).parent / link))
+    known = path.parts[0] == "docs" and path.suffix in (".md", ".svg")
+    return None if known else str(path)
 
 
 def link_to_files(app: Sphinx, doctree: nodes.document) -> None:
@@ -68,9 +76,10 @@ def pages_of_files(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Make a page for each file of the repository that a page links to."""
     linked: dict[str, set[str]] = {}
     for page in app.env.found_docs:
-        for link in FILE.finditer(Path(app.env.doc2path(page)).read_text("utf-8")):
-            path, _, name = _marked(page, link).removeprefix(f"]({SCHEME}").removesuffix(")").partition("#")
-            linked.setdefault(path, set()).add(name)
+        for link in LINK.finditer(Path(app.env.doc2path(page)).read_text("utf-8")):
+            path = _elsewhere(page, link["path"])
+            if path is not None:
+                linked.setdefault(path, set()).add(link["name"] or "")
     highlighter: PygmentsBridge = app.builder.highlighter  # type: ignore[attr-defined]
     for path, names in linked.items():
         if (REPOSITORY / path).is_file():
@@ -81,7 +90,7 @@ def pages_of_files(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 def _body(path: str, names: set[str], highlighter: PygmentsBridge) -> str:
     """Return the file as HTML, with an anchor at each function or class that is linked."""
     text = (REPOSITORY / path).read_text("utf-8")
-    lines = highlighter.highlight_block(text, "python" if path.endswith(".py") else "text").split("\n")
+    lines = highlighter.highlight_block(text, LANGUAGES.get(PurePosixPath(path).suffix, "text")).split("\n")
     for name in sorted(names):
         definition = re.search(rf"^[ ]*(?:async def|def|class) {name}\b", text, re.MULTILINE)
         if definition is None:
