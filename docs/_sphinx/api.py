@@ -99,12 +99,15 @@ def _table(table: re.Match[str]) -> str:
 
 
 def keep_the_full_signature(app: Sphinx, doctree: nodes.document) -> None:
-    """Of overloads, show the last one: the others are for type checkers, and say less."""
+    """Of overloads, show the one with most parameters: the others are for type checkers, and say less."""
     for description in doctree.findall(addnodes.desc):
-        first, *others = [one for one in description.children if isinstance(one, addnodes.desc_signature)]
-        if others:
-            others[-1].update_all_atts(first)  # its anchor
-            description.children[: len(others)] = []
+        signatures = [one for one in description.children if isinstance(one, addnodes.desc_signature)]
+        if len(signatures) > 1:
+            full = max(signatures, key=lambda one: len(list(one.findall(addnodes.desc_parameter))))
+            full.update_all_atts(signatures[0])  # its anchor
+            for one in signatures:
+                if one is not full:
+                    description.remove(one)
 
 
 def link_names(app: Sphinx, doctree: nodes.document) -> None:
