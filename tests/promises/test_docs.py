@@ -46,7 +46,8 @@ from circuit_breaker import (
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+GUIDE = REPOSITORY / ".github" / "CONTRIBUTING.md"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", GUIDE, *sorted(DOCS.rglob("*.md"))]
 MODULES = sorted((REPOSITORY / "src").rglob("*.py"))
 # Whose own code stands beside ours where one moves from them; it runs where they are installed.
 PEERS = {"aiobreaker", "backoff", "circuitbreaker", "codomyrmex", "interlock", "pybreaker", "stamina", "tenacity"}
@@ -263,6 +264,23 @@ def test_every_error_has_its_place() -> None:
     assert set(raised) - {"CodomyrmexError"} <= set(headings)
 
 
+# What contributors run
+
+
+def test_the_hooks_run_what_is_run_before_a_merge() -> None:
+    commands = re.findall(r"^ +entry: (.+)$", (REPOSITORY / ".pre-commit-config.yaml").read_text("utf-8"), re.MULTILINE)
+    wanted = (REPOSITORY / ".ci" / "run").read_text("utf-8").replace('"$scratch/site"', "site").splitlines()
+    assert len(commands) == 6
+    tests = ".venv/bin/python -m pytest -q"  # there for coverage, too
+    assert [command for command in commands if command not in wanted] == [tests]
+
+
+def test_the_files_that_contributors_run_exist() -> None:
+    files = re.findall(r"`[^`]*?((?:\.ci|tests)/[\w/.]+)", GUIDE.read_text("utf-8"))
+    assert len(files) > 10
+    assert [file for file in files if not (REPOSITORY / file).exists()] == []
+
+
 # Pictures and the site
 
 
@@ -276,11 +294,21 @@ ARROWS = {"CLOSED to OPEN", "OPEN to HALF_OPEN", "HALF_OPEN to CLOSED", "HALF_OP
 
 
 def test_every_arrow_is_linked_to_a_test() -> None:
-    text = (DOCS / "explanation/state-machine.md").read_text("utf-8")
+    text = (DOCS / "development/index.md").read_text("utf-8")
     linked = dict(
         re.findall(r"^\| \d\. (\w+ to \w+) \|.*\(\.\./\.\./tests/[\w/]+\.py#(test_\w+)\)", text, re.MULTILINE)
     )
     assert linked.keys() >= ARROWS
+
+
+def test_every_rule_of_the_contract_is_pinned_by_tests() -> None:
+    text = (DOCS / "development/contract.md").read_text("utf-8")
+    rules = {part.partition(" ")[0]: part for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]}
+    assert len(rules) > 30
+    unpinned = [name for name, rule in rules.items() if not re.search(r"\.py#test_\w+\)", rule)]
+    assert unpinned == []
+    numbers = [tuple(map(int, name[1:].split("."))) for name in rules]
+    assert numbers == sorted(set(numbers))
 
 
 def test_every_page_is_in_the_navigation_once(monkeypatch: pytest.MonkeyPatch) -> None:
