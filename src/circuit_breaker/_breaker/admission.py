@@ -58,6 +58,7 @@ class Admission:
         mode: CircuitMode,
         listeners: tuple[Listener, ...],
         clock: Callable[[], float],
+        store: object = None,
     ) -> None:
         open_log()
         self.name = name
@@ -65,7 +66,13 @@ class Admission:
         self._made_in = mode
         if listeners:
             self._listeners = listeners
-        self._machine = Machine(config, mode, checks.reading(clock), bool(listeners))
+        now = checks.reading(clock)
+        if store is None:
+            self._machine = Machine(config, mode, now, bool(listeners))
+        else:
+            from .._shared.process import join  # loaded by those who share their circuits, and by nobody else
+
+            self._machine = join(cast("Any", self), store, config, mode, now, bool(listeners))
 
     # Admitting
 
@@ -87,8 +94,10 @@ class Admission:
         if now < machine.period.rejects_until:
             admitted = machine.admit(asker, now)
         else:
-            rides = asker is CALL or asker is Asker.BLOCK
-            admitted = machine.admit(asker, now, open_blocks.unsettled_probes(self) if rides else ())
+            inside = open_blocks.unsettled_probes(self) if asker is CALL or asker is Asker.BLOCK else ()
+            if machine.link is not None:
+                now = machine.link.prepare(now, inside)
+            admitted = machine.admit(asker, now, inside)
         if machine.changes or self._listeners:
             self._tell_of_admission(admitted, now)
         return admitted

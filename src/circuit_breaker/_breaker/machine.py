@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from itertools import repeat
 from threading import RLock
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
@@ -115,6 +115,8 @@ class Machine:
         "undelivered",
         "watched",
     )
+
+    link: Any = None  # what ties the machine to a store
 
     def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, watched: bool = False) -> None:
         self.lock = RLock()
@@ -223,7 +225,7 @@ class Machine:
         """Open the circuit, unless another thread has left the former period meanwhile."""
         wait = self.config.reset_timeout_s
         open_for_s = OPEN_FOR_UNTIL_ASKED_S if callable(wait) else cast("float", wait)
-        period = Open(now, open_for_s, former.openings + 1, counts, self.mode is SHADOW)
+        period = self.opened(now, open_for_s, former.openings + 1, counts)
         return period if self._enter(former, period, reason, opened=1) else None
 
     def close(self, former: HalfOpen, now: float, reason: str) -> None:
@@ -313,6 +315,10 @@ class Machine:
     def closed(self, now: float) -> Period:
         """Return the period that follows when enough probes have succeeded."""
         return Closed(self.config, self.config._rules, now)
+
+    def opened(self, now: float, open_for_s: float, openings: int, counts: WindowCounts) -> Open:
+        """Return the period that follows when the circuit opens."""
+        return Open(now, open_for_s, openings, counts, self.mode is SHADOW)
 
     def half_open(self, opened: Open) -> Period:
         """Return the period that follows an open one."""

@@ -161,6 +161,10 @@ class Evidence:
             self._marks.clear()  # the store has lost what it knew
         self.all, self.rejected, self.told, self._read = latest, rejected, told, True
 
+    def forget_window(self) -> None:
+        """Begin the window anew: nobody has looked for long."""
+        self._marks.clear()
+
     def judge(self, now: float, config: CircuitBreakerConfig) -> str | None:
         """Return why the circuit must open for all, or None. Only a member that has seen failures may say so."""
         reason = self._judge_rates(now, config) if _has_rates(config) else None
@@ -182,7 +186,7 @@ class Evidence:
         latest, start = self._mark(now, config)
         grown, own = latest.all.minus(start.all), latest.own.minus(start.own)
         parts = (grown, own, grown.minus(own))
-        if grown.calls < config._minimum_calls or not own.failures + own.slow:
+        if grown.calls < config._required_calls or not own.failures + own.slow:
             return None
 
         def reached(threshold: float | None, bad: Callable[[Answers], int]) -> bool:

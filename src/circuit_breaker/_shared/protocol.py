@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from .._common.words import CircuitMode, CircuitState
-from .record import Record, Unreadable, epoch_of, printable, read
+from .record import LONGEST_TEXT, Record, Unreadable, epoch_of, printable, read
 
 __all__ = ["Change", "Exchange", "Found", "Member", "MemberLine", "Report", "SharedCircuit", "Store"]
 
@@ -146,25 +148,36 @@ class Member:
     last_seen: float
     circuits: Mapping[str, str]
 
-    def text(self, lasts_s: float) -> str:
-        """Return what a `MemberLine` says: all this, to be forgotten after so many seconds."""
-        by_state: dict[str, list[str]] = {}
-        for name, state in self.circuits.items():
-            by_state.setdefault(state, []).append(name)
-        line = {"host": self.host, "pid": self.pid, "since": self.since, "lasts_s": lasts_s, "circuits": by_state}
-        return json.dumps(line, separators=(",", ":"))
-
     @classmethod
     def read(cls, text: str, last_seen: float, now: float) -> Member | None:
         """Return who wrote a line, or None: it cannot be read, or has not been written again for too long."""
         try:
-            line = json.loads(text)
-            if not abs(now - last_seen) <= line["lasts_s"]:
-                return None
-            circuits = {str(name): printable(state) for state, names in line["circuits"].items() for name in names}
-            return cls(printable(line["host"]), int(line["pid"]), float(line["since"]), last_seen, circuits)
+            line: Any = json.loads(text) if len(text) <= LONGEST_TEXT else {}
+            since = last_seen - float(line["age_s"])
+            states: dict[str, list[str]] = line["circuits"]
+            circuits = {str(name): printable(state) for state, names in states.items() for name in names}
+            gone = abs(now - last_seen) > float(line["lasts_s"])
+            return None if gone else cls(printable(line["host"]), int(line["pid"]), since, last_seen, circuits)
         except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
             return None
+
+
+def member_text(circuits: Mapping[str, str], age_s: float, lasts_s: float) -> str:
+    """Return the line of this process.
+
+    Args:
+        circuits: what each circuit is here; of more than a line holds, some are left out.
+        age_s: seconds since it joined.
+        lasts_s: seconds after which the line is too old to be true.
+    """
+    by_state: dict[str, list[str]] = {}
+    room = LONGEST_TEXT // 2
+    for name, state in circuits.items():
+        room -= 6 * len(name) + 4  # as JSON writes it at worst
+        if room > 0:
+            by_state.setdefault(state, []).append(name)
+    line = {"host": socket.gethostname(), "pid": os.getpid(), "age_s": age_s, "lasts_s": lasts_s, "circuits": by_state}
+    return json.dumps(line, separators=(",", ":"))
 
 
 class Store(Protocol):

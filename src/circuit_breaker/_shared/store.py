@@ -67,6 +67,15 @@ class BaseStore:
         """Close the circuit now, whatever it is; an unreadable record is overwritten, as by every order."""
         self._order(name, changes.reset(whoami()))
 
+    def sync(self) -> None:
+        """Exchange with the store now, for all breakers of this process that have it; raise what the store raises.
+
+        It is for tests, and before a first look: afterwards `breaker.state` is where the circuit is.
+        """
+        from .process import talker_of
+
+        talker_of(_as_store(self)).sync()
+
     def _order(self, name: str, step: Step) -> None:
         _as_store(self).update(checks.text("name", name), Edit(step, overwrite=True))
 
