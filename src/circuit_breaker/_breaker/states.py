@@ -553,7 +553,8 @@ class HalfOpen(Period):
             permission = Unknown.ELSEWHERE  # a block that was left elsewhere has settled this one's probe
         if permission is Unknown.ANONYMOUS:
             return next((probe for probe in book.anonymous if not probe.is_overdue(config, now)), None)
-        return next((probe for probe in book.out if probe.asker is Asker.BLOCK), None)
+        blocks = (probe for probe in book.out if probe.asker is Asker.BLOCK)
+        return next((probe for probe in blocks if not probe.is_overdue(config, now)), None)
 
     def _with_result(
         self, config: CircuitBreakerConfig, book: Book, probe: Probe | None, outcome: Outcome, slow: bool
