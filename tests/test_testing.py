@@ -200,10 +200,10 @@ def test_deadline_ends_the_attempts_where_it_would_in_earnest() -> None:
     )
     with pytest.raises(ValueError) as in_earnest:
         policy.call(fail)
-    earnest, told[:] = [(event.delay_s, event.elapsed_s) for event in told], []
+    earnest, told[:] = [(event.delay_s, event.elapsed_s) for event in told[:-1]], []
     with instant_retries(), pytest.raises(ValueError) as instantly:
         policy.call(fail)
-    assert [(event.delay_s, event.elapsed_s) for event in told] == earnest == [(1.0, 0.0), (2.0, 1.0), (4.0, 3.0)]
+    assert [(event.delay_s, event.elapsed_s) for event in told[:-1]] == earnest == [(1.0, 0.0), (2.0, 1.0), (4.0, 3.0)]
     assert instantly.value.__notes__ == in_earnest.value.__notes__
 
 

@@ -72,15 +72,15 @@ class Call:
     """A function that remembers whether it has been called."""
 
     def __init__(self, func: Function) -> None:
-        self._func = func
+        self.func = func
         self.entered = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self.entered = True
-        return self._func(*args, **kwargs)
+        return self.func(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return repr(self._func)
+        return repr(self.func)
 
 
 class _Opening(Guard):

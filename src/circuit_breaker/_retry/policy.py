@@ -1,27 +1,24 @@
-"""Trying again: what a policy is told, and two loops that differ in how they sleep.
+"""The policy: every way of calling a function under its settings.
 
-Nothing is decided here about a failed attempt; that is the plan's. The first attempt has no plan and is in no loop.
+The first attempt is written out in each way, since it is all that most calls need. What follows a failed one is decided
+by its plan.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
+import dataclasses
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from .._common import checks
-from .._common.async_library import cancellation_types
-from .._common.events import Listener, open_log
-from .._common.judging import ExceptionFilter, Kinds, is_rejection, leaves
-from .._common.pattern import Args, Function, Kwargs, Pattern, check_finished
-from .._common.retry_after import retry_after_hint
+from .._common.fallback import Fallback
+from .._common.pattern import Args, Function, Kind, Kwargs, Pattern, WrongKindError, check_finished, kind_of
 from .._common.streams import AsyncStream, Empty, Guard, Stream
 from .._common.typing import Protected, ProtectedFunction
-from ..exceptions import UsageError
-from . import backoff
-from .budget import RetryBudget
-from .plan import REPEATABLE, Attempts, Plan
+from .loop import Attempts
+from .plan import REPEATABLE, Plan
+from .settings import Settings
+from .totals import RetrySnapshot
 
 __all__ = ["RetryPolicy"]
 
@@ -30,11 +27,9 @@ _R = TypeVar("_R")
 _Breaker = TypeVar("_Breaker")
 _Bulkhead = TypeVar("_Bulkhead")
 
-_JITTER = 'True, False or "full"'
 
-
-@dataclass(frozen=True)
-class RetryPolicy(Pattern):
+@dataclasses.dataclass(frozen=True)
+class RetryPolicy(Settings, Pattern):
     """Calls a function until it succeeds, is not worth another try, or the attempts run out; then raises its error.
 
     The delay before retry n (the first is 0) is `min(backoff_base * backoff_multiplier**n, backoff_max)`, spread by
@@ -91,78 +86,18 @@ class RetryPolicy(Pattern):
     """
 
     _attribute = "retry_policy"
-    _retryable: ClassVar[Kinds]  # of each object, but no field
 
-    max_retries: int | None = 3
-    backoff_base: float = 0.1
-    backoff_multiplier: float = 2.0
-    backoff_max: float = 30.0
-    jitter: bool | Literal["full"] = True
-    retryable_exceptions: ExceptionFilter | None = None
-    _: KW_ONLY
-    max_elapsed_s: float | None = None
-    retry_result: Callable[[Any], object] | None = None
-    retry_after: Callable[[Any], float | None] | None = retry_after_hint
-    retry_after_max_s: float = 120.0
-    budget: RetryBudget | None = None
-    listeners: Iterable[Listener] = ()
-    sleep: Callable[[float], object] | None = None
-    clock: Callable[[], float] = time.monotonic
-    random: Callable[[], float] | None = None
-
-    def __post_init__(self) -> None:
-        self._check_each("max_retries", lambda n, v: checks.count(n, v, 0, "an int >= 0 or None"), optional=True)
-        self._check_each("backoff_base", lambda n, v: checks.number(n, v, minimum=0))
-        self._check_each("backoff_multiplier", lambda n, v: checks.number(n, v, minimum=1))
-        self._check_each("backoff_max", lambda n, v: checks.number(n, v, minimum=0, infinite=True))
-        self._check_each("jitter", _jitter)
-        self._check_each("max_elapsed_s", lambda n, v: checks.number(n, v, above=0), optional=True)
-        self._check_each("retry_result", checks.function, optional=True)
-        self._check_each("retry_after", checks.function, optional=True)
-        self._check_each("retry_after_max_s", lambda n, v: checks.number(n, v, minimum=0))
-        self._check_each("budget", _budget, optional=True)
-        self._check_each("listeners", checks.functions)
-        self._check_each("sleep", _sleep, optional=True)
-        self._check_each("clock", lambda n, v: checks.function(n, v, "a function that returns seconds"))
-        self._check_each("random", checks.function, optional=True)
-        given = self.retryable_exceptions
-        kinds = Kinds("retryable_exceptions", (Exception,) if given is None else given)
-        object.__setattr__(self, "_retryable", kinds)
-        open_log()
-        __import__("random")  # not at the top, for a faster import of the package; not in a call, for safety
-
-    def _check_each(self, name: str, check: Callable[[str, Any], object], optional: bool = False) -> None:
-        value = getattr(self, name)
-        if value is not None or not optional:
-            object.__setattr__(self, name, check(name, value))
-
-    def get_delay(self, attempt: int) -> float:
-        """Return the seconds to wait after attempt number `attempt` (the first is 0) has failed, drawn anew each time.
-
-        Never negative, never above `backoff_max`, always finite.
+    def replace(self, **changes: Any) -> Self:
+        """Return a policy that differs from this one in the given settings; its totals begin anew.
 
         Raises:
-            TypeError, ValueError: attempt is no int, or negative.
+            TypeError, ValueError: as for a new policy.
         """
-        n = checks.count("attempt", attempt, 0)
-        delay_s = backoff.exact(n, self.backoff_base, self.backoff_multiplier, self.backoff_max)
-        if not self.jitter:
-            return delay_s
-        from random import random  # loaded since the first policy was made
+        return dataclasses.replace(self, **changes)
 
-        return backoff.spread(delay_s, self.backoff_max, self.jitter == "full", self.random or random)
-
-    def should_retry(self, exception: BaseException) -> bool:
-        """Tell whether an exception is of a kind that is retried; what a predicate raises is raised here."""
-        return all(self._retries_leaf(leaf) for leaf in leaves(exception))
-
-    def _retries_leaf(self, error: BaseException) -> bool:
-        kind = type(error)
-        if not issubclass(kind, Exception) or issubclass(kind, (UsageError, *cancellation_types())):
-            return False
-        if is_rejection(error) and not issubclass(kind, self._retryable.rejections):
-            return False
-        return self._retryable.hold(error)
+    def snapshot(self) -> RetrySnapshot:
+        """Return what the calls of this policy have come to, as a consistent copy."""
+        return self._totals.snapshot()
 
     def attempts(self) -> Attempts:
         """Return the attempts of one call, 0 to `max_retries`, for a loop of your own, sync or async.
@@ -197,99 +132,109 @@ class RetryPolicy(Pattern):
         """Return func, of whatever kind, such that each call of it is retried; a generator until its first item."""
         return self._decorate(func)
 
-    def _wrap_plain(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        if self.budget is not None or self.retry_result is not None:
-            return self._wrap_plain_in_full(func)
-        clock = self.clock
+    def _wrap(self, func: Function, kind: Kind, fallback: Fallback | None) -> Function:
+        if kind in (Kind.PLAIN, Kind.GENERATOR) and self.sleep is not None and kind_of(self.sleep) is Kind.COROUTINE:
+            raise WrongKindError(f"sleep must not be async to retry {func!r}, which is not, got {self.sleep!r}")
+        return super()._wrap(func, kind, fallback)
 
+    def _wrap_plain(self, func: Function) -> Function:
+        if self.budget is not None or self.retry_result is not None:
+            return super()._wrap_plain(func)
+        clock = self.clock
+        finished: type[object] = NoneType  # the type of the last result, which needed no awaiting
+
+        # What `_run` does with these settings.
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal finished
             started = clock()
             try:
-                value = func(*args, **kwargs)
-                check_finished(func, value)
+                value: object = func(*args, **kwargs)
+                if type(value) is not finished:
+                    check_finished(func, value)
+                    finished = type(value)
                 return value
             except REPEATABLE as error:
-                plan = Plan(self, started)
+                plan = Plan(self, func, started)
                 if not plan.retries(error):
                     raise
+                plan.sleep()
             return self._run_again(plan, func, args, kwargs)
 
         return wrapper
 
-    def _wrap_plain_in_full(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        clock, budget, retry_result = self.clock, self.budget, self.retry_result
-
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            started = clock()
-            if budget is not None:
-                budget.deposit()
-            try:
-                value = func(*args, **kwargs)
-                check_finished(func, value)
-            except REPEATABLE as error:
-                plan = Plan(self, started)
-                if not plan.retries(error):
-                    raise
-            else:
-                if retry_result is None:
-                    return value
-                plan = Plan(self, started)
-                if not plan.repeats(value):
-                    return value
-            return self._run_again(plan, func, args, kwargs)
-
-        return wrapper
+    # Each sleep is made while the error is still being handled, so that whatever ends it has the error as its context.
 
     def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
-        return self._wrap_plain(func)(*args, **kwargs)
-
-    def _new_guard(self) -> Guard:
-        return _Opening(self)
-
-    def _run_again(self, plan: Plan, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        while True:
+        started = self.clock()
+        if self.budget is not None:
+            self.budget.deposit()
+        try:
+            value = func(*args, **kwargs)
+            if value is not None:
+                check_finished(func, value)
+            if self.retry_result is None:
+                return value
+        except REPEATABLE as error:
+            plan = Plan(self, func, started)
+            if not plan.retries(error):
+                raise
             plan.sleep()
+        else:
+            plan = Plan(self, func, started)
+            if not plan.repeats(value):
+                return value
+            plan.sleep()
+        return self._run_again(plan, func, args, kwargs)
+
+    def _run_again(self, plan: Plan, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        while True:
             try:
                 value = func(*args, **kwargs)
                 check_finished(func, value)
             except REPEATABLE as error:
                 if not plan.retries(error):
                     raise
+                plan.sleep()
             else:
                 if not plan.repeats(value):
                     return value
+                plan.sleep()
 
-    async def _run_async(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
         started = self.clock()
         if self.budget is not None:
             self.budget.deposit()
         try:
             value = await func(*args, **kwargs)
-        except REPEATABLE as error:
-            plan = Plan(self, started)
-            if not plan.retries(error):
-                raise
-        else:
             if self.retry_result is None:
                 return value
-            plan = Plan(self, started)
+        except REPEATABLE as error:
+            plan = Plan(self, func, started)
+            if not plan.retries(error):
+                raise
+            await plan.sleep_async()
+        else:
+            plan = Plan(self, func, started)
             if not plan.repeats(value):
                 return value
+            await plan.sleep_async()
         return await self._run_again_async(plan, func, args, kwargs)
 
-    async def _run_again_async(
-        self, plan: Plan, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def _run_again_async(self, plan: Plan, func: Function, args: Args, kwargs: Kwargs) -> Any:
         while True:
-            await plan.sleep_async()
             try:
                 value = await func(*args, **kwargs)
             except REPEATABLE as error:
                 if not plan.retries(error):
                     raise
+                await plan.sleep_async()
             else:
                 if not plan.repeats(value):
                     return value
+                await plan.sleep_async()
+
+    def _new_guard(self) -> Guard:
+        return _Opening(self)
 
 
 class _Opening(Guard):
@@ -298,9 +243,9 @@ class _Opening(Guard):
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
 
-    def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
+    def open(self, func: Callable[..., Stream], args: Args, kwargs: Kwargs) -> tuple[Stream, Any]:
         value: Any = None
-        for attempt in self._policy.attempts():
+        for attempt in Attempts(self._policy, func):
             with attempt:
                 stream = func(*args, **kwargs)
                 try:
@@ -309,10 +254,8 @@ class _Opening(Guard):
                     value = stop.value
         raise Empty(value)
 
-    async def open_async(
-        self, func: Callable[..., AsyncStream], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[AsyncStream, Any]:
-        async for attempt in self._policy.attempts():
+    async def open_async(self, func: Callable[..., AsyncStream], args: Args, kwargs: Kwargs) -> tuple[AsyncStream, Any]:
+        async for attempt in Attempts(self._policy, func):
             with attempt:
                 stream = func(*args, **kwargs)
                 try:
@@ -320,26 +263,3 @@ class _Opening(Guard):
                 except StopAsyncIteration:
                     pass
         raise Empty
-
-
-def _jitter(name: str, value: Any) -> bool | str:
-    if isinstance(value, str):
-        if value != "full":
-            raise checks.wrong_value(name, value, _JITTER)
-        return value
-    if not isinstance(value, bool):
-        raise checks.wrong_type(name, value, _JITTER)
-    return value
-
-
-def _budget(name: str, value: Any) -> RetryBudget:
-    if not isinstance(value, RetryBudget):
-        raise checks.wrong_type(name, value, "a RetryBudget or None")
-    return value
-
-
-def _sleep(name: str, value: Any) -> Callable[[float], object]:
-    if not callable(value) or isinstance(value, type):
-        raise checks.wrong_type(name, value, "a function of seconds, sync or async")
-    sleep: Callable[[float], object] = value
-    return sleep
