@@ -59,10 +59,14 @@ ROOMS: dict[str, set[str]] = {
     "_bulkhead.line": COMMON,
     "_bulkhead.bulkhead": COMMON | {"_bulkhead.line"},
     "_retry": set(),
+    "_retry.backoff": set(),
     "_retry.budget": COMMON,
-    "_retry.backoff": COMMON,
-    "_retry.plan": COMMON | {"_retry.backoff", "_retry.budget"},
-    "_retry.policy": COMMON | {"_retry.backoff", "_retry.budget", "_retry.plan"},
+    "_retry.totals": COMMON,
+    "_retry.waiting": COMMON,
+    "_retry.settings": COMMON | {"_retry.backoff", "_retry.budget", "_retry.totals"},
+    "_retry.plan": COMMON | {"_retry.settings", "_retry.waiting"},
+    "_retry.loop": COMMON | {"_retry.settings", "_retry.plan"},
+    "_retry.policy": COMMON | {"_retry.settings", "_retry.totals", "_retry.plan", "_retry.loop"},
 }
 ROOMS["_decorators"] = set(ROOMS)
 ROOMS["testing"] = set(ROOMS)

@@ -75,7 +75,7 @@ class Call:
         self.func = func
         self.entered = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         self.entered = True
         return self.func(*args, **kwargs)
 

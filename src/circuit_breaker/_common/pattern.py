@@ -119,7 +119,7 @@ class _Awaited:
     def __init__(self, func: Function) -> None:
         self.func = func
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         awaitable = self.func(*args, **kwargs)
         if not inspect.isawaitable(awaitable):
             raise WrongKindError(

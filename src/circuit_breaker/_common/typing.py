@@ -8,12 +8,10 @@ for, and an attribute is there exactly when its guard is, since only a pattern c
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from .pattern import Pattern
-
-if TYPE_CHECKING:
-    from datetime import timedelta
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -44,8 +42,8 @@ class Setting(Generic[_Taken_contra, _Read_co]):
         def __set__(self, instance: object, value: _Taken_contra, /) -> None: ...
 
 
-Seconds: TypeAlias = "Setting[float | timedelta, float]"
-OptionalSeconds: TypeAlias = "Setting[float | timedelta | None, float | None]"
+Seconds: TypeAlias = Setting[float | timedelta, float]
+OptionalSeconds: TypeAlias = Setting[float | timedelta | None, float | None]
 
 
 class Protected(Generic[_P, _R_co, _Breaker_co, _Policy_co, _Bulkhead_co]):

@@ -28,7 +28,6 @@ _Breaker = TypeVar("_Breaker")
 _Bulkhead = TypeVar("_Bulkhead")
 
 
-@dataclasses.dataclass(frozen=True)
 class RetryPolicy(Settings, Pattern):
     """Calls a function until it succeeds, is not worth another try, or the attempts run out; then raises its error.
 
