@@ -21,6 +21,7 @@ from .settings import Settings
 # What may be retried at all. A BaseExceptionGroup may: what counts are its leaves.
 REPEATABLE: Final = (Exception, BaseExceptionGroup)
 
+_LOOP: Final = "attempts()"  # what the log calls a loop of the caller's own
 _OUR_NOTE: Final = "RetryPolicy gave up after "
 NO_VALUE: Final = object()
 _NO_TIME: Final = 0.0
@@ -153,7 +154,7 @@ class Plan:
             INFO,
             "retry %d of %r in %.2f s, after %s",
             self.failed,
-            function,
+            function or _LOOP,
             self._delay_s,
             failure,
             function=function,
@@ -167,7 +168,7 @@ class Plan:
 
     def _give_up(self, error: BaseException | None, reason: str) -> None:
         listeners = self._settings.listeners
-        attempts, elapsed_s = self.failed, self._elapsed_s()
+        attempts, elapsed_s, function = self.failed, self._elapsed_s(), self._function()
         tried = f"{attempts} attempt{'s' if attempts > 1 else ''} in {elapsed_s:.2f} s: {reason}"
         self._settings._totals.gave_up()
         if error is not None:
@@ -176,15 +177,15 @@ class Plan:
             log(
                 WARNING,
                 "retry of %r gave up after %s",
-                self._function(),
+                function or _LOOP,
                 tried,
-                function=self._function(),
+                function=function,
                 attempts=attempts,
                 elapsed_s=elapsed_s,
                 reason=reason,
             )
         if listeners:
-            notify(listeners, RetryGaveUp(attempts, elapsed_s, reason, error, self._function()))
+            notify(listeners, RetryGaveUp(attempts, elapsed_s, reason, error, function))
 
     # Sleeping
 
@@ -231,13 +232,14 @@ class Plan:
         if not self._delay_s or (running_trio() is None and running_loop() is None):
             return
         if self._settings._totals.is_first_to_block_a_loop():
+            function = self._function()
             log(
                 WARNING,
                 "retry of %r sleeps %.2f s on a thread that runs an event loop, whose tasks all wait for it: "
                 "retry an async function instead, or call this one in a thread of its own",
-                self._function(),
+                function or _LOOP,
                 self._delay_s,
-                function=self._function(),
+                function=function,
                 delay_s=self._delay_s,
             )
 
