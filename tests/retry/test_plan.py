@@ -8,14 +8,13 @@ from functools import partial
 from typing import Any
 
 import pytest
-from ways import EVERY_POLICY, POLICY, WHOLE, driven
+from coroutines import drive
+from ways import POLICY, POLICY_BY_HAND
 
 from circuit_breaker import RetryBudget, RetryGaveUp, RetryPolicy, RetryScheduled, UsageError, retry
 from circuit_breaker.testing import FakeClock
 
-LOOPS = set(EVERY_POLICY) - {*WHOLE, "method", "async method"}
-BARE = {"bare attempts", "async bare attempts"}
-STREAMS = {"generator", "async generator"}
+EVERY = {**POLICY, **POLICY_BY_HAND}
 
 
 class Script:
@@ -60,22 +59,20 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 # Listeners
 
 
-@pytest.mark.parametrize("name", EVERY_POLICY)
+@pytest.mark.parametrize("name", EVERY)
 def test_listeners_are_told_of_each_retry_and_of_giving_up(name: str, clock: FakeClock, told: list[Any]) -> None:
     policy = policy_on(clock, 2, 1.0, listeners=[told.append])
-    error = caught(EVERY_POLICY[name](policy, Script(OSError)))
-    known = None if name in BARE else error
-    retries, gave_up = told[:2], told[2:]
+    error = caught(EVERY[name].ready(policy, Script(OSError)))
+    known = None if EVERY[name].by_hand else error
+    *retries, gave_up = told
     assert [type(event) for event in retries] == [RetryScheduled] * 2
     assert [(event.attempt, event.delay_s, event.elapsed_s) for event in retries] == [(0, 1.0, 0.0), (1, 2.0, 1.0)]
     assert [type(event.error) for event in retries] == [type(known)] * 2
-    if name in BARE:  # the loop was left by the error before it could know that it is the last
-        assert gave_up == []
-        return
-    (event,) = gave_up
-    assert (event.attempts, event.elapsed_s, event.reason, event.error) == (3, 3.0, "no retries left", error)
-    assert {event.function for event in told} == {event.function}
-    assert (event.function is None) is (name in LOOPS)
+    assert type(gave_up) is RetryGaveUp
+    assert (gave_up.attempts, gave_up.elapsed_s, gave_up.reason) == (3, 3.0, "no retries left")
+    assert gave_up.error is known
+    assert {event.function for event in told} == {gave_up.function}
+    assert (gave_up.function is None) is ("attempts" in name)
 
 
 def test_bare_loop_that_runs_out_gives_up_without_an_error(clock: FakeClock, told: list[Any]) -> None:
@@ -83,10 +80,10 @@ def test_bare_loop_that_runs_out_gives_up_without_an_error(clock: FakeClock, tol
     assert told == [RetryScheduled(0, 1.0, None, 0.0), RetryGaveUp(2, 1.0, "no retries left", None)]
 
 
-@pytest.mark.parametrize("name", sorted(set(WHOLE) - STREAMS))
+@pytest.mark.parametrize("name", [name for name, way in POLICY.items() if way.returns])
 def test_value_that_stays_bad_is_given_up_without_an_error(name: str, clock: FakeClock, told: list[Any]) -> None:
     policy = policy_on(clock, 1, retry_result=lambda value: value == 503, listeners=[told.append])
-    assert WHOLE[name](policy, Script(503))() == 503
+    assert POLICY[name].ready(policy, Script(503))() == 503
     assert [type(event) for event in told] == [RetryScheduled, RetryGaveUp]
     assert [event.error for event in told] == [None, None]
     assert told[1].reason == "no retries left"
@@ -97,16 +94,16 @@ def test_error_that_is_not_retried_is_given_up_only_after_others_were(
     name: str, clock: FakeClock, told: list[Any]
 ) -> None:
     policy = policy_on(clock, retryable_exceptions=OSError, listeners=[told.append])
-    caught(POLICY[name](policy, Script(ValueError)))
+    caught(POLICY[name].ready(policy, Script(ValueError)))
     assert told == []
-    error = caught(POLICY[name](policy, Script(OSError, ValueError)))
+    error = caught(POLICY[name].ready(policy, Script(OSError, ValueError)))
     assert [type(event) for event in told] == [RetryScheduled, RetryGaveUp]
     assert (told[1].attempts, told[1].reason, told[1].error) == (2, "ValueError is not retried", error)
 
 
 @pytest.mark.parametrize("name", POLICY)
 def test_success_in_the_end_is_no_giving_up(name: str, clock: FakeClock, told: list[Any]) -> None:
-    EVERY_POLICY[name](policy_on(clock, listeners=[told.append]), Script(OSError, "done"))()
+    POLICY[name].ready(policy_on(clock, listeners=[told.append]), Script(OSError, "done"))()
     assert [type(event) for event in told] == [RetryScheduled]
 
 
@@ -185,8 +182,8 @@ def test_event_names_the_function(func: Any, name: str, clock: FakeClock, told: 
 
 def test_event_names_the_function_under_a_fallback_and_of_call_async(clock: FakeClock, told: list[Any]) -> None:
     policy = policy_on(clock, 1, listeners=[told.append])
-    caught(lambda: driven(policy.call_async(fetch_async)))
-    caught(lambda: driven(retry(policy=policy, fallback=print, fallback_on=KeyError)(fetch_async)()))
+    caught(lambda: drive(policy.call_async(fetch_async)))
+    caught(lambda: drive(retry(policy=policy, fallback=print, fallback_on=KeyError)(fetch_async)()))
     caught(retry(policy=policy, fallback=print, fallback_on=KeyError)(fetch))
     names = [f"{__name__}.fetch_async"] * 4 + [f"{__name__}.fetch"] * 2
     assert [event.function for event in told] == names
@@ -282,7 +279,7 @@ def test_wrong_use_of_the_library_is_never_retried(name: str, clock: FakeClock) 
         pass
 
     policy = policy_on(clock, retryable_exceptions=(UsageError, Exception))
-    assert type(caught(POLICY[name](policy, Script(Settled)))) is Settled
+    assert type(caught(POLICY[name].ready(policy, Script(Settled)))) is Settled
     assert not policy.should_retry(ExceptionGroup("", [Settled(), OSError()]))
     assert not RetryPolicy(retryable_exceptions=lambda _: True).should_retry(Settled())
     assert clock.sleeps == []

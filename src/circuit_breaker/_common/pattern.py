@@ -80,20 +80,20 @@ def check_callable(func: Any) -> None:
 
 def check_plain(func: Any) -> None:
     """Reject, before anything is admitted, what is not over when it returns: `call` would guard only its beginning."""
-    # The usual ones are seen at once; what marks another as a coroutine function stands in __dict__.
-    function = func.__func__ if type(func) is MethodType else func
-    if type(function) is FunctionType:
-        if not function.__dict__ and not function.__code__.co_flags & _NOT_PLAIN:
-            return
-    elif type(function) is BuiltinFunctionType:
+    # Asked at every `call()`, so the usual answers come first. A mark as a coroutine function stands in __dict__.
+    plain: Any = func.__func__ if type(func) is MethodType else func
+    of_type = cast("type[object]", type(plain))
+    if of_type is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
         return
+    if of_type is BuiltinFunctionType or of_type is type:
+        return
+    check_callable(func)
     kind = kind_of(func)
     if kind is Kind.PLAIN:
-        check_callable(func)
-    elif kind is Kind.COROUTINE:
+        return
+    if kind is Kind.COROUTINE:
         raise WrongKindError(f"call() cannot await {func!r}: use call_async()")
-    else:
-        raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
+    raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
 
 
 def check_finished(func: Function, result: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .._common import checks
 from .._common.async_library import running_loop, running_trio
-from .._common.events import ERROR, INFO, WARNING, RetryGaveUp, RetryScheduled, log, notify
+from .._common.events import ERROR, INFO, WARNING, RetryGaveUp, RetryScheduled, log, notify, raised_by_signal_handler
 from .._common.judging import leaves
 from .._common.pattern import WrongKindError, qualified_name
 from ..exceptions import CircuitOpenError
@@ -130,6 +130,8 @@ class Plan:
             hint = ask(answer)
             return _NO_TIME if hint is None else checks.seconds("the hint", hint, minimum=0, infinite=True)
         except Exception as problem:
+            if raised_by_signal_handler(problem):
+                raise
             log(ERROR, "retry_after %r raised or gave no seconds", ask, error=problem)
             return _NO_TIME
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from .._common import checks
 from .._common.async_library import cancellation_types
-from .._common.events import ERROR, Listener, log, open_log
+from .._common.events import ERROR, Listener, log, open_log, raised_by_signal_handler
 from .._common.judging import REJECTIONS, ExceptionFilter, Kinds, leaves
 from .._common.retry_after import retry_after_hint
 from .._common.typing import OptionalSeconds, Seconds
@@ -123,6 +123,8 @@ class Settings:
         try:
             return checks.seconds("the delay", delay(attempt, error), minimum=0)
         except Exception as problem:
+            if raised_by_signal_handler(problem):
+                raise
             log(ERROR, "delay %r raised or gave no seconds", delay, error=problem)
             return self._backoff.delay(attempt)
 
