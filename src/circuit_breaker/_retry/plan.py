@@ -279,8 +279,9 @@ def _note(error: BaseException, note: str) -> None:
         if type(notes) is list:
             others = [other for other in notes if not str(other).startswith(_OUR_NOTE)]
             BaseException.__setattr__(error, "__notes__", [*others, note])
-    except Exception:  # noqa: S110 - the error matters, the note does not
-        pass
+    except Exception as problem:  # the error matters, the note does not
+        if raised_by_signal_handler(problem):
+            raise
 
 
 def _awaitable_in_sync_use(sleep: object, slept: object) -> WrongKindError:
