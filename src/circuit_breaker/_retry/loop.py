@@ -131,8 +131,7 @@ class Attempts:
         if value is not NO_VALUE:
             return plan.repeats(value)
         if turn is _Turn.LEFT:
-            if self._judges_values():
-                plan.succeed()
+            plan.succeed()
             return False
         return plan.goes_on()
 

@@ -36,13 +36,14 @@ class Plan:
             whatever ends the sleep.
     """
 
-    __slots__ = ("_delay_s", "_func", "_settings", "_started", "failed", "pending_error")
+    __slots__ = ("_delay_s", "_func", "_has_succeeded", "_settings", "_started", "failed", "pending_error")
 
     def __init__(self, settings: Settings, func: Callable[..., Any] | None, started: float) -> None:
         self._settings = settings
         self._func = func
         self._started = float(started)
         self._delay_s = _NO_TIME
+        self._has_succeeded = False
         self.failed = 0
         self.pending_error: BaseException | None = None
 
@@ -72,8 +73,9 @@ class Plan:
         return self._schedule(None, NO_VALUE)
 
     def succeed(self) -> None:
-        """Count the success of the last attempt, if it was not the first."""
-        if self.failed:
+        """Count the success of the last attempt, if it was not the first; a loop may say so twice."""
+        if self.failed and not self._has_succeeded:
+            self._has_succeeded = True
             self._settings._totals.recovered()
 
     def _schedule(self, error: BaseException | None, answer: Any) -> bool:
