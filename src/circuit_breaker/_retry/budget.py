@@ -12,7 +12,7 @@ from .._common.pattern import OnlyOne
 
 __all__ = ["RetryBudget"]
 
-# Tokens are counted in whole billionths: ten calls of 0.1 tokens each bring one token, which floats would not add up to.
+# Tokens are counted in whole billionths, so that ten calls of 0.1 tokens each bring exactly one.
 TOKEN: Final = 1_000_000_000
 
 _ENDLESS: Final = 1e290  # tokens; in billionths they are still a float
@@ -27,8 +27,8 @@ class RetryBudget(OnlyOne):
     it waits gives its token back.
 
     One budget may be shared by any number of policies, threads, tasks and event loops. Use one for each server, since
-    all that share a budget stop retrying together. A forked child goes on with a budget of its own, which has the tokens
-    that were left. Its settings cannot be changed.
+    all that share a budget stop retrying together. A forked child goes on with a budget of its own, which has the
+    tokens that were left. The settings cannot be changed.
 
     Args:
         ratio: tokens that each call puts in, >= 0; 0.2 allows one retry for every five calls.

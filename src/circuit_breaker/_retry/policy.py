@@ -29,7 +29,7 @@ _Bulkhead = TypeVar("_Bulkhead")
 
 
 class RetryPolicy(Settings, Pattern):
-    """Calls a function until it succeeds, is not worth another try, or the attempts run out; then raises its error.
+    """Calls a function again when it fails, until it succeeds or there is no further attempt; then raises its error.
 
     The delay before retry n (the first is 0) is `min(backoff_base * backoff_multiplier**n, backoff_max)`, spread by
     the jitter. With the defaults, in seconds:
@@ -42,18 +42,25 @@ class RetryPolicy(Settings, Pattern):
     | 8       | 25.6  | 12.8 to 30   | 0 to 25.6     |
     | 9, ...  | 30    | 15 to 30     | 0 to 30       |
 
-    Three retries so take 0.7 s on average, and 1.05 s at most, beside the attempts themselves. Jitter keeps clients
-    that failed together from coming back together; `"full"` is the "full jitter" of "Exponential Backoff and Jitter"
-    in the AWS architecture blog, which loads a server least. The default differs from all that are compared there: its
-    mean is the exact delay, and no retry comes at once. Where it meets `backoff_max` the range is cut, not the draw, so
-    that capped delays are spread as well.
+    The three retries of the default take 0.7 s on average, and 1.05 s at most, beside the attempts themselves. Jitter
+    keeps clients that failed together from coming back together. `"full"` is the "full jitter" of "Exponential Backoff
+    and Jitter" in the AWS architecture blog, which loads a server least. The mean of the default is the exact delay,
+    and no retry comes at once. At `backoff_max` the range is cut, not the draw, so capped delays are spread as well.
 
-    What is raised in the end is the last error itself, with one note (PEP 678) that tells how often and how long it was
-    tried, and why no longer. An error that is not retryable and comes from the first attempt has no note.
+    When no further attempt follows, the last error itself is raised, with one note (PEP 678): how many attempts there
+    were, how long they took, and why there is no other. An error that is not retried and comes from the first attempt
+    has no note.
 
-    A policy is immutable and keeps nothing of a call: any number of threads, tasks and event loops may share it. It can
-    be pickled if its parts can. Waiting is `asyncio.sleep` under asyncio, `trio.sleep` under trio, else `time.sleep`;
-    a cancellation or a Ctrl-C ends it at once.
+    A policy is immutable and keeps nothing of a call but the totals of `snapshot()`, so any number of threads, tasks
+    and event loops may share it. It can be pickled if its parts can; a copy counts anew.
+
+    It sleeps by `asyncio.sleep` under asyncio, by `trio.sleep` under trio, else by `time.sleep`. A cancellation or a
+    Ctrl-C ends a sleep at once, and has the last error as its `__context__`. A plain function that sleeps on a thread
+    that runs an event loop blocks it: the first time, the policy logs a WARNING.
+
+    Each retry is logged as INFO, and giving up after more than one attempt as WARNING, to the logger `circuit_breaker`.
+
+    Durations are seconds or a `timedelta`; they are read back as seconds.
 
     Args:
         max_retries: attempts after the first, >= 0; 0: none, None: no limit.
@@ -62,21 +69,28 @@ class RetryPolicy(Settings, Pattern):
         backoff_max: the longest delay in seconds, >= 0, inf allowed.
         jitter: True spreads each delay evenly from half to one and a half of it, `"full"` from 0 to it, False not.
         retryable_exceptions: what is retried: an exception type, a tuple or union of them (`()`: nothing), or a
-            predicate. None: every `Exception`. A refusal of this library (`CircuitOpenError`, `BulkheadFullError`) is
-            retried only if one of its types itself is listed, then an open circuit not before its `retry_after_s`.
-            What is no `Exception` (KeyboardInterrupt, CancelledError) never is. A group is if all in it would be.
-        max_elapsed_s: the deadline in seconds from the start of the call, > 0: no sleep that would end past it; the
-            error is raised at once. It interrupts no attempt. None: no deadline.
-        retry_result: a predicate on the returned value; true is tried again, and returned if it stays so. None: every
-            value is good. Streams are not asked.
-        retry_after: a function that reads from an error for how many seconds the server wants to be left alone (None:
-            no wish). The delay is at least so long, `backoff_max` or not. None: nothing is read. What it raises is
-            logged and no wish.
-        retry_after_max_s: the longest wish in seconds that is granted, >= 0; a longer one ends the attempts.
+            predicate. None: every `Exception`. A rejection of this library (`CircuitOpenError`, `BulkheadFullError`) is
+            retried only if one of its types itself is listed, an open circuit then not before its `retry_after_s`.
+            A `UsageError` is never retried, nor is what is no `Exception` (KeyboardInterrupt, CancelledError). A group
+            is retried if everything in it would be.
+        max_elapsed_s: the deadline in seconds from the start of the call, > 0. No sleep is begun that would end after
+            it; the error is raised at once. It interrupts no attempt. None: no deadline.
+        retry_result: a predicate on the returned value. One that is true of it counts as a failure; a value that stays
+            bad is returned. None: every value is good. It is not asked about streams.
+        retry_after: a function that reads from an error, or from a bad value, for how many seconds the server asks not
+            to be called (None: it does not say). That time is slept in full, however long `backoff_max` is, and the
+            usual delay after it, so that clients that were told the same do not return together. What it raises is
+            logged. None: nothing is read.
+        retry_after_max_s: the longest such time in seconds that is respected, >= 0; a longer one ends the attempts.
         budget: a `RetryBudget`, perhaps shared with other policies; None: no such limit.
-        listeners: functions that are given a `RetryScheduled` before each sleep.
-        sleep: a function of seconds that waits; in async use its result is awaited if it can be.
-        clock: seconds that never go backwards, for the deadline and what is told.
+        delay: a function of the number of the failed attempt (the first is 0) and its error (None for a bad value) that
+            gives the seconds before the next attempt, in place of backoff, jitter and `backoff_max`. If it raises, or
+            gives no seconds, that is logged and the backoff taken. None: the backoff.
+        listeners: functions that are given a `RetryScheduled` before each sleep, and a `RetryGaveUp` when a call failed
+            for good.
+        sleep: a function of seconds that waits. In async use its result is awaited if it can be; an async one is
+            refused by a plain function.
+        clock: a function that returns monotonic seconds, for the deadline and the times that are reported.
         random: a function that gives a float from 0 to 1, for the jitter; None: `random.random`.
 
     Raises:
@@ -87,19 +101,22 @@ class RetryPolicy(Settings, Pattern):
     _attribute = "retry_policy"
 
     def replace(self, **changes: Any) -> Self:
-        """Return a policy that differs from this one in the given settings; its totals begin anew.
+        """Return a policy with these settings changed, and totals of its own.
+
+        `func.retry_policy.replace(max_retries=1)(func.__wrapped__)` is a decorated function with fewer retries.
 
         Raises:
-            TypeError, ValueError: as for a new policy.
+            TypeError: no such setting, or a value of the wrong type.
+            ValueError: a value out of range.
         """
         return dataclasses.replace(self, **changes)
 
     def snapshot(self) -> RetrySnapshot:
-        """Return what the calls of this policy have come to, as a consistent copy."""
+        """Return the totals of all calls of this policy that did not succeed at once, as a consistent copy."""
         return self._totals.snapshot()
 
     def attempts(self) -> Attempts:
-        """Return the attempts of one call, 0 to `max_retries`, for a loop of your own, sync or async.
+        """Return the attempts of one call, numbered 0 to `max_retries`, for a loop of your own, sync or async.
 
         ```python
         from circuit_breaker import RetryPolicy
@@ -111,13 +128,14 @@ class RetryPolicy(Settings, Pattern):
                 value = attempt.result("fetched")
         ```
 
-        The block swallows what will be retried, and lets out the last error; a success ends the loop. What it swallows
-        has taken its token from the budget and been told to the listeners, even if you `break` after it. `result()` is
-        needed for `retry_result` alone.
+        The block swallows an error after which another attempt follows, and lets the last error out. A success ends the
+        loop. `result()` is needed for `retry_result` alone. When an error is swallowed, its retry has been taken from
+        the budget and reported to listeners, even if you `break` after it.
 
         Without the block the attempt is a bare number, and every turn of the loop counts as failed: break out of it
         after a success, and keep the error yourself, for when attempts, deadline or budget run out the loop just ends.
-        Each turn but the first sleeps before it; in a plain `for` with `time.sleep`, in async code, too.
+
+        Each turn but the first sleeps before it; a plain `for` does so with `time.sleep`, even in async code.
         """
         return Attempts(self)
 
@@ -128,7 +146,11 @@ class RetryPolicy(Settings, Pattern):
     @overload
     def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, object, RetryPolicy, object]: ...
     def __call__(self, func: Any, /) -> Any:
-        """Return func, of whatever kind, such that each call of it is retried; a generator until its first item."""
+        """Return func, of the same kind, with each call retried; a generator is retried until its first item.
+
+        Raises:
+            TypeError: func cannot be decorated, or it is not async and `sleep` is.
+        """
         return self._decorate(func)
 
     def _wrap(self, func: Function, kind: Kind, fallback: Fallback | None) -> Function:
