@@ -315,6 +315,9 @@ class Closed(Period):
                     window.newest = mark
                     window.bucket = bucket
                     self.quiet_until = quiet_until
+                    second = window.first.after
+                    if second is not None and second.position <= bucket - window.size:
+                        window.first = second  # one comes, one goes: so marks are bounded though nobody looks
                 answers += 1
                 self.latency_s += latency_s
                 self.slow += slow
@@ -337,6 +340,9 @@ class Closed(Period):
                     mark.slow = slow_calls
                     window.newest.after = mark
                     window.newest = mark
+                    second = first.after
+                    if second is not None and second.position <= answers - window.size:
+                        window.first = second
             if streak < self._first_streak and not slow:
                 return None
             counts = window.counts(first, now, answers, failures, slow_calls, streak)
