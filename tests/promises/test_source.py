@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "_common.retry_after": set(),
     "_common.events": {"_common.words", "_common.checks", "_common.fork"},
     "_common.judging": {"exceptions", "_common.words", "_common.checks", "_common.async_library"},
-    "_common.fallback": {"_common.judging", "_common.streams"},
+    "_common.fallback": {"exceptions", "_common.async_library", "_common.judging", "_common.streams"},
     "_common.pattern": {"exceptions", "_common.checks", "_common.streams", "_common.fallback"},
     "_common.typing": {"_common.pattern"},
     "_breaker": set(),

@@ -184,12 +184,14 @@ async def pause(seconds: float) -> None:
     raise AssertionError("slept")
 
 
-class Pause:
+class AsyncSleep:
     async def __call__(self, seconds: float) -> None:
         raise AssertionError("slept")
 
 
-@pytest.mark.parametrize("sleep", [asyncio.sleep, pause, Pause(), functools.partial(pause), FakeClock().sleep_async])
+@pytest.mark.parametrize(
+    "sleep", [asyncio.sleep, pause, AsyncSleep(), functools.partial(pause), FakeClock().sleep_async]
+)
 def test_async_sleep_is_refused_when_a_plain_function_is_decorated(sleep: Any) -> None:
     def plain() -> None: ...
 
