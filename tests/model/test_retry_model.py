@@ -137,6 +137,7 @@ class RetryModel(RuleBasedStateMachine):
         due = outcome(lambda: oracle.play(told_body, judged=WAYS[way].returns, blind=WAYS[way].by_hand))
         assert (seen, left_over) == (due, rest)
         assert self.clock.sleeps == pytest.approx(oracle.sleeps)
+        assert {type(e) for e in events} <= {RetryScheduled}
         assert [e.attempt for e in events] == [event[0] for event in oracle.events]
         assert [e.delay_s for e in events] == pytest.approx([event[1] for event in oracle.events])
         assert [e.error for e in events] == [event[2] for event in oracle.events]
