@@ -27,7 +27,8 @@ from ways import BREAKER, Way
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.open_blocks import stack
-from circuit_breaker._common.words import CircuitMode, CircuitState, CircuitStats
+from circuit_breaker._breaker.totals import CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 
 Make = Callable[..., CircuitBreaker]
