@@ -18,6 +18,7 @@ from ._breaker.breaker import CircuitBreaker
 from ._breaker.config import CircuitBreakerConfig
 from ._breaker.permit import Permit
 from ._breaker.registry import CircuitBreakerRegistry
+from ._breaker.rules import WindowCounts
 from ._breaker.totals import CircuitSnapshot, CircuitStats
 from ._bulkhead.bulkhead import Bulkhead
 from ._bulkhead.snapshot import BulkheadSnapshot
@@ -65,6 +66,7 @@ __all__ = [
     "RetryScheduled",
     "StateChanged",
     "UsageError",
+    "WindowCounts",
     "bulkhead",
     "circuit_breaker",
     "create_error_context",

@@ -25,8 +25,10 @@ from circuit_breaker import (
     CircuitBreakerConfig,
     CircuitMode,
     CircuitOpenError,
+    CircuitState,
     Outcome,
     StateChanged,
+    UsageError,
     circuit_breaker,
 )
 
@@ -304,6 +306,12 @@ class Real(Player):
 
     def do_reset(self) -> None:
         self.breaker.reset()
+
+    def do_trip(self, open_for_s: float | None) -> None:
+        try:
+            self.breaker.trip(open_for_s)
+        except UsageError:
+            self.said.append("misuse")
 
     def do_reset_stats(self) -> None:
         self.breaker.stats.reset()
@@ -603,12 +611,20 @@ class Told(Player):
 
     def _step(self, stream: dict[str, Any], script: Script, ending: Ending | None) -> bool:
         ticket = stream["ticket"]
-        ticket.since = asked = self.now
-        frame = self._enter(ticket)
-        self.run(script)
-        frame.over = True
-        ticket.since = self.now
+        asked = self.now
+        if stream["over"]:
+            self.run(script)
+        else:
+            ticket.since = asked
+            frame = self._enter(ticket)
+            self.run(script)
+            frame.over = True
+            ticket.since = self.now
         stream.setdefault("latency_s", self.now - asked)
+        if stream["over"] and ending is not None:
+            done = ("returned", None if stream["asynchronous"] else ending.value)
+            self.said.append(done if ending.error is None else ("raised", ending.error))
+            return False
         if ending is not None:
             self._end(ticket, stream["latency_s"], ending, value=False, waited_s=self.now - asked)
             if stream["asynchronous"] and ending.error is None:
@@ -617,6 +633,11 @@ class Told(Player):
         self.said.append(("returned", stream["items"]))
         stream["items"] += 1
         self.tally.met("a stream gives an item")
+        if stream["probe"] and not stream["over"]:
+            if self.now - stream["admitted"] >= self.oracle.config.half_open_timeout_s:
+                self.tally.met("a long stream is a success while it goes on")
+                stream["over"] = True
+                self.oracle.settle(ticket, SUCCESS, stream["latency_s"] * 1000)
         return True
 
     def do_open_stream(self, asynchronous: bool, script: Script, ending: Ending | None) -> None:
@@ -624,7 +645,9 @@ class Told(Player):
         if ticket is None:
             self._refused()
             return
-        stream = {"ticket": ticket, "asynchronous": asynchronous, "items": 0}
+        probe = ticket.period is None or ticket.period.state is not CircuitState.CLOSED
+        stream = {"ticket": ticket, "asynchronous": asynchronous, "items": 0, "over": False, "probe": probe}
+        stream["admitted"] = self.now
         if self._step(stream, script, ending):
             self.streams.append(stream)
 
@@ -638,7 +661,8 @@ class Told(Player):
         if self.streams:
             stream = self.streams.pop(number % len(self.streams))
             self.tally.met("a stream is dropped")
-            self.oracle.settle(stream["ticket"], IGNORED, stream["latency_s"] * 1000, GeneratorExit())
+            if not stream["over"]:
+                self.oracle.settle(stream["ticket"], SUCCESS, stream["latency_s"] * 1000)
 
     def do_mode(self, mode: CircuitMode) -> None:
         self.oracle.set_mode(mode)
@@ -650,6 +674,10 @@ class Told(Player):
     def do_reset(self) -> None:
         self.tally.met("reset")
         self.oracle.reset()
+
+    def do_trip(self, open_for_s: float | None) -> None:
+        if not self.oracle.trip(open_for_s):
+            self.said.append("misuse")
 
     def do_reset_stats(self) -> None:
         self.oracle.reset_stats()

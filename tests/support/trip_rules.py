@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from circuit_breaker import CircuitBreakerConfig
+from circuit_breaker import CircuitBreakerConfig, WindowCounts
 
 
 class Answer(NamedTuple):
@@ -18,17 +18,28 @@ class Answer(NamedTuple):
     slow: bool
 
 
-def streak(failed: Iterable[bool]) -> int:
-    """Return how many failures there are at the end."""
-    return sum(1 for _ in takewhile(bool, reversed([*failed])))
+def streak(answers: Sequence[Answer]) -> list[Answer]:
+    """Return the failures at the end, the last one first."""
+    return [*takewhile(lambda answer: answer.failed, reversed(answers))]
+
+
+def rates(answers: Sequence[Answer]) -> tuple[int, int, int]:
+    """Return how many answers there are, how many of them failed, and how many were slow."""
+    return len(answers), sum(answer.failed for answer in answers), sum(answer.slow for answer in answers)
 
 
 class TripRules:
-    """What was answered in a closed circuit since some time, and whether that opens it."""
+    """What was answered in a closed circuit since some time, and whether that opens it.
 
-    def __init__(self, config: CircuitBreakerConfig, since: float) -> None:
+    `note` is told of what is worth knowing but opens nothing.
+    """
+
+    def __init__(
+        self, config: CircuitBreakerConfig, since: float, note: Callable[[str], object] = lambda text: None
+    ) -> None:
         self.config = config
         self.since = since
+        self.note = note
         self.answers: list[Answer] = []
 
     def window(self, now: float) -> list[Answer]:
@@ -43,21 +54,28 @@ class TripRules:
 
         return [answer for answer in self.answers if bucket(now) - bucket(answer.at) < 30]
 
-    def tripped(self, now: float, in_a_row: int) -> str | None:
-        """Return which rule the last answer trips, if any, with so many failures in a row up to it."""
-        config, last, window = self.config, self.answers[-1], self.window(now)
-        if last.failed and config.failure_threshold is not None and in_a_row >= config.failure_threshold:
-            return "the streak trips"
+    def tripped(self, now: float, run: Sequence[Answer]) -> str | None:
+        """Return which rule the last answer trips, if any; the failures in a row are those at the end of `run`."""
+        config, last, in_a_row = self.config, self.answers[-1], streak(run)
+        calls, failures, slows = rates(self.window(now))
         enough = config.minimum_calls
         if enough is None:
             enough = config.error_rate_window if isinstance(config.error_rate_window, int) else 20
-        if len(window) < enough:
-            return None
-        failure_rate, slow_rate = config.error_rate_threshold, config.slow_call_rate_threshold
-        if last.failed and failure_rate is not None:
-            if sum(answer.failed for answer in window) / len(window) >= failure_rate:
-                return "the failure rate trips"
-        if last.slow and slow_rate is not None:
-            if sum(answer.slow for answer in window) / len(window) >= slow_rate:
-                return "the slow rate trips"
+        if last.failed and config.failure_threshold is not None and len(in_a_row) >= config.failure_threshold:
+            within_s = config.failure_threshold_within_s
+            if within_s is None or now - in_a_row[config.failure_threshold - 1].at <= within_s:
+                return "the streak trips"
+            self.note("a streak has expired")
+        rate = config.error_rate_threshold
+        if last.failed and rate is not None and calls >= enough and failures / calls >= rate:
+            return "the failure rate trips"
+        rate = config.slow_call_rate_threshold
+        if last.slow and rate is not None and calls >= enough and slows / calls >= rate:
+            return "the slow rate trips"
+        if config.trip_when is not None and (last.failed or last.slow):
+            try:
+                if config.trip_when(WindowCounts(calls, failures, slows, len(in_a_row))):
+                    return "a rule of the caller's own trips"
+            except Exception:
+                self.note("a rule of the caller's own raises")
         return None

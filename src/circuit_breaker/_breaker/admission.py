@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import repeat
-from math import inf
 from threading import get_ident
 from typing import Any, Final, cast
 
@@ -109,7 +108,9 @@ class Admission:
 
     def _retry_after_s(self, period: Period, now: float) -> float | None:
         """Return the seconds until this period, which has rejected a call, admits a probe; None: nobody knows."""
-        return period.retry_after_s(self._machine, period.book, now) if now < period.ends_at < inf else None
+        if period.state is CircuitState.HALF_OPEN:  # it had no free slot
+            return None
+        return period.retry_after_s(self._machine, period.book, now)
 
     def _look(self) -> Period:
         """Return the present period."""

@@ -63,10 +63,10 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
-        **settings: Never,
+        **unknown: Never,
     ) -> None:
-        if settings:
-            raise _misplaced(settings)
+        if unknown:
+            raise _misplaced(unknown)
         super().__init__(
             checks.text("name", name),
             _DEFAULT_CONFIG if config is None else checks.instance("config", config, CircuitBreakerConfig),
@@ -134,7 +134,7 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
             state=period.met,
             machine_state=period.state,
             mode=reading.mode,
-            stats=live.dated(reading.stats(), wall, now),
+            stats=live._dated(reading.stats(), wall, now),
             window_calls=counts.calls,
             window_failures=counts.failures,
             window_slow=counts.slow_calls,

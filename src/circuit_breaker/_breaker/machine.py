@@ -74,7 +74,7 @@ class Reading(NamedTuple):
             self.streak,
             None if totals.last_failure_at == NEVER else totals.last_failure_at,
             None if totals.last_success_at == NEVER else totals.last_success_at,
-            totals.latency_s * 1_000,
+            round(totals.latency_s * 1_000, 6),  # to the nanosecond, so that sums of whole milliseconds are whole
             ignored_count=totals.ignored,
             rejected_count=totals.rejected,
             slow_count=totals.slow,

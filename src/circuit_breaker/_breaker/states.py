@@ -315,6 +315,9 @@ class Closed(Period):
                     window.newest = mark
                     window.bucket = bucket
                     self.quiet_until = quiet_until
+                    second = window.first.after
+                    if second is not None and second.position <= bucket - window.size:
+                        window.first = second  # one comes, one goes: so marks are bounded though nobody looks
                 answers += 1
                 self.latency_s += latency_s
                 self.slow += slow
@@ -337,6 +340,9 @@ class Closed(Period):
                     mark.slow = slow_calls
                     window.newest.after = mark
                     window.newest = mark
+                    second = first.after
+                    if second is not None and second.position <= answers - window.size:
+                        window.first = second
             if streak < self._first_streak and not slow:
                 return None
             counts = window.counts(first, now, answers, failures, slow_calls, streak)
@@ -547,7 +553,8 @@ class HalfOpen(Period):
             permission = Unknown.ELSEWHERE  # a block that was left elsewhere has settled this one's probe
         if permission is Unknown.ANONYMOUS:
             return next((probe for probe in book.anonymous if not probe.is_overdue(config, now)), None)
-        return next((probe for probe in book.out if probe.asker is Asker.BLOCK), None)
+        blocks = (probe for probe in book.out if probe.asker is Asker.BLOCK)
+        return next((probe for probe in blocks if not probe.is_overdue(config, now)), None)
 
     def _with_result(
         self, config: CircuitBreakerConfig, book: Book, probe: Probe | None, outcome: Outcome, slow: bool

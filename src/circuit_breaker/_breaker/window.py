@@ -44,11 +44,14 @@ class _Marks:
     """The chain of marks.
 
     Attributes:
+        size: over how many positions the window goes.
         first: the last mark outside of the window, as far as anybody has looked.
         newest: where the next mark is linked.
     """
 
     __slots__ = ("first", "newest")
+
+    size: int
 
     def __init__(self) -> None:
         self.first = self.newest = _first_mark()
@@ -65,14 +68,14 @@ class _Marks:
 class CallWindow(_Marks):
     """The last `size` answers, exactly; its memory grows with the bad ones alone."""
 
-    __slots__ = ("_size", "_start")
+    __slots__ = ("_start", "size")
 
     bucket = 0  # all answers are in one
     marks_bad_answers: Final = True
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self._size = size
+        self.size = size
         self._start = self.first
 
     def bucket_at(self, now: float) -> int:
@@ -85,8 +88,8 @@ class CallWindow(_Marks):
 
     def counts(self, first: Mark, now: float, answers: int, failures: int, slow: int, streak: int) -> WindowCounts:
         """Return what the window holds once the totals are these; `first` was read together with them."""
-        outside = self._last_outside(first, answers - self._size)
-        calls = min(answers - self._start.answers, self._size)
+        outside = self._last_outside(first, answers - self.size)
+        calls = min(answers - self._start.answers, self.size)
         return WindowCounts(calls, failures - outside.failures, slow - outside.slow, streak)
 
 
@@ -97,6 +100,8 @@ class TimeWindow(_Marks):
     """
 
     __slots__ = ("_origin", "_width_s", "bucket")
+
+    size = BUCKETS
 
     marks_bad_answers: Final = False
 

@@ -220,7 +220,7 @@ class Everything:
             pass
         breaker.record_failure()  # is logged, and told
         assert breaker.state is HALF_OPEN, name
-        breaker(int)()
+        breaker(lambda: 0)()
         assert breaker.is_closed, name
         breaker.mode = CircuitMode.FORCED_OPEN
         assert breaker.is_open, name
