@@ -114,11 +114,12 @@ class Admission:
 
     def _look(self) -> Period:
         """Return the present period."""
-        period = self._machine.period
-        if period.admits:
-            return period
-        period = self._machine.look(self._clock())
-        self._publish()
+        machine = self._machine
+        period = machine.period
+        if not period.admits:
+            period = machine.look(self._clock())
+        if machine.changes or machine.undelivered:
+            self._publish()
         return period
 
     # Settling

@@ -120,8 +120,8 @@ class Book(NamedTuple):
     def without(self, *gone: Probe) -> Book:
         """Return the same without these probes."""
         return self._replace(
-            out=tuple(probe for probe in self.out if probe not in gone),
-            anonymous=tuple(probe for probe in self.anonymous if probe not in gone),
+            out=tuple([probe for probe in self.out if probe not in gone]),
+            anonymous=tuple([probe for probe in self.anonymous if probe not in gone]),
         )
 
 
@@ -250,7 +250,7 @@ class Closed(Period):
             if machine.period is not self:
                 return False
             if not same_window:
-                start.position = start.answers = self.successes + self.failures
+                window.start = start.position = start.answers = self.successes + self.failures
                 start.failures = self.failures
                 start.slow = self.slow
                 self.window = window
