@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -16,6 +14,7 @@ from clocks import Clock
 from failures import Down
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trip_rules import Answer, TripRules, rates
 from ways import Way
 
 from circuit_breaker._breaker import breaker as _breaker
@@ -24,54 +23,6 @@ from circuit_breaker._breaker.config import CircuitBreakerConfig
 
 PACKAGE = str(Path(_breaker.__file__).parents[1])
 SLOW_S = 2.0
-
-
-@dataclass
-class Oracle:
-    """All answers in a list, and each rule asked as it is written."""
-
-    failure_threshold: int | None = 5
-    error_rate_threshold: float | None = None
-    slow_call_rate_threshold: float | None = None
-    error_rate_window: int | timedelta = 100
-    minimum_calls: int | None = None
-    closed_at: float = 0.0
-    answers: list[tuple[float, bool, bool]] = field(default_factory=list)
-
-    def window(self, now: float) -> list[tuple[float, bool, bool]]:
-        if isinstance(self.error_rate_window, int):
-            return self.answers[-self.error_rate_window :]
-        bucket_s = self.error_rate_window.total_seconds() / 30
-
-        def bucket(at: float) -> int:
-            return math.floor((at - self.closed_at) / bucket_s)
-
-        return [answer for answer in self.answers if bucket(now) - bucket(answer[0]) < 30]
-
-    def least(self) -> int:
-        if self.minimum_calls is not None:
-            return self.minimum_calls
-        return self.error_rate_window if isinstance(self.error_rate_window, int) else 20
-
-    def trips(self, now: float, failed: bool, slow: bool) -> bool:
-        """Take one answer, and tell whether it opens the circuit."""
-        self.answers.append((now, failed, slow))
-        streak = 0
-        for _, one_failed, _ in reversed(self.answers):
-            if not one_failed:
-                break
-            streak += 1
-        if failed and self.failure_threshold is not None and streak >= self.failure_threshold:
-            return True
-        window = self.window(now)
-        if len(window) < self.least():
-            return False
-        failures = sum(one_failed for _, one_failed, _ in window)
-        slows = sum(one_slow for _, _, one_slow in window)
-        if failed and self.error_rate_threshold is not None and failures / len(window) >= self.error_rate_threshold:
-            return True
-        slow_rate = self.slow_call_rate_threshold
-        return slow and slow_rate is not None and slows / len(window) >= slow_rate
 
 
 # A sequence is a word: one letter for each answer, and a digit for so many seconds that pass.
@@ -106,26 +57,27 @@ def play(breaker: CircuitBreaker, clock: Clock, letter: str, way: str) -> None:
         pass
 
 
-def breaker_and_oracle(clock: Clock, config: dict[str, Any]) -> tuple[CircuitBreaker, Oracle]:
+def breaker_and_rules(clock: Clock, config: dict[str, Any]) -> tuple[CircuitBreaker, TripRules]:
     breaker = CircuitBreaker("api", CircuitBreakerConfig(slow_call_duration_s=SLOW_S, **config), clock=clock)
-    return breaker, Oracle(**config, closed_at=clock())
+    return breaker, TripRules(breaker.config, clock())
 
 
 def tripping_place(word: str, way: str, config: dict[str, Any], look: bool) -> int | None:
-    """Return the place, from 1, of the letter that opens a fresh breaker; the oracle must say so too."""
+    """Return the place, from 1, of the letter that opens a fresh breaker; the plain lists must say so too."""
     clock = Clock()
-    breaker, oracle = breaker_and_oracle(clock, config)
+    breaker, rules = breaker_and_rules(clock, config)
     for place, letter in enumerate(word, 1):
         play(breaker, clock, letter, way)
-        trips = letter in "sfSF" and oracle.trips(clock(), letter in "fF", letter.isupper())
+        trips = False
+        if letter in "sfSF":
+            rules.answers.append(Answer(clock(), letter in "fF", letter.isupper()))
+            trips = rules.tripped(clock(), rules.answers) is not None
         assert breaker.is_open is trips, f"at {place} of {word}"
         if trips:
             return place
         if look:
-            held, window = breaker.snapshot(), oracle.window(clock())
-            assert held.window_calls == len(window)
-            assert held.window_failures == sum(failed for _, failed, _ in window)
-            assert held.window_slow == sum(slow for _, _, slow in window)
+            held, window = breaker.snapshot(), rules.window(clock())
+            assert (held.window_calls, held.window_failures, held.window_slow) == rates(window)
     return None
 
 
@@ -303,7 +255,7 @@ def test_successes_spread_over_ten_seconds_and_over_ten_hours_cost_the_same(make
 def test_the_reason_says_which_rule_and_the_figures(config: dict[str, Any], word: str, reason: str) -> None:
     clock = Clock()
     events: list[Any] = []
-    breaker, _ = breaker_and_oracle(clock, config)
+    breaker, _ = breaker_and_rules(clock, config)
     listened = CircuitBreaker("api", breaker.config, listeners=[events.append], clock=clock)
     for letter in word:
         play(listened, clock, letter, "record")

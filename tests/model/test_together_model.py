@@ -86,8 +86,8 @@ class TogetherModel(RuleBasedStateMachine):
     def begin(self, given: dict[str, Any], config: CircuitBreakerConfig, limit: int, listened: bool) -> None:
         self.tally = Tally(MODEL)
         self.clock, self.given, self.listened = FakeClock(1000.0), given, listened
-        self.events: list[tuple[Any, ...]] = []
-        listeners = [self.listen] if listened else []
+        self.heard: list[tuple[Any, int]] = []
+        listeners = [self.hear] if listened else []
         policy = RetryPolicy(**given, listeners=listeners, sleep=self.clock.sleep, clock=self.clock)
         self.breaker = CircuitBreaker("api", config, listeners=listeners, clock=self.clock)
         self.pool = Bulkhead("pool", limit, listeners=listeners, clock=self.clock)
@@ -102,18 +102,22 @@ class TogetherModel(RuleBasedStateMachine):
         self.due = self.circuit.events = self.slots.events = []  # one list, for the order among the three
         self.compare()
 
-    def listen(self, event: Any) -> None:
+    def hear(self, event: Any) -> None:
+        """Keep an event, and how often this call has slept by then. What a listener raises would be lost."""
+        self.heard.append((event, len(self.clock.sleeps)))
+
+    def told_by(self, event: Any, sleeps: int) -> tuple[Any, ...]:
+        """Return an event as the oracles tell it."""
         self.tally.met(f"told: {type(event).__name__}")
         if isinstance(event, RetryScheduled | RetryGaveUp):
             if isinstance(event, RetryScheduled):
-                assert event.attempt == len(self.clock.sleeps)  # so far, in this call
+                assert event.attempt == sleeps
             assert str(event.function).endswith(f".<locals>.{self.way}")
-            self.events.append(seen(event))
-        elif isinstance(event, BulkheadRejected):
+            return seen(event)
+        if isinstance(event, BulkheadRejected):
             assert event.bulkhead_name == "pool"
-            self.events.append((event.active_count, event.queued_count))
-        else:
-            self.events.append(as_told(event))
+            return event.active_count, event.queued_count
+        return as_told(event)
 
     def step(self) -> Any:
         passes, end = self.rest.pop(0) if self.rest else (0.0, Ending("good"))
@@ -195,8 +199,8 @@ class TogetherModel(RuleBasedStateMachine):
 
     def compare_events(self) -> None:
         if self.listened:
-            assert [*map(in_words, self.events)] == [*map(in_words, self.due)]
-        self.events.clear()
+            assert [in_words(self.told_by(*heard)) for heard in self.heard] == [*map(in_words, self.due)]
+        self.heard.clear()
         self.due.clear()
 
     def teardown(self) -> None:
