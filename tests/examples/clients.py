@@ -15,7 +15,7 @@ import aiohttp
 import httpx
 import requests
 from example_files import example
-from ill_server import PATIENCE_S
+from faulty_server import PATIENCE_S
 
 from circuit_breaker import CircuitBreakerRegistry, RetryPolicy
 

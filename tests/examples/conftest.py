@@ -1,4 +1,4 @@
-"""What the tests of the examples share: a server that can be ill, and nothing that stands between it and a client.
+"""What the tests of the examples share: a server that can fail, and nothing that stands between it and a client.
 
 Those that need more than the extra `test` are skipped without it. To run them all:
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ill_server import IllServer
+from faulty_server import FaultyServer
 
 
 @pytest.fixture(autouse=True)
@@ -21,14 +21,14 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[IllServer]:
-    server = IllServer()
+def server() -> Iterator[FaultyServer]:
+    server = FaultyServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def other() -> Iterator[IllServer]:
-    server = IllServer()
+def other() -> Iterator[FaultyServer]:
+    server = FaultyServer()
     yield server
     server.close()

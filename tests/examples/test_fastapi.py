@@ -1,4 +1,4 @@
-"""The FastAPI example, through its test client, with an upstream that is really ill."""
+"""The FastAPI example, through its test client, with an upstream that really fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import fastapi
 import httpx2 as httpx
 from example_files import example
 from fastapi.testclient import TestClient
-from ill_server import PATIENCE_S, IllServer, answer
+from faulty_server import PATIENCE_S, FaultyServer, answer
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitMode
 from circuit_breaker.testing import FakeClock
@@ -36,7 +36,7 @@ def breaker(clock: FakeClock, request: pytest.FixtureRequest) -> CircuitBreaker:
 
 
 @pytest.fixture
-def client(server: IllServer, breaker: CircuitBreaker) -> Iterator[TestClient]:
+def client(server: FaultyServer, breaker: CircuitBreaker) -> Iterator[TestClient]:
     app = fastapi.FastAPI()
     recipe.install(app)
     full = Bulkhead("reports", max_concurrent=0)
@@ -67,11 +67,11 @@ def client(server: IllServer, breaker: CircuitBreaker) -> Iterator[TestClient]:
 
 
 def test_an_answer_is_an_answer(client: TestClient) -> None:
-    assert client.get("/rates/EUR").json() == "well"
+    assert client.get("/rates/EUR").json() == "healthy"
 
 
 def test_an_open_circuit_is_503_and_says_when_to_come_back(
-    client: TestClient, server: IllServer, clock: FakeClock
+    client: TestClient, server: FaultyServer, clock: FakeClock
 ) -> None:
     server.will(answer(503), answer(503))
     assert [client.get("/rates/EUR").status_code for _ in range(2)] == [502, 502]
@@ -81,7 +81,7 @@ def test_an_open_circuit_is_503_and_says_when_to_come_back(
     assert refused.json() == {"detail": "unavailable"}
     assert len(server.requests) == 2
     clock.advance(8)
-    assert client.get("/rates/EUR").json() == "well"
+    assert client.get("/rates/EUR").json() == "healthy"
 
 
 @pytest.mark.parametrize(("reset_timeout_s", "said"), [(float("inf"), "3600"), (0.25, "1")])
@@ -106,7 +106,7 @@ def test_a_full_bulkhead_is_503(client: TestClient) -> None:
 
 
 def test_something_to_tell_the_client_is_no_failure(
-    client: TestClient, server: IllServer, breaker: CircuitBreaker
+    client: TestClient, server: FaultyServer, breaker: CircuitBreaker
 ) -> None:
     server.will(*[answer(404)] * 3)
     assert [client.get("/rates/XYZ").status_code for _ in range(3)] == [404] * 3

@@ -14,10 +14,10 @@ pytest.importorskip("httpx", reason="needs the extra test")
 pytest.importorskip("requests", reason="needs the extra test")
 
 from clients import CLIENTS, Aiohttp, Answer, AsyncHttpx, Client, Httpx, InALoop, Requests
-from ill_server import (
+from faulty_server import (
     PATIENCE_S,
-    Conduct,
-    IllServer,
+    Reaction,
+    FaultyServer,
     answer,
     answer_too_late,
     cut_in_body,
@@ -31,7 +31,7 @@ from ill_server import (
 from circuit_breaker import CircuitBreaker, CircuitOpenError, CircuitState, RetryBudget, RetryScheduled
 from circuit_breaker.testing import FakeClock
 
-WELL = Answer(200, b"well")
+HEALTHY = Answer(200, b"healthy")
 KEY = {"Idempotency_Key": "6e1f"}
 
 
@@ -67,16 +67,16 @@ def open_client(clock: FakeClock, told: list[RetryScheduled]) -> Iterator[Callab
 
 
 @pytest.fixture(params=CLIENTS, ids=lambda kind: kind.name)
-def client(request: Any, server: IllServer, open_client: Callable[[type[Client]], Client]) -> Client:
+def client(request: Any, server: FaultyServer, open_client: Callable[[type[Client]], Client]) -> Client:
     return open_client(request.param)
 
 
-def key_of(client: Client, server: IllServer) -> str:
+def key_of(client: Client, server: FaultyServer) -> str:
     """Return the key of the server's breaker."""
     return server.url.rstrip("/") if isinstance(client, Aiohttp) else server.host
 
 
-def breaker_of(client: Client, server: IllServer) -> CircuitBreaker:
+def breaker_of(client: Client, server: FaultyServer) -> CircuitBreaker:
     return client.breakers[key_of(client, server)]
 
 
@@ -96,9 +96,9 @@ def seen(call: Callable[..., Answer], *args: Any, **options: Any) -> Answer | st
         return type(error).__name__
 
 
-# What callers see when the server is ill
+# What callers see when the server fails
 
-ILLNESSES: dict[str, Conduct] = {
+FAULTS: dict[str, Reaction] = {
     "reset in the body": reset_in_body,
     "cut in the body": cut_in_body,
     "cut in the header": cut_in_header,
@@ -148,15 +148,15 @@ SEEN: dict[str, dict[str, str | Answer]] = {
 }
 
 
-@pytest.mark.parametrize("illness", ILLNESSES)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_the_caller_sees_the_error_of_the_library_and_no_permit_and_no_connection_is_lost(
-    illness: str, client: Client, server: IllServer, clock: FakeClock
+    fault: str, client: Client, server: FaultyServer, clock: FakeClock
 ) -> None:
     breaker = breaker_of(client, server)
     make_half_open(breaker, clock)
-    waits = ILLNESSES[illness] in (never_answer, answer_too_late)
-    server.will(ILLNESSES[illness])
-    expected = SEEN[client.name][illness]
+    waits = FAULTS[fault] in (never_answer, answer_too_late)
+    server.will(FAULTS[fault])
+    expected = SEEN[client.name][fault]
     assert seen(client.request, "GET", server.url, **({"timeout_s": 0.1} if waits else {})) == expected
     assert breaker.snapshot().probes_in_flight == 0
     server.wait_for(1)
@@ -165,12 +165,12 @@ def test_the_caller_sees_the_error_of_the_library_and_no_permit_and_no_connectio
     else:
         assert breaker.state is CircuitState.OPEN
         clock.advance(10)
-        assert client.request("GET", server.url) == WELL
+        assert client.request("GET", server.url) == HEALTHY
         assert breaker.state is CircuitState.CLOSED
 
 
 def test_a_server_that_is_not_there_is_a_failure(client: Client) -> None:
-    nowhere = IllServer()
+    nowhere = FaultyServer()
     nowhere.close()
     for _ in range(2):
         with pytest.raises(client.transport_error) as caught:
@@ -184,7 +184,7 @@ def test_a_server_that_is_not_there_is_a_failure(client: Client) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 204, 304, 400, 401, 404, 409, 422, 501])
-def test_any_other_status_is_an_answer(status: int, client: Client, server: IllServer) -> None:
+def test_any_other_status_is_an_answer(status: int, client: Client, server: FaultyServer) -> None:
     server.will(*[answer(status, b"")] * 3)
     for _ in range(3):
         assert client.request("GET", server.url).status == status
@@ -193,15 +193,15 @@ def test_any_other_status_is_an_answer(status: int, client: Client, server: IllS
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_server_that_cannot_is_a_failure(status: int, client: Client, server: IllServer) -> None:
-    server.will(*[answer(status, b"ill")] * 2)
+def test_a_server_that_cannot_is_a_failure(status: int, client: Client, server: FaultyServer) -> None:
+    server.will(*[answer(status, b"failing")] * 2)
     for _ in range(2):
-        assert client.request("GET", server.url) == Answer(status, b"ill")
+        assert client.request("GET", server.url) == Answer(status, b"failing")
     assert breaker_of(client, server).state is CircuitState.OPEN
 
 
 def test_a_wish_to_be_left_alone_is_no_failure_and_gives_the_permit_back(
-    client: Client, server: IllServer, clock: FakeClock
+    client: Client, server: FaultyServer, clock: FakeClock
 ) -> None:
     breaker = breaker_of(client, server)
     make_half_open(breaker, clock)
@@ -213,7 +213,7 @@ def test_a_wish_to_be_left_alone_is_no_failure_and_gives_the_permit_back(
 
 
 def test_the_circuit_stays_open_for_as_long_as_the_server_wishes(
-    client: Client, server: IllServer, clock: FakeClock
+    client: Client, server: FaultyServer, clock: FakeClock
 ) -> None:
     server.will(answer(503), answer(503, retry_after="45"))
     for _ in range(2):
@@ -221,13 +221,13 @@ def test_the_circuit_stays_open_for_as_long_as_the_server_wishes(
     clock.advance(44)
     assert breaker_of(client, server).state is CircuitState.OPEN
     clock.advance(1)
-    assert client.request("GET", server.url) == WELL
+    assert client.request("GET", server.url) == HEALTHY
 
 
 # An open circuit
 
 
-def test_an_open_circuit_is_both_its_own_error_and_that_of_the_library(client: Client, server: IllServer) -> None:
+def test_an_open_circuit_is_both_its_own_error_and_that_of_the_library(client: Client, server: FaultyServer) -> None:
     breaker = breaker_of(client, server)
     breaker.record_failure()
     breaker.record_failure()
@@ -242,7 +242,7 @@ def test_an_open_circuit_is_both_its_own_error_and_that_of_the_library(client: C
     assert server.requests == []
 
 
-def test_an_open_circuit_can_be_pickled(client: Client, server: IllServer) -> None:
+def test_an_open_circuit_can_be_pickled(client: Client, server: FaultyServer) -> None:
     breaker_of(client, server).record_failure()
     breaker_of(client, server).record_failure()
     with pytest.raises(CircuitOpenError) as caught:
@@ -251,47 +251,49 @@ def test_an_open_circuit_can_be_pickled(client: Client, server: IllServer) -> No
     assert (type(again), str(again), again.retry_after_s) == (type(caught.value), str(caught.value), 10)
 
 
-def test_each_host_has_its_own_circuit(other: IllServer, client: Client, server: IllServer) -> None:
+def test_each_host_has_its_own_circuit(other: FaultyServer, client: Client, server: FaultyServer) -> None:
     server.will(*[answer(503)] * 2)
     for _ in range(2):
         client.request("GET", server.url)
     assert breaker_of(client, server).state is CircuitState.OPEN
-    assert client.request("GET", other.url) == WELL
+    assert client.request("GET", other.url) == HEALTHY
     assert sorted(client.breakers) == sorted([key_of(client, server), key_of(client, other)])
 
 
 # Retries
 
 
-def test_a_wish_to_be_left_alone_is_heeded(client: Client, server: IllServer, told: list[RetryScheduled]) -> None:
+def test_a_wish_to_be_left_alone_is_heeded(client: Client, server: FaultyServer, told: list[RetryScheduled]) -> None:
     server.will(answer(429, retry_after="7"))
-    assert client.send("GET", server.url) == WELL
+    assert client.send("GET", server.url) == HEALTHY
     assert [event.delay_s for event in told] == [7]
 
 
-def test_a_wish_that_stays_is_returned_in_the_end(client: Client, server: IllServer) -> None:
+def test_a_wish_that_stays_is_returned_in_the_end(client: Client, server: FaultyServer) -> None:
     server.will(*[answer(429, b"later", retry_after="1")] * 4)
     assert client.send("GET", server.url) == Answer(429, b"later")
     assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize(
-    "ill", [answer(503), reset_in_body, cut_in_body, garbage], ids=["503", "reset", "cut", "garbage"]
+    "failing", [answer(503), reset_in_body, cut_in_body, garbage], ids=["503", "reset", "cut", "garbage"]
 )
-def test_what_failed_is_asked_for_again(ill: Conduct, client: Client, server: IllServer, clock: FakeClock) -> None:
-    server.will(ill)
-    assert client.send("GET", server.url) == WELL
+def test_what_failed_is_asked_for_again(
+    failing: Reaction, client: Client, server: FaultyServer, clock: FakeClock
+) -> None:
+    server.will(failing)
+    assert client.send("GET", server.url) == HEALTHY
     assert len(server.requests) == 2
     assert clock.sleeps == [0.1]
 
 
-def test_an_answer_is_not_asked_for_again(client: Client, server: IllServer) -> None:
+def test_an_answer_is_not_asked_for_again(client: Client, server: FaultyServer) -> None:
     server.will(answer(404, b"no"))
     assert client.send("GET", server.url) == Answer(404, b"no")
     assert len(server.requests) == 1
 
 
-def test_the_retries_stop_when_the_circuit_opens(client: Client, server: IllServer) -> None:
+def test_the_retries_stop_when_the_circuit_opens(client: Client, server: FaultyServer) -> None:
     server.will(answer(503), answer(503))
     with pytest.raises(client.transport_error) as caught:
         client.send("GET", server.url)
@@ -302,31 +304,31 @@ def test_the_retries_stop_when_the_circuit_opens(client: Client, server: IllServ
 # Bodies
 
 
-@pytest.mark.parametrize("ill", [answer(503), reset_in_body, garbage], ids=["503", "reset", "garbage"])
-def test_a_post_is_not_repeated(ill: Conduct, client: Client, server: IllServer) -> None:
-    server.will(ill)
-    assert seen(client.send, "POST", server.url, b"order") != WELL
+@pytest.mark.parametrize("failing", [answer(503), reset_in_body, garbage], ids=["503", "reset", "garbage"])
+def test_a_post_is_not_repeated(failing: Reaction, client: Client, server: FaultyServer) -> None:
+    server.will(failing)
+    assert seen(client.send, "POST", server.url, b"order") != HEALTHY
     assert [request.body for request in server.requests] == [b"order"]
 
 
-@pytest.mark.parametrize("ill", [answer(503), reset_in_body, garbage], ids=["503", "reset", "garbage"])
+@pytest.mark.parametrize("failing", [answer(503), reset_in_body, garbage], ids=["503", "reset", "garbage"])
 def test_a_post_with_an_idempotency_key_is_repeated_with_the_same_key_and_body(
-    ill: Conduct, client: Client, server: IllServer
+    failing: Reaction, client: Client, server: FaultyServer
 ) -> None:
-    server.will(ill)
-    assert client.send("POST", server.url, b"order", **KEY) == WELL
+    server.will(failing)
+    assert client.send("POST", server.url, b"order", **KEY) == HEALTHY
     assert [(sent.body, sent.headers["idempotency-key"]) for sent in server.requests] == [(b"order", "6e1f")] * 2
 
 
-def test_a_post_that_was_refused_unseen_is_repeated(client: Client, server: IllServer) -> None:
+def test_a_post_that_was_refused_unseen_is_repeated(client: Client, server: FaultyServer) -> None:
     server.will(answer(429, retry_after="1"))
-    assert client.send("POST", server.url, b"order") == WELL
+    assert client.send("POST", server.url, b"order") == HEALTHY
     assert [request.body for request in server.requests] == [b"order"] * 2
 
 
-def test_a_body_that_can_be_read_but_once_is_sent_but_once(client: Client, server: IllServer) -> None:
-    server.will(answer(503, b"ill"))
-    assert client.send("PUT", server.url, lambda: iter([b"one ", b"two"])) == Answer(503, b"ill")
+def test_a_body_that_can_be_read_but_once_is_sent_but_once(client: Client, server: FaultyServer) -> None:
+    server.will(answer(503, b"failing"))
+    assert client.send("PUT", server.url, lambda: iter([b"one ", b"two"])) == Answer(503, b"failing")
     assert [request.body for request in server.requests] == [b"one two"]
 
 
@@ -334,21 +336,21 @@ def test_a_body_that_can_be_read_but_once_is_sent_but_once(client: Client, serve
 
 
 def test_httpx_a_stream_that_is_not_read_to_its_end_says_nothing(
-    server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
+    server: FaultyServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
 ) -> None:
     client = open_client(Httpx)
     breaker = breaker_of(client, server)
     make_half_open(breaker, clock)
     with client.session.stream("GET", server.url) as response:
         parts = response.iter_raw(1)
-        assert next(parts) == b"w"
+        assert next(parts) == b"h"
         assert breaker.snapshot().probes_in_flight == 1
     assert (breaker.snapshot().probes_in_flight, breaker.stats.ignored_count) == (0, 1)
-    assert client.request("GET", server.url) == WELL
+    assert client.request("GET", server.url) == HEALTHY
 
 
 def test_httpx_async_a_stream_that_is_not_read_to_its_end_says_nothing(
-    server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
+    server: FaultyServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
 ) -> None:
     client = open_client(AsyncHttpx)
     breaker = breaker_of(client, server)
@@ -361,11 +363,11 @@ def test_httpx_async_a_stream_that_is_not_read_to_its_end_says_nothing(
 
     client.run(peek())
     assert (breaker.snapshot().probes_in_flight, breaker.stats.ignored_count) == (0, 1)
-    assert client.request("GET", server.url) == WELL
+    assert client.request("GET", server.url) == HEALTHY
 
 
 def test_httpx_a_mistake_of_our_own_says_nothing_about_the_server(
-    server: IllServer, open_client: Callable[[type[Client]], Any]
+    server: FaultyServer, open_client: Callable[[type[Client]], Any]
 ) -> None:
     client = open_client(Httpx)
 
@@ -378,18 +380,18 @@ def test_httpx_a_mistake_of_our_own_says_nothing_about_the_server(
 
 
 def test_requests_a_stream_is_judged_by_its_status(
-    server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
+    server: FaultyServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
 ) -> None:
     client = open_client(Requests)
     breaker = breaker_of(client, server)
     make_half_open(breaker, clock)
     with client.session.get(server.url, stream=True) as response:
         assert breaker.state is CircuitState.CLOSED
-        assert response.content == b"well"
+        assert response.content == b"healthy"
 
 
 def test_aiohttp_a_retry_gives_its_connection_back_before_it_waits(
-    server: IllServer, open_client: Callable[[type[Client]], Any]
+    server: FaultyServer, open_client: Callable[[type[Client]], Any]
 ) -> None:
     client = open_client(Aiohttp)  # with one connection
 
@@ -398,12 +400,12 @@ def test_aiohttp_a_retry_gives_its_connection_back_before_it_waits(
         async with client.session.get(server.url, middlewares=[client.retrying, breaking]) as response:
             return bytes(await response.read())
 
-    server.will(answer(503, b"ill" * 100_000))
-    assert client.run(asyncio.wait_for(ask(), PATIENCE_S)) == b"well"
+    server.will(answer(503, b"failing" * 100_000))
+    assert client.run(asyncio.wait_for(ask(), PATIENCE_S)) == b"healthy"
 
 
 def test_aiohttp_itself_asks_once_more_when_a_server_hangs_up_without_an_answer(
-    server: IllServer, open_client: Callable[[type[Client]], Any]
+    server: FaultyServer, open_client: Callable[[type[Client]], Any]
 ) -> None:
     client = open_client(Aiohttp)
     server.will(cut_in_header, cut_in_header)
@@ -412,7 +414,7 @@ def test_aiohttp_itself_asks_once_more_when_a_server_hangs_up_without_an_answer(
 
 
 def test_aiohttp_a_stream_is_judged_by_its_status(
-    server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
+    server: FaultyServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
 ) -> None:
     client = open_client(Aiohttp)
     breaker = breaker_of(client, server)
@@ -422,12 +424,12 @@ def test_aiohttp_a_stream_is_judged_by_its_status(
         middleware = client.example.BreakerMiddleware(client.breakers, reads_body=False)
         async with client.session.get(server.url, middlewares=[middleware]) as response:
             assert breaker.state is CircuitState.CLOSED
-            assert await response.content.read() == b"well"
+            assert await response.content.read() == b"healthy"
 
     client.run(stream())
 
 
-def cancel(client: InALoop, server: IllServer, after: Callable[[], object] = lambda: None) -> None:
+def cancel(client: InALoop, server: FaultyServer, after: Callable[[], object] = lambda: None) -> None:
     """Send a request that is cancelled when it has arrived."""
 
     async def cancelled() -> None:
@@ -444,19 +446,19 @@ def cancel(client: InALoop, server: IllServer, after: Callable[[], object] = lam
 
 @pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind.is_async], ids=lambda kind: kind.name)
 def test_a_request_that_is_cancelled_says_nothing_and_gives_its_permit_back(
-    kind: type[Client], server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
+    kind: type[Client], server: FaultyServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
 ) -> None:
     client = open_client(kind)
     breaker = breaker_of(client, server)
     make_half_open(breaker, clock)
     cancel(client, server)
     assert (breaker.snapshot().probes_in_flight, breaker.stats.ignored_count) == (0, 1)
-    assert client.request("GET", server.url) == WELL
+    assert client.request("GET", server.url) == HEALTHY
     assert breaker.state is CircuitState.CLOSED
 
 
 def test_aiohttp_a_request_that_is_cancelled_after_too_long_is_a_failure(
-    server: IllServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
+    server: FaultyServer, open_client: Callable[[type[Client]], Any], clock: FakeClock
 ) -> None:
     client = open_client(Aiohttp)
     cancel(client, server, after=lambda: clock.advance(10))
@@ -464,7 +466,7 @@ def test_aiohttp_a_request_that_is_cancelled_after_too_long_is_a_failure(
 
 
 def test_aiohttp_a_total_timeout_is_a_failure_once_the_request_is_sent(
-    server: IllServer, open_client: Callable[[type[Client]], Any]
+    server: FaultyServer, open_client: Callable[[type[Client]], Any]
 ) -> None:
     client = open_client(Aiohttp)
 
@@ -479,7 +481,7 @@ def test_aiohttp_a_total_timeout_is_a_failure_once_the_request_is_sent(
 
 
 def test_aiohttp_a_total_timeout_before_that_is_a_cancellation_and_says_nothing(
-    server: IllServer, open_client: Callable[[type[Client]], Any]
+    server: FaultyServer, open_client: Callable[[type[Client]], Any]
 ) -> None:
     client = open_client(Aiohttp)  # with one connection
     breaker = breaker_of(client, server)

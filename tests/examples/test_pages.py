@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from example_files import EXAMPLES
-from ill_server import IllServer
+from faulty_server import FaultyServer
 
 PAGES = sorted((EXAMPLES.parent / "how-to").glob("recipes-*.md"))
 BLOCK = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -34,7 +34,7 @@ def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.mark.usefixtures("_examples_can_be_imported")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_is_quoted_is_in_an_example_and_what_is_not_works_and_prints_nothing(
-    page: Path, server: IllServer, capsys: pytest.CaptureFixture[str]
+    page: Path, server: FaultyServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     namespace = {"__name__": page.stem}
     blocks = BLOCK.findall(page.read_text("utf-8"))
