@@ -55,6 +55,7 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"
 reset_in_body = send(HALF, reset=True)
 cut_in_body = send(HALF)
 cut_in_header = send(b"HTTP/1.1 200 OK\r\nContent-Le")
+corrupt_gzip = answer(200, b"this is no gzip", Content_Encoding="gzip")
 garbage = send(b"\x00\xff\x01 no server says that\r\n\r\n")
 
 
@@ -78,12 +79,13 @@ def answer_too_late(connection: socket.socket, incoming: BinaryIO, request: Requ
 
 
 class FaultyServer:
-    """Reacts to each request as is next in `plan`; when nothing is left there, answers as a healthy server.
+    """Reacts to each request as is next in `plan`; when nothing is left there, as it `usually` does.
 
     At the end it expects that every connection was closed by the client, who has lost one otherwise.
 
     Attributes:
         plan: what to do with the requests to come.
+        usually: what to do with the requests after these; at first the answer of a healthy server.
         requests: what arrived.
         connections: how many connections were made.
         host, url: where it is.
@@ -91,6 +93,7 @@ class FaultyServer:
 
     def __init__(self) -> None:
         self.plan: deque[Reaction] = deque()
+        self.usually = answer()
         self.requests: list[Request] = []
         self.connections = 0
         self._threads: list[threading.Thread] = []
@@ -139,7 +142,7 @@ class FaultyServer:
                 while (request := _read(incoming)) is not None:
                     with self._arrival:
                         self.requests.append(request)
-                        react = self.plan.popleft() if self.plan else answer()
+                        react = self.plan.popleft() if self.plan else self.usually
                         self._arrival.notify_all()
                     if not react(connection, incoming, request):
                         return

@@ -14,7 +14,7 @@ pytest.importorskip("openai", reason="needs the extra recipes: pip install -e .[
 
 import openai
 from example_files import example
-from faulty_server import PATIENCE_S, Reaction, FaultyServer, answer, cut_in_body, garbage, never_answer, send
+from faulty_server import PATIENCE_S, FaultyServer, Reaction, answer, cut_in_body, garbage, never_answer, send
 
 from circuit_breaker import CircuitBreakerRegistry, CircuitOpenError, CircuitState, RetryBudget, RetryScheduled
 from circuit_breaker.testing import FakeClock
