@@ -63,7 +63,7 @@ def open_client(
         def sleep(seconds: float) -> Any:
             return clock.sleep_async(seconds) if kind.is_async else clock.sleep(seconds)
 
-        monkeypatch.setattr(kind.example, "RetryBudget", lambda: RetryBudget(clock=clock))
+        monkeypatch.setattr(kind.example, "RetryBudget", lambda: RetryBudget(min_per_second=0, clock=clock))
         config = {"success_threshold": 1, "half_open_max_calls": 1, "reset_timeout_s": 10} | config
         policy = {"listeners": [told.append], "sleep": sleep, "clock": clock, "jitter": False, **policy}
         opened.append(kind({"failure_threshold": 2, **config}, clock, policy))
