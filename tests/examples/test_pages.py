@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from example_files import EXAMPLES
+from example_files import EXAMPLES, HOW_TO, code_blocks
 from faulty_server import FaultyServer
 
-PAGES = sorted((EXAMPLES.parent / "how-to").glob("recipes-*.md"))
-BLOCK = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted(HOW_TO.glob("recipes-*.md"))
 SOURCES = [path.read_text("utf-8") for path in EXAMPLES.glob("*.py")]
 
 
@@ -37,7 +36,7 @@ def test_what_is_quoted_is_in_an_example_and_what_is_not_works_and_prints_nothin
     page: Path, server: FaultyServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     namespace = {"__name__": page.stem}
-    blocks = BLOCK.findall(page.read_text("utf-8"))
+    blocks = code_blocks(page)
     assert blocks
     for block in blocks:
         if any(block in source for source in SOURCES):
