@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from basics import PATIENCE_S
+from patience import PATIENCE_S
 
 from circuit_breaker._demo.plan import Plan
 

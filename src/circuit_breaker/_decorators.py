@@ -86,14 +86,14 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
     given = _Given("circuit_breaker", args, settings)
     given.check_first(CircuitBreaker, "breaker=", "name=", str)
     fallback = given.fallback(None)
+    short = ("failure_threshold", "reset_timeout_s")
     if given.takes_place("breaker", CircuitBreaker):
         given.stands_alone("breaker", except_for=("name", "fallback", "fallback_on"))
-        return given.decorator(given["breaker"]._decorate, fallback)
-    short = {name: given[name] for name in ("failure_threshold", "reset_timeout_s")}
-    if given.takes_place("config", CircuitBreakerConfig):
+    elif given.takes_place("config", CircuitBreakerConfig):
         given.stands_alone("config", except_for=set(given) - set(short))
-    config = given["config"] or CircuitBreakerConfig(**short)
-    return given.make(partial(CircuitBreaker, config=config, **given.some("mode", "listeners", "clock")), fallback)
+    own = CircuitBreakerConfig(**given.some(*short))
+    make = partial(CircuitBreaker, config=given["config"] or own, **given.some("mode", "listeners", "clock"))
+    return given.make(make, given["breaker"], fallback)
 
 
 @overload
@@ -139,8 +139,8 @@ def bulkhead(*args: Any, **settings: Any) -> Any:
     given.check_first(Bulkhead, "bulkhead=", "name=", str)
     if given.takes_place("bulkhead", Bulkhead):
         given.stands_alone("bulkhead", except_for=("name",))
-        return given.decorator(given["bulkhead"]._decorate)
-    return given.make(partial(Bulkhead, **given.some("max_concurrent", "max_queue", "timeout_s", "listeners", "clock")))
+    make = partial(Bulkhead, **given.some("max_concurrent", "max_queue", "timeout_s", "listeners", "clock"))
+    return given.make(make, given["bulkhead"])
 
 
 @overload
@@ -187,8 +187,8 @@ def retry(*args: Any, **settings: Any) -> Any:
     given.check_first(RetryPolicy, "policy=", "max_retries=", int)
     if given.takes_place("policy", RetryPolicy):
         given.stands_alone("policy")
-        return given.decorator(given["policy"]._decorate)
-    policy = RetryPolicy(**given.some(*set(given) - {"policy"}))
+    own = RetryPolicy(**given.some(*set(given) - {"policy"}))
+    policy = given["policy"] or own
     return given.decorator(policy._decorate)
 
 
@@ -215,6 +215,7 @@ class _Given(dict[str, Any]):
                 raise TypeError(f"{decorator}() got an unexpected keyword argument {name!r}")
         self._defaults = defaults
         super().__init__(defaults | dict(zip(names, args, strict=False)) | settings)
+        self["listeners"] = checks.functions("listeners", self["listeners"])  # of one iterator for all
 
     def check_first(self, kind: type, remedy: str, meaning: str, takes: type) -> None:
         """Reject a first argument that is an object of the pattern, a function beside settings, a class, ..."""
@@ -276,12 +277,12 @@ class _Given(dict[str, Any]):
 
         return decorator if self._func is None else decorator(self._func)
 
-    def make(self, make: Callable[..., Pattern], fallback: Fallback | None = None) -> Any:
-        """Return a decorator with one object of this name, or without a name with one for each function."""
+    def make(self, make: Callable[..., Pattern], given: Pattern | None, fallback: Fallback | None = None) -> Any:
+        """Return a decorator with the given object, or one of this name; without a name with one for each function."""
         name = self["name"]
         pattern = make(name="default" if name is None else name)  # what is wrong with the settings is said here
-        if name is not None:
-            return self.decorator(pattern._decorate, fallback)
+        if given is not None or name is not None:
+            return self.decorator((pattern if given is None else given)._decorate, fallback)
 
         def decorate(func: Any, fallback: Fallback | None) -> Any:
             return make(name=_qualified_name(func))._decorate(func, fallback)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from math import inf
 from typing import Any, NamedTuple
 
 from breaker_oracle import FAILURE, IGNORED, SUCCESS, Frame, Oracle, Ticket, judge, named
+from coroutines import Pause, drive
+from failures import Down
 from tally import Tally
+from ways import BREAKER, Way
 
 from circuit_breaker import (
     BulkheadFullError,
@@ -22,18 +25,14 @@ from circuit_breaker import (
     CircuitBreakerConfig,
     CircuitMode,
     CircuitOpenError,
+    CircuitState,
     Outcome,
     StateChanged,
+    UsageError,
     circuit_breaker,
 )
 
 WALL = 1_000_000_000.0
-
-
-class Down(Exception):
-    """A failure; it may carry the wish of a server."""
-
-    retry_after_s: float | None = None
 
 
 class Gone(Exception):
@@ -111,104 +110,13 @@ class Ending:
         return self.value
 
 
-class Pause:
-    """An awaitable that gives the driver of a coroutine its turn, and returns what is sent."""
-
-    def __await__(self) -> Generator[None, Any, Any]:
-        return (yield)
-
-
-def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits")
-
-
-Body = Callable[[], Any]
-
-
-def _with(breaker: CircuitBreaker, body: Body) -> Any:
-    with breaker:
-        return body()
-
-
-async def _async_with(breaker: CircuitBreaker, body: Body) -> Any:
-    async with breaker:
-        return body()
-
-
-def _permit_with(breaker: CircuitBreaker, body: Body) -> Any:
-    with breaker.permit():
-        return body()
-
-
-async def _async_permit_with(breaker: CircuitBreaker, body: Body) -> Any:
-    async with breaker.permit():
-        return body()
-
-
-async def _call_async(breaker: CircuitBreaker, body: Body) -> Any:
-    async def coroutine() -> Any:
-        return body()
-
-    return await breaker.call_async(coroutine)
-
-
-def _stream(breaker: CircuitBreaker, body: Body) -> Any:
-    @breaker
-    def stream() -> Iterator[Any]:
-        yield body()
-
-    (value,) = stream()
-    return value
-
-
-async def _async_stream(breaker: CircuitBreaker, body: Body) -> Any:
-    @breaker
-    async def stream() -> AsyncIterator[Any]:
-        yield body()
-
-    (value,) = [item async for item in stream()]
-    return value
-
-
-def _empty_stream(breaker: CircuitBreaker, body: Body) -> Any:
-    @breaker
-    def stream() -> Iterator[Any]:
-        value = body()
-        if value is None:
-            yield
-        return value
-
-    def whole() -> Iterator[Any]:
-        return (yield from stream())
-
-    try:
-        next(whole())
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it is not empty")
-
-
-WAYS: dict[str, Callable[[CircuitBreaker, Body], Any]] = {
-    "call": lambda breaker, body: breaker.call(body),
-    "decorator": lambda breaker, body: breaker(lambda: body())(),
-    "with": _with,
-    "permit with": _permit_with,
-    "fallback": lambda breaker, body: circuit_breaker(breaker=breaker, fallback=lambda e: "fallback")(body)(),
-    "stream": _stream,
-    "empty stream": _empty_stream,
-    "async with": lambda breaker, body: drive(_async_with(breaker, body)),
-    "async permit with": lambda breaker, body: drive(_async_permit_with(breaker, body)),
-    "call_async": lambda breaker, body: drive(_call_async(breaker, body)),
-    "async stream": lambda breaker, body: drive(_async_stream(breaker, body)),
-}
-OWN_PERMIT = ("permit with", "async permit with")
-BLOCKS = ("with", "async with")
-NO_VALUE = (*OWN_PERMIT, *BLOCKS, "stream", "empty stream", "async stream")
+A_VALUE_INSTEAD = Way(
+    "decorator with a fallback that returns",
+    lambda breaker, body: circuit_breaker(breaker=breaker, fallback=lambda error: "fallback")(body),
+    ("breaker",),
+    returns=True,
+)
+WAYS = BREAKER | {A_VALUE_INSTEAD.name: A_VALUE_INSTEAD}
 
 SAYINGS = ("", "success", "failure", "failure with error", "ignore")
 
@@ -294,7 +202,7 @@ class Real(Player):
             self.run(script)
             return ending.give()
 
-        self._try(ending, lambda: WAYS[way](self.breaker, body))
+        self._try(ending, WAYS[way].ready(self.breaker, body))
 
     def do_enter(self) -> None:
         self._try(None, lambda: self.breaker.__enter__() and None)
@@ -401,6 +309,12 @@ class Real(Player):
 
     def do_reset(self) -> None:
         self.breaker.reset()
+
+    def do_trip(self, open_for_s: float | None) -> None:
+        try:
+            self.breaker.trip(open_for_s)
+        except UsageError:
+            self.said.append("misuse")
 
     def do_reset_stats(self) -> None:
         self.breaker.stats.reset()
@@ -567,10 +481,10 @@ class Told(Player):
 
     def do_call(self, way: str, script: Script, ending: Ending) -> None:
         self.tally.met(f"way: {way}")
-        block = way in BLOCKS
-        ticket = self.oracle.admit(None if way in OWN_PERMIT else self.inside, block=block)
+        block = WAYS[way].is_block
+        ticket = self.oracle.admit(None if WAYS[way].own_permit else self.inside, block=block)
         if ticket is None:
-            if way == "fallback":
+            if way == A_VALUE_INSTEAD.name:
                 self.tally.met("a fallback")
                 self.said.append(("returned", "fallback"))
             else:
@@ -582,7 +496,7 @@ class Told(Player):
             self._leave(ending)
         else:
             frame.over = True
-            self._end(ticket, self.now - frame.started, ending, value=way not in NO_VALUE)
+            self._end(ticket, self.now - frame.started, ending, value=WAYS[way].returns)
 
     def do_enter(self) -> None:
         ticket = self.oracle.admit(self.inside, block=True)
@@ -700,12 +614,20 @@ class Told(Player):
 
     def _step(self, stream: dict[str, Any], script: Script, ending: Ending | None) -> bool:
         ticket = stream["ticket"]
-        ticket.since = asked = self.now
-        frame = self._enter(ticket)
-        self.run(script)
-        frame.over = True
-        ticket.since = self.now
+        asked = self.now
+        if stream["over"]:
+            self.run(script)
+        else:
+            ticket.since = asked
+            frame = self._enter(ticket)
+            self.run(script)
+            frame.over = True
+            ticket.since = self.now
         stream.setdefault("latency_s", self.now - asked)
+        if stream["over"] and ending is not None:
+            done = ("returned", None if stream["asynchronous"] else ending.value)
+            self.said.append(done if ending.error is None else ("raised", ending.error))
+            return False
         if ending is not None:
             self._end(ticket, stream["latency_s"], ending, value=False, waited_s=self.now - asked)
             if stream["asynchronous"] and ending.error is None:
@@ -714,6 +636,11 @@ class Told(Player):
         self.said.append(("returned", stream["items"]))
         stream["items"] += 1
         self.tally.met("a stream gives an item")
+        if stream["probe"] and not stream["over"]:
+            if self.now - stream["admitted"] >= self.oracle.config.half_open_timeout_s:
+                self.tally.met("a long stream is a success while it goes on")
+                stream["over"] = True
+                self.oracle.settle(ticket, SUCCESS, stream["latency_s"] * 1000)
         return True
 
     def do_open_stream(self, asynchronous: bool, script: Script, ending: Ending | None) -> None:
@@ -721,7 +648,9 @@ class Told(Player):
         if ticket is None:
             self._refused()
             return
-        stream = {"ticket": ticket, "asynchronous": asynchronous, "items": 0}
+        probe = ticket.period is None or ticket.period.state is not CircuitState.CLOSED
+        stream = {"ticket": ticket, "asynchronous": asynchronous, "items": 0, "over": False, "probe": probe}
+        stream["admitted"] = self.now
         if self._step(stream, script, ending):
             self.streams.append(stream)
 
@@ -735,7 +664,8 @@ class Told(Player):
         if self.streams:
             stream = self.streams.pop(number % len(self.streams))
             self.tally.met("a stream is dropped")
-            self.oracle.settle(stream["ticket"], IGNORED, stream["latency_s"] * 1000, GeneratorExit())
+            if not stream["over"]:
+                self.oracle.settle(stream["ticket"], SUCCESS, stream["latency_s"] * 1000)
 
     def do_mode(self, mode: CircuitMode) -> None:
         self.oracle.set_mode(mode)
@@ -747,6 +677,10 @@ class Told(Player):
     def do_reset(self) -> None:
         self.tally.met("reset")
         self.oracle.reset()
+
+    def do_trip(self, open_for_s: float | None) -> None:
+        if not self.oracle.trip(open_for_s):
+            self.said.append("misuse")
 
     def do_reset_stats(self) -> None:
         self.oracle.reset_stats()

@@ -66,7 +66,16 @@ def is_bad(value: object) -> object:
     return value == "bad"
 
 
+def three_failures(counts: Any) -> str:
+    calls, failures, slow_calls, consecutive_failures = counts
+    assert calls >= failures >= 0
+    assert consecutive_failures >= 0
+    return "three are enough" if failures + slow_calls >= 3 else ""
+
+
 def _config(**given: Any) -> CircuitBreakerConfig:
+    if given["failure_threshold"] is None:
+        given["failure_threshold_within_s"] = None
     if given["failure_threshold"] is None and given["error_rate_threshold"] is None:
         given["failure_threshold"] = 2
     if given["slow_call_duration_s"] is None:
@@ -91,6 +100,9 @@ configs = st.builds(
     failure_result=st.sampled_from([None, None, is_bad]),
     retry_after=st.sampled_from([None, retry_after_hint, broken]),
     retry_after_max_s=st.sampled_from([300.0, 60.0]),
+    half_open_failure_threshold=st.sampled_from([1, 1, 2]),
+    failure_threshold_within_s=st.sampled_from([None, None, 10.0]),
+    trip_when=st.sampled_from([None, None, three_failures, broken]),
 )
 modes = st.sampled_from(list(CircuitMode))
 waits = st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 29.0, 30.0, 31.0, 100.0])
@@ -106,7 +118,13 @@ def deed(verb: str, *args: Any) -> Any:
     return st.builds(lambda *given: Deed(verb, given), *args)
 
 
-_operators = st.one_of(deed("mode", modes), deed("reset"), deed("reset_stats"), deed("configure", configs))
+_operators = st.one_of(
+    deed("mode", modes),
+    deed("reset"),
+    deed("trip", st.sampled_from([None, 5.0, inf])),
+    deed("reset_stats"),
+    deed("configure", configs),
+)
 _small = st.one_of(
     deed("advance", pauses),
     deed("allow"),
@@ -344,6 +362,14 @@ WANTED = (
         "a block is left elsewhere, and settles a probe",
         "the server asks to be left alone",
         "opened several times in a row",
+        "opened by hand",
+        "an open circuit is opened by hand",
+        "a failure of a probe is borne",
+        "a streak has expired",
+        "a rule of the caller's own trips",
+        "a rule of the caller's own raises",
+        "a call takes over the slot of allow_request",
+        "a long stream is a success while it goes on",
         "a group is judged",
         "a cancelled call that hung is a failure",
         "a bad value is a failure",

@@ -16,13 +16,13 @@ PACKAGE = Path(__file__).parent.parent.parent / "src" / "circuit_breaker"
 # Each room, and the rooms it may import from. What is imported under TYPE_CHECKING does not count.
 COMMON = {
     "exceptions",
-    *(
-        f"_common.{room}"
-        for room in "words checks fork async_library streams typing retry_after judging events".split()
-    ),
-    "_common.pattern",
+    *(f"_common.{room}" for room in "words checks fork async_library streams typing retry_after".split()),
+    *(f"_common.{room}" for room in "judging events fallback pattern".split()),
 }
-BREAKER = {"states", "machine", "window", "config", "totals", "open_blocks", "admission", "permit", "stream", "breaker"}
+BREAKER = {
+    *("rules", "window", "totals", "config", "states", "machine", "open_blocks", "admission", "permit", "stream"),
+    "breaker",
+}
 
 
 def breaker(*rooms: str) -> set[str]:
@@ -31,33 +31,36 @@ def breaker(*rooms: str) -> set[str]:
 
 
 ROOMS: dict[str, set[str]] = {
-    "exceptions": set(),
+    "exceptions": {"_common.words"},
     "_common": set(),
     "_common.words": set(),
     "_common.checks": set(),
     "_common.fork": set(),
     "_common.async_library": set(),
     "_common.streams": set(),
-    "_common.typing": set(),
     "_common.retry_after": set(),
-    "_common.events": {"_common.words"},
-    "_common.judging": {"exceptions", "_common.words", "_common.checks"},
-    "_common.pattern": {"_common.checks", "_common.streams"},
+    "_common.events": {"_common.words", "_common.checks", "_common.fork"},
+    "_common.judging": {"exceptions", "_common.words", "_common.checks", "_common.async_library"},
+    "_common.fallback": {"_common.judging", "_common.streams"},
+    "_common.pattern": {"exceptions", "_common.checks", "_common.streams", "_common.fallback"},
+    "_common.typing": {"_common.pattern"},
     "_breaker": set(),
-    "_breaker.config": COMMON,
-    "_breaker.window": set(),
-    "_breaker.states": breaker("window", "config"),
-    "_breaker.machine": breaker("window", "config", "states"),
+    "_breaker.rules": COMMON,
+    "_breaker.window": breaker("rules"),
+    "_breaker.totals": COMMON,
+    "_breaker.config": breaker("rules"),
+    "_breaker.states": breaker("rules", "window", "totals", "config"),
+    "_breaker.machine": breaker("rules", "window", "totals", "config", "states"),
     "_breaker.open_blocks": breaker("states"),
-    "_breaker.totals": breaker("machine"),
-    "_breaker.admission": breaker("config", "states", "machine", "open_blocks", "totals"),
+    "_breaker.admission": breaker("config", "totals", "states", "machine", "open_blocks"),
     "_breaker.permit": breaker("states", "open_blocks", "admission"),
     "_breaker.stream": breaker("states", "open_blocks", "admission"),
     "_breaker.breaker": breaker(*BREAKER - {"breaker"}),
-    "_breaker.registry": breaker("config", "breaker"),
+    "_breaker.registry": breaker("config", "stream", "breaker"),
     "_bulkhead": set(),
+    "_bulkhead.snapshot": set(),
     "_bulkhead.line": COMMON,
-    "_bulkhead.bulkhead": COMMON | {"_bulkhead.line"},
+    "_bulkhead.bulkhead": COMMON | {"_bulkhead.line", "_bulkhead.snapshot"},
     "_retry": set(),
     "_retry.budget": COMMON,
     "_retry.backoff": COMMON,
