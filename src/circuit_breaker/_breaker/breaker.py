@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from math import inf
 from types import NoneType, TracebackType
 from typing import Any, Final, Never, ParamSpec, TypeVar, overload
@@ -182,11 +183,11 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         self._machine.reset(self._made_in, self._clock())
         self._publish()
 
-    def trip(self, open_for_s: float | None = None) -> None:
+    def trip(self, open_for_s: float | timedelta | None = None) -> None:
         """Open the circuit now, as if a rule had; a circuit that is open stays open from now on.
 
         Args:
-            open_for_s: seconds until it probes, >= 0; None: as long as `reset_timeout_s` says.
+            open_for_s: seconds until it probes, >= 0 (inf: until `reset()`), or a `timedelta`; None: as long as `reset_timeout_s` says.
 
         Raises:
             UsageError: the mode is FORCED_OPEN or FORCED_CLOSED, in which nothing opens or closes the circuit.
