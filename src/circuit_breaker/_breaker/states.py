@@ -200,7 +200,11 @@ class Period(Tally):
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
         """Return the seconds until a call may be admitted; None: nobody knows."""
-        return 0.0
+        return self.rejected_for_s(now)
+
+    def rejected_for_s(self, now: float) -> float | None:
+        """Return the seconds until the next probe may be made, when a call is rejected; None: nobody knows."""
+        return None
 
     def has_failures(self, now: float) -> bool:
         """Tell whether forgetting this period would forget failures."""
@@ -413,9 +417,10 @@ class Open(Period):
         """Return the half-open period."""
         return machine.half_open(self), f"open for {now - self.at:.3g} s"
 
-    def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
-        """Return the seconds until a probe may be made."""
-        return max(0.0, self.ends_at - now)
+    def rejected_for_s(self, now: float) -> float | None:
+        """Return the seconds until the time is over."""
+        left_s = self.ends_at - now
+        return left_s if left_s > 0.0 else 0.0
 
 
 class ForcedOpen(Open):
@@ -426,7 +431,7 @@ class ForcedOpen(Open):
     def __init__(self, now: float) -> None:
         super().__init__(now, inf, 0, WindowCounts(), False)
 
-    def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
+    def rejected_for_s(self, now: float) -> float | None:
         """Return None: nobody knows."""
         return None
 
