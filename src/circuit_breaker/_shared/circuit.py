@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +40,7 @@ class Circuit:
         failing_since: when a change of the record failed first, and none has succeeded since; None: the last one did.
     """
 
-    def __init__(self, name: str, by: str, interval_s: float, lease_s: float) -> None:
+    def __init__(self, name: str, by: str, clock: Callable[[], float], interval_s: float, lease_s: float) -> None:
         self.name = name
         self.links: list[Link] = []
         self.record: Record | None = None
@@ -50,13 +50,15 @@ class Circuit:
         self._failed_at = 0.0
         self._called_at = 0.0
         self._by = by
+        self._clock = clock
         self._interval_s = interval_s
         self._lease_s = lease_s
         self._evidence = Evidence(0, interval_s)
         self._void: tuple[str, ...] = ()  # totals of an epoch that is over
         self._answers: list[Answer] = []  # ends of probes that are still to be sent
         self._steps: list[Step] = []  # what the breakers ask for
-        self._store_now = 0.0
+        self._store_now = 0.0  # when that was, in the store's time
+        self._read_at = 0.0  # and on the talker's clock
 
     # Whether it takes part
 
@@ -123,7 +125,7 @@ class Circuit:
             self._void += self._evidence.names()
             self._evidence = Evidence(epoch_of(record), self._interval_s)
             self._answers = [answer for answer in self._answers if answer.epoch == epoch_of(record)]
-        self.record, self._store_now = record, store_now
+        self.record, self._store_now, self._read_at = record, store_now, self._clock()
         for link in self.links:
             step = link.follow(record, store_now, bool(self._answers))
             if step is not None and len(self._steps) < STEPS_AT_ONCE:
@@ -205,6 +207,14 @@ class Circuit:
     def config(self) -> CircuitBreakerConfig:
         """Return the configuration of the first breaker."""
         return next((breaker.config for breaker in self.breakers()), _DEFAULT_CONFIG)
+
+    def age_s(self, record: Record, now: float) -> float:
+        """Return for how long a record has stood."""
+        return max(0.0, self._store_now - record.since) + now - self._read_at
+
+    def probes_out(self) -> int:
+        """Return how many probes were under way, in all processes, when the record was read last."""
+        return 0 if self.record is None else self.record.probes_out(self._store_now)
 
     def own_state(self) -> str:
         """Return what the circuit is in this process, as `Member.circuits` says it."""

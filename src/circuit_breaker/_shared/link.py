@@ -10,10 +10,11 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from .._breaker.states import Closed, HalfOpen, Open, Period, Probe
+from .._breaker.totals import SharedSnapshot
 from . import changes
 from .changes import Verdict, verdict
 from .evidence import Answers
-from .record import AUTO, Record, Step
+from .record import AUTO, Record, Step, epoch_of
 from .states import Answer, HalfOpenForAll, Leased, OpenByItself, OpenForAll
 
 if TYPE_CHECKING:
@@ -160,6 +161,24 @@ class Link:
         breaker = self._breaker()
         if breaker is not None:
             self.talker.request(partial(self.talker.change, breaker.name, changes.reset(self.talker.name)))
+
+    def snapshot(self, period: Period) -> SharedSnapshot:
+        """Return what is known of the circuit in all processes; `period` is the breaker's."""
+        breaker, talker, record = self._breaker(), self.talker, self.known
+        circuit = None if breaker is None else talker.circuit(breaker.name)
+        now = talker.clock()
+        forced = breaker is not None and record is not None and record.mode is machine_of(breaker).mode is not AUTO
+        for_all = isinstance(period, OpenForAll | HalfOpenForAll) or (forced and not period.admits)
+        return SharedSnapshot(
+            link="away" if self.alone else "new" if self.fresh else "joined",
+            open_for=None if period.admits else "all" if for_all else "process",
+            epoch=epoch_of(record),
+            since_s=None if record is None or circuit is None else circuit.age_s(record, now),
+            reason="" if record is None else record.reason,
+            by="" if record is None else record.by,
+            probes_out=0 if circuit is None else circuit.probes_out(),
+            heard_s=None if talker.heard_at is None else now - talker.heard_at,
+        )
 
     def after_fork_in_child(self) -> None:
         """Begin as another member; what is counted up to now is the parent's to report."""

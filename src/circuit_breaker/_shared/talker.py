@@ -196,7 +196,7 @@ class Talker(Worker):
     def _circuit(self, name: str) -> Circuit:
         circuit = self._circuits.get(name)
         if circuit is None:
-            circuit = self._circuits[name] = Circuit(name, self.name, self.interval_s, self.lease_s)
+            circuit = self._circuits[name] = Circuit(name, self.name, self.clock, self.interval_s, self.lease_s)
         return circuit
 
     def _active(self) -> list[Circuit]:

@@ -4,9 +4,13 @@
 to write one.
 """
 
+from .._breaker.totals import SharedSnapshot
+from .._shared.events import StoreFound, StoreLost
 from .._shared.protocol import Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit, Store
 from .._shared.store import BaseStore
 from .memory import Board, MemoryStore
+from .redis import RedisStore
+from .sqlite import SQLiteStore
 
 __all__ = [
     "BaseStore",
@@ -17,7 +21,12 @@ __all__ = [
     "Member",
     "MemberLine",
     "MemoryStore",
+    "RedisStore",
     "Report",
+    "SQLiteStore",
     "SharedCircuit",
+    "SharedSnapshot",
     "Store",
+    "StoreFound",
+    "StoreLost",
 ]
