@@ -76,9 +76,10 @@ class Probe:
         since: when it was issued, or gave the last item of its stream.
         rides: it is made inside another probe, and takes no probe slot.
         settled: its result has been counted.
+        token: of its lease, where a store says who may probe; else "".
     """
 
-    __slots__ = ("asker", "period", "rides", "settled", "since")
+    __slots__ = ("asker", "period", "rides", "settled", "since", "token")
 
     admits: Final = True
 
@@ -88,6 +89,7 @@ class Probe:
         self.since = now
         self.rides = False
         self.settled = False
+        self.token = ""
 
     def withdraw(self, machine: Machine) -> None:
         """Take the probe back whose call was never made: nothing is counted."""

@@ -135,16 +135,6 @@ class Leased(NamedTuple):
     since: float
 
 
-class LeasedProbe(Probe):
-    """A probe that has a lease."""
-
-    __slots__ = ("token",)
-
-    def __init__(self, asker: Asker, now: float, token: str) -> None:
-        super().__init__(asker, now)
-        self.token = token
-
-
 class HalfOpenForAll(HalfOpen):
     """A few calls of all processes are admitted: each needs a lease. While the store is away, this process is alone.
 
@@ -197,7 +187,7 @@ class HalfOpenForAll(HalfOpen):
     def tokens_out(self, machine: Machine, now: float) -> list[str]:
         """Return the leases that are in use by probes that are not overdue, and those that wait for one."""
         out = [probe for probe in self.book.out if not probe.is_overdue(machine.config, now)]
-        return [probe.token for probe in out if isinstance(probe, LeasedProbe)] + [lease.token for lease in self.leases]
+        return [probe.token for probe in out if probe.token] + [lease.token for lease in self.leases]
 
     # Probes
 
@@ -208,11 +198,11 @@ class HalfOpenForAll(HalfOpen):
         outer = next((other for other in inside if other.period is self), None)
         for _ in repeat(None):
             book, leases = self.book, self.leases
-            new, admitted, rest = self._with_lease(machine, book, leases, probe, now)
-            rides = outer is not None and (new is None or not outer.is_overdue(machine.config, now))
+            new, token, rest = self._with_lease(machine, book, leases, probe, now)
+            rides = outer is not None and not (token and outer.is_overdue(machine.config, now))
             if rides:
-                new, admitted, rest = book, probe, leases
-            if new is None:
+                new, token, rest = book, "", leases
+            elif not token:
                 return None
             with machine.lock:
                 if machine.period is not self:
@@ -221,37 +211,36 @@ class HalfOpenForAll(HalfOpen):
                     continue
                 self.book = new
                 self.leases = rest
-                admitted.period = self
-                admitted.rides = rides
-                return admitted
+                probe.token = token
+                probe.period = self
+                probe.rides = rides
+                return probe
         return None  # never reached
 
     def _with_lease(
         self, machine: Machine, book: Book, leases: tuple[Leased, ...], probe: Probe, now: float
-    ) -> tuple[Book | None, Probe, tuple[Leased, ...]]:
-        """Return the book with a leased probe in place of this one, that probe, and the leases that are left."""
+    ) -> tuple[Book, str, tuple[Leased, ...]]:
+        """Return the book with this probe, the token of its lease, and the leases that are left; "": there is none."""
         if leases:
-            leased = LeasedProbe(probe.asker, now, leases[0].token)
             overdue = [other for other in book.out if other.is_overdue(machine.config, now)]
-            return book.without(*overdue).with_probe(leased), leased, leases[1:]
+            return book.without(*overdue).with_probe(probe), leases[0].token, leases[1:]
         # `if breaker.allow_request(): breaker.call(f)` asks twice for one call.
-        asked_before = next((other for other in book.anonymous if isinstance(other, LeasedProbe)), None)
+        asked_before = next((other for other in book.anonymous if other.token), None)
         if asked_before is None or probe.asker in (Asker.ANONYMOUS, Asker.PERMIT):
-            return None, probe, leases
-        leased = LeasedProbe(probe.asker, now, asked_before.token)
-        return book.without(asked_before).with_probe(leased), leased, leases
+            return book, "", leases
+        return book.without(asked_before).with_probe(probe), asked_before.token, leases
 
     def free(self, probe: Probe, machine: Machine) -> None:
         """Free the slot of a probe whose call was never made; its lease serves the next."""
         super().free(probe, machine)
-        if isinstance(probe, LeasedProbe):
+        if probe.token:
             self.add_lease(machine, Leased(probe.token, probe.since))
 
     def _follow(
         self, machine: Machine, book: Book, probe: Probe | None, outcome: Outcome, slow: bool, now: float
     ) -> Open | None:
         """Tell the store how a probe ended. What follows is the record's to say, but that enough failures reopen."""
-        token = probe.token if isinstance(probe, LeasedProbe) else ""
+        token = "" if probe is None else probe.token
         failed = outcome is FAILURE or (
             outcome is not IGNORED and slow and machine.config.slow_call_rate_threshold is not None
         )
