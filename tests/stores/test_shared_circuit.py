@@ -17,7 +17,9 @@ from circuit_breaker import (
     CircuitState,
     StateChanged,
 )
+from circuit_breaker._shared import changes
 from circuit_breaker._shared.process import talker_of
+from circuit_breaker._shared.record import Edit
 from circuit_breaker.stores import MemoryStore
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
@@ -419,16 +421,25 @@ def test_trip_by_hand_extends_the_time_of_all(fleet: Fleet) -> None:
     assert fleet.states() == {OPEN}
 
 
-def test_a_wish_that_comes_after_the_time_is_over_closes_the_half_open_period(fleet: Fleet) -> None:
-    fleet.half_open()
-    fleet.members[1].sync()
-    step = __import__("circuit_breaker._shared.changes", fromlist=["x"]).lengthened(fleet.record.epoch, 20.0)
-    from circuit_breaker._shared.record import Edit
+def lengthen(fleet: Fleet, remaining_s: float) -> None:
+    fleet.admin.update("api", Edit(changes.lengthened(fleet.record.epoch, remaining_s)))
 
-    fleet.admin.update("api", Edit(step))
+
+def test_a_wish_that_comes_after_the_time_is_over_opens_all_again(fleet: Fleet) -> None:
+    fleet.half_open()
+    lengthen(fleet, 20.0)
     fleet.exchange()
     assert fleet.states() == {OPEN}
     fleet.clock.advance(20.0)
+    assert not fleet.members[0].is_rejected()
+
+
+def test_a_wish_that_was_waited_out_before_it_was_known_keeps_nobody_from_probing(fleet: Fleet) -> None:
+    fleet.half_open()
+    lengthen(fleet, 20.0)
+    fleet.clock.advance(20.0)
+    assert fleet.members[0].is_rejected()
+    fleet.interval()
     assert not fleet.members[0].is_rejected()
 
 

@@ -215,9 +215,16 @@ def verdict(known: Record | None, found: Record | None, closed_alone: bool, now:
         closed_alone: it followed an open circuit, and has closed by probes of its own while the store was away.
         now: the store's time.
     """
-    if epoch_of(found) == epoch_of(known):
+    if _same(found, known):
         over = closed_alone and found is not None and found.open and found.remaining_s(now) <= 0
         return Verdict.CLOSE if over else Verdict.SAME
     if known is not None and known.open and not closed_alone and epoch_of(found) < known.epoch:
         return Verdict.RESTORE
     return Verdict.FOLLOW
+
+
+def _same(one: Record | None, other: Record | None) -> bool:
+    """Tell whether two records are of one epoch; a store that lost its data may have used a number again."""
+    if one is None or other is None:
+        return one is other
+    return (one.epoch, one.open, one.since, one.mode) == (other.epoch, other.open, other.since, other.mode)

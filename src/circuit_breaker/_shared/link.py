@@ -271,9 +271,13 @@ class Link:
         if isinstance(period, OpenForAll) and period.epoch == record.epoch:
             period.adjust(machine, now, remaining_s, record.rules.open_s)
             return None
-        if isinstance(period, HalfOpenForAll) and period.epoch == record.epoch:
-            lengthened = record.rules.open_s > period.open_s and remaining_s > 0
-            return OpenForAll(self, record, period, now, remaining_s) if lengthened else None
+        if (
+            isinstance(period, HalfOpenForAll)
+            and period.epoch == record.epoch
+            and (record.rules.open_s <= period.open_s or remaining_s <= 0)
+        ):
+            period.open_s = record.rules.open_s  # that much has been waited out
+            return None
         return OpenForAll(self, record, period, now, remaining_s)
 
     def _longer(
