@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from failures import Down
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState
 from circuit_breaker._shared.protocol import Change, Exchange, MemberLine, Report
@@ -13,10 +14,6 @@ from circuit_breaker.stores import Board, MemoryStore, SharedCircuit
 from circuit_breaker.testing import FakeClock
 
 FAST: dict[str, Any] = {"failure_threshold": 3, "reset_timeout_s": 5.0, "success_threshold": 2}
-
-
-class Down(Exception):
-    """What the dependency raises."""
 
 
 class Unreachable(Exception):

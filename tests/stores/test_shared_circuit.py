@@ -7,7 +7,8 @@ from math import inf
 from typing import Any
 
 import pytest
-from fleet import Down, FlakyStore, Fleet, Member
+from failures import Down
+from fleet import FlakyStore, Fleet, Member
 
 from circuit_breaker import (
     CircuitBreaker,

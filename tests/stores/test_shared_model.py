@@ -13,7 +13,8 @@ from itertools import product
 from typing import Any
 
 import pytest
-from fleet import Down, Fleet, Member, Unreachable
+from failures import Down
+from fleet import Fleet, Member, Unreachable
 
 from circuit_breaker import CircuitMode, CircuitOpenError, CircuitState
 
