@@ -151,9 +151,9 @@ class RedisStore(BaseStore):
         if error is not None:
             return Found(None, (), error)
         *_, text, totals = answers
-        first = 1 if report.forget else 0
-        if report.add and answers[first] == next(iter(report.add.values())):
-            self._renewed.pop(report.name, None)  # perhaps the key is new, and expires only if it is told so
+        added = answers[1 if report.forget else 0]
+        if (report.add and added == next(iter(report.add.values()))) or not (text or any(totals)):
+            self._renewed.pop(report.name, None)  # perhaps the server has lost it, or what is new does not expire yet
         try:
             return Found(_text(text), [_number(total) for total in totals])
         except Unreadable as unreadable:
