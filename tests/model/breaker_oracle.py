@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
-from itertools import takewhile
 from math import inf, isnan
 from types import UnionType
 from typing import Any, NamedTuple
 
 from tally import Tally
+from trip_rules import Answer, TripRules, streak
 
 from circuit_breaker import (
     BulkheadFullError,
@@ -30,8 +29,8 @@ SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
 REFUSALS = (CircuitOpenError, BulkheadFullError)
 
 
-class Answer(NamedTuple):
-    """One outcome that counted."""
+class Counted(NamedTuple):
+    """One outcome in the totals."""
 
     outcome: Outcome
     at: float
@@ -47,7 +46,6 @@ class Period:
     at: float
     until: float = inf
     failure: tuple[str, str] | None = None
-    window: list[Answer] = field(default_factory=list)
     led: list[Answer] = field(default_factory=list)
     successes: int = 0
     failures: int = 0
@@ -122,6 +120,7 @@ class Oracle:
         self._tally = tally
         self._in_a_row = 0
         self._forget_totals()
+        self.rules = TripRules(config, now, tally.met)
         self.period = self._first_period()
 
     # Admitting
@@ -204,7 +203,7 @@ class Oracle:
         slow_s = self.config.slow_call_duration_s
         refusal = error is not None and all(isinstance(leaf, REFUSALS) for leaf in leaves(error))
         slow = slow_s is not None and latency_ms >= slow_s * 1000 and not refusal
-        answer = Answer(outcome, self.now, latency_ms, slow and outcome is not IGNORED)
+        answer = Counted(outcome, self.now, latency_ms, slow and outcome is not IGNORED)
         period = self.period
         present = ticket.period is period
         self._tally.met(f"{outcome.value} in {period.state.value}" if present else f"a late {outcome.value}")
@@ -214,8 +213,8 @@ class Oracle:
         reason = None
         if present and outcome is not IGNORED:
             if period.state is CLOSED:
-                period.window.append(answer)
-                reason = self._rule(answer)
+                self.rules.answers.append(Answer(self.now, outcome is FAILURE, answer.slow))
+                reason = self.rules.tripped(self.now, self._run)
                 if self.mode is CircuitMode.FORCED_CLOSED and reason:
                     self._tally.met("FORCED_CLOSED does not trip")
                     reason = None
@@ -225,14 +224,13 @@ class Oracle:
             self._open(reason, error)
         self.events.append(("finished", outcome, latency_ms, named(error)))
 
-    def count(self, answer: Answer, streak: bool) -> None:
+    def count(self, answer: Counted, streak: bool) -> None:
         """Count in the totals alone, and in the streak that they show if it belongs there."""
         self.counted.append(answer)
         if streak and answer.outcome is not IGNORED:
-            self._run.append(answer.outcome)
-            self._run_at.append(answer.at)
+            self._run.append(Answer(answer.at, answer.outcome is FAILURE, answer.slow))
 
-    def _probe_answered(self, ticket: Ticket, answer: Answer) -> str | None:
+    def _probe_answered(self, ticket: Ticket, answer: Counted) -> str | None:
         reason = None
         if answer.outcome is FAILURE:
             reason = "a rider fails" if ticket.rides else "a probe fails"
@@ -249,38 +247,6 @@ class Oracle:
                 self._tally.met("probes close it")
                 self._in_a_row = 0
                 self._go(self._closed())
-        return None
-
-    def _rule(self, answer: Answer) -> str | None:
-        """Look at the rules that this answer adds to."""
-        config = self.config
-        window = self.window()
-        enough = config.minimum_calls
-        if enough is None:
-            enough = config.error_rate_window if isinstance(config.error_rate_window, int) else 20
-        if answer.outcome is FAILURE:
-            if config.failure_threshold is not None and self.streak() >= config.failure_threshold:
-                within_s = config.failure_threshold_within_s
-                first = self._run_at[-config.failure_threshold]
-                if within_s is None or self.now - first <= within_s:
-                    return "the streak trips"
-                self._tally.met("a streak has expired")
-            failed = sum(a.outcome is FAILURE for a in window)
-            rate = config.error_rate_threshold
-            if rate is not None and len(window) >= enough and failed / len(window) >= rate:
-                return "the failure rate trips"
-        if answer.slow:
-            slow = sum(a.slow for a in window)
-            rate = config.slow_call_rate_threshold
-            if rate is not None and len(window) >= enough and slow / len(window) >= rate:
-                return "the slow rate trips"
-        if config.trip_when is not None and (answer.outcome is FAILURE or answer.slow):
-            failed, slow = sum(a.outcome is FAILURE for a in window), sum(a.slow for a in window)
-            try:
-                if config.trip_when((len(window), failed, slow, self.streak())):
-                    return "a rule of the caller's own trips"
-            except Exception:
-                self._tally.met("a rule of the caller's own raises")
         return None
 
     def record(self, outcome: Outcome, latency_ms: float) -> None:
@@ -305,8 +271,8 @@ class Oracle:
     def configure(self, config: CircuitBreakerConfig) -> None:
         self.look()
         if self.config.error_rate_window != config.error_rate_window:
-            self.period.window.clear()
-        self.config = config
+            self.rules = TripRules(config, self.now, self._tally.met)
+        self.config = self.rules.config = config
 
     def set_mode(self, mode: CircuitMode) -> None:
         if mode is not self.mode:
@@ -342,8 +308,8 @@ class Oracle:
         return Period(OPEN, self.now) if self.mode is CircuitMode.FORCED_OPEN else self._closed()
 
     def _closed(self) -> Period:
-        self._run: list[Outcome] = []
-        self._run_at: list[float] = []
+        self._run: list[Answer] = []
+        self.rules = TripRules(self.config, self.now, self._tally.met)
         return Period(CLOSED, self.now)
 
     def _asked_s(self, before: int) -> float:
@@ -374,9 +340,8 @@ class Oracle:
         self.period = period
 
     def _forget_totals(self) -> None:
-        self.counted: list[Answer] = []
+        self.counted: list[Counted] = []
         self._run = []
-        self._run_at = []
         self.rejected = self.shadowed = self.opened = 0
 
     # Reading
@@ -388,13 +353,10 @@ class Oracle:
     def window(self) -> list[Answer]:
         if self.period.state is not CLOSED:
             return self.period.led
-        size = self.config.error_rate_window
-        if isinstance(size, timedelta):
-            return [a for a in self.period.window if self.now - a.at < size.total_seconds()]
-        return self.period.window[-size:]
+        return self.rules.window(self.now)
 
     def streak(self) -> int:
-        return len(list(takewhile(lambda outcome: outcome is FAILURE, reversed(self._run))))
+        return len(streak(self._run))
 
     def seen_retry_after_s(self) -> float | None:
         if self.state is CLOSED or (
@@ -414,7 +376,7 @@ class Oracle:
         told = [a for a in self.counted if a.outcome is not IGNORED]
         window = self.window()
         times = {o: max((wall(a.at) for a in told if a.outcome is o), default=None) for o in Outcome}
-        failed, slow = sum(a.outcome is FAILURE for a in window), sum(a.slow for a in window)
+        failed, slow = sum(answer.failed for answer in window), sum(answer.slow for answer in window)
         return {
             "state": self.state,
             "machine_state": self.period.state,

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from math import inf
 from typing import Any, NamedTuple
 
-from breaker_oracle import FAILURE, IGNORED, SUCCESS, Frame, Oracle, Ticket, judge, named
+from breaker_oracle import FAILURE, IGNORED, SUCCESS, Counted, Frame, Oracle, Ticket, judge, named
 from coroutines import Pause, drive
 from failures import Down
 from tally import Tally
@@ -141,13 +141,13 @@ class Player:
 
 def as_told(event: Any) -> tuple[Any, ...]:
     """Return an event of the breaker as the oracle tells it."""
+    assert isinstance(event, StateChanged | CallRejected | CallFinished)
     assert event.circuit_name == "api"
     if isinstance(event, StateChanged):
         assert event.reason
         return "state", event.old_state, event.new_state
     if isinstance(event, CallRejected):
         return "rejected", event.retry_after_s
-    assert isinstance(event, CallFinished)
     return "finished", event.outcome, event.latency_ms, named(event.error)
 
 
@@ -156,16 +156,13 @@ class Real(Player):
 
     def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, listened: bool) -> None:
         super().__init__()
-        self.events: list[tuple[Any, ...]] = []
-        listeners = (self._listen,) if listened else ()
+        self.heard: list[Any] = []  # looked at later: what a listener raises is lost
+        listeners = (self.heard.append,) if listened else ()
         self.breaker = CircuitBreaker("api", config, mode=mode, listeners=listeners, clock=lambda: self.now)
         self.contexts = [contextvars.Context(), contextvars.Context()]
         self.tasks: list[tuple[contextvars.Context, Coroutine[Any, Any, Any]]] = []
         self.streams: list[Any] = []
         self.permits: list[Any] = []
-
-    def _listen(self, event: Any) -> None:
-        self.events.append(as_told(event))
 
     def _try(self, ending: Ending | None, function: Callable[[], Any]) -> bool:
         """Do something that may be refused or raise; say how it went; tell whether it was left open."""
@@ -686,9 +683,7 @@ class Told(Player):
         self.oracle.reset_stats()
 
     def do_count(self, failed: bool, latency_ms: float) -> None:
-        from breaker_oracle import Answer
-
-        answer = Answer(FAILURE if failed else SUCCESS, self.now, latency_ms, False)
+        answer = Counted(FAILURE if failed else SUCCESS, self.now, latency_ms, False)
         self.oracle.count(answer, streak=True)
 
     def picture(self) -> dict[str, Any]:

@@ -400,7 +400,8 @@ class Machine:
         """Return a consistent copy of what there is."""
         counted, sums = Tally(), Totals()
         with self.lock:
-            period, totals, start, mode = self.period, self.totals, self.start, self.mode
+            period, mode = self.period, self.mode
+            totals, start = self.totals, self.start
             counted.successes = period.successes
             counted.failures = period.failures
             counted.slow = period.slow
