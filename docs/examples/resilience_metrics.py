@@ -1,4 +1,4 @@
-"""The metrics of circuit breakers and bulkheads, for with_prometheus.py and with_opentelemetry.py to export.
+"""The metrics of circuit breakers, bulkheads and retries, for with_prometheus.py and with_opentelemetry.py to export.
 
 To add a metric, add it to METRICS and to the function that reads the snapshot it comes from.
 """
@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import singledispatch
 from typing import Any, Literal, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
-from circuit_breaker import BulkheadSnapshot, CircuitBreaker, CircuitSnapshot, CircuitState
+from circuit_breaker import (
+    Bulkhead,
+    BulkheadSnapshot,
+    CircuitBreaker,
+    CircuitSnapshot,
+    CircuitState,
+    RetryPolicy,
+    RetrySnapshot,
+)
 
 
 class Metric(NamedTuple):
@@ -38,6 +46,9 @@ METRICS = {
         Metric("bulkhead_max_concurrent", "gauge", ("bulkhead",), "Callers that may be inside at once."),
         Metric("bulkhead_calls", "counter", ("bulkhead", "outcome"), "Callers by how they were admitted or rejected."),
         Metric("bulkhead_wait_seconds", "counter", ("bulkhead",), "Time that callers have waited, added up."),
+        Metric("retry_attempts", "counter", ("policy",), "Attempts after the first one of a call."),
+        Metric("retry_calls", "counter", ("policy", "outcome"), "Calls whose first attempt failed, by how they ended."),
+        Metric("retry_sleep_seconds", "counter", ("policy",), "Time slept before retries, added up."),
     )
 }
 
@@ -45,14 +56,14 @@ Reading: TypeAlias = tuple[str, tuple[str, ...], float]  # name of the metric, v
 
 
 @singledispatch
-def read(snapshot: Any) -> Iterator[Reading]:
-    """Yield what a snapshot says; the first label is the name of its owner."""
+def read(snapshot: Any, name: str) -> Iterator[Reading]:
+    """Yield what a snapshot says about the object of this name, which is the first label."""
     raise TypeError(f"there are no metrics for a {type(snapshot).__name__}")
 
 
 @read.register
-def _(snapshot: CircuitSnapshot) -> Iterator[Reading]:
-    name, stats = str(snapshot.name), snapshot.stats
+def _(snapshot: CircuitSnapshot, name: str) -> Iterator[Reading]:
+    stats = snapshot.stats
     for state in CircuitState:
         yield "circuit_state", (name, state.value), snapshot.state is state
     yield "circuit_calls", (name, "success"), stats.success_count
@@ -66,8 +77,7 @@ def _(snapshot: CircuitSnapshot) -> Iterator[Reading]:
 
 
 @read.register
-def _(snapshot: BulkheadSnapshot) -> Iterator[Reading]:
-    name = str(snapshot.name)
+def _(snapshot: BulkheadSnapshot, name: str) -> Iterator[Reading]:
     yield "bulkhead_active", (name,), snapshot.active_count
     yield "bulkhead_queued", (name,), snapshot.queued_count
     yield "bulkhead_max_concurrent", (name,), snapshot.max_concurrent
@@ -77,22 +87,42 @@ def _(snapshot: BulkheadSnapshot) -> Iterator[Reading]:
     yield "bulkhead_wait_seconds", (name,), snapshot.total_wait_s
 
 
+@read.register
+def _(snapshot: RetrySnapshot, name: str) -> Iterator[Reading]:
+    yield "retry_attempts", (name,), snapshot.retry_count
+    yield "retry_calls", (name, "recovered"), snapshot.recovered_count
+    yield "retry_calls", (name, "gave_up"), snapshot.gave_up_count
+    yield "retry_sleep_seconds", (name,), snapshot.total_sleep_s
+
+
+Seen: TypeAlias = dict[tuple[str, tuple[str, ...]], float]  # the counts of one object when it was last read
+
+
 class Metrics:
-    """The metrics of all circuit breakers of this process, and of what else is watched, added up by label.
+    """The metrics of all circuit breakers of this process, and of bulkheads and retry policies, added up by label.
 
     A counter never goes back, though breakers disappear and are reset. May be shared by threads.
 
     Args:
-        watched: other objects with snapshots, such as bulkheads.
-        label: returns the label for a name. Give several breakers one label if there are thousands.
+        bulkheads: the bulkheads to show.
+        policies: the retry policies to show, by the names to show them under.
+        label: returns the label for a name. Give many breakers one label if there are thousands.
     """
 
-    def __init__(self, watched: Iterable[Any] = (), *, label: Callable[[str], str] = str) -> None:
-        self._watched = tuple(watched)
+    def __init__(
+        self,
+        *,
+        bulkheads: Iterable[Bulkhead] = (),
+        policies: Mapping[str, RetryPolicy] | None = None,
+        label: Callable[[str], str] = str,
+    ) -> None:
+        named: list[tuple[str, Any]] = [(bulkhead.name, bulkhead) for bulkhead in bulkheads]
+        named += (policies or {}).items()
         self._label = label
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
         self._totals: defaultdict[str, defaultdict[tuple[str, ...], float]] = defaultdict(lambda: defaultdict(float))
-        self._seen: WeakKeyDictionary[Any, dict[tuple[str, tuple[str, ...]], float]] = WeakKeyDictionary()
+        self._circuits: WeakKeyDictionary[CircuitBreaker, Seen] = WeakKeyDictionary()
+        self._others: list[tuple[str, Any, Seen]] = [(name, owner, {}) for name, owner in named]
 
     def collect(self) -> dict[str, dict[tuple[str, ...], float]]:
         """Return the value of each metric for each of its labels."""
@@ -100,9 +130,8 @@ class Metrics:
             values: dict[str, dict[tuple[str, ...], float]] = {}
             for name, metric in METRICS.items():
                 values[name] = self._totals[name] if metric.kind == "counter" else defaultdict(float)
-            for owner in (*CircuitBreaker.instances(), *self._watched):
-                seen = self._seen.setdefault(owner, {})
-                for name, labels, value in read(owner.snapshot()):
+            for owner_name, owner, seen in self._owners():
+                for name, labels, value in read(owner.snapshot(), str(owner_name)):
                     increase = value
                     if METRICS[name].kind == "counter":
                         before = seen.get((name, labels), 0)
@@ -110,3 +139,8 @@ class Metrics:
                         seen[name, labels] = value
                     values[name][self._label(labels[0]), *labels[1:]] += increase
             return {name: dict(by_labels) for name, by_labels in values.items()}
+
+    def _owners(self) -> Iterator[tuple[str, Any, Seen]]:
+        for breaker in CircuitBreaker.instances():
+            yield breaker.name, breaker, self._circuits.setdefault(breaker, {})
+        yield from self._others

@@ -10,7 +10,7 @@ from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from resilience_metrics import METRICS, Metric, Metrics
 
-from circuit_breaker import BulkheadRejected, CallRejected, RetryScheduled, StateChanged
+from circuit_breaker import BulkheadRejected, CallRejected, RetryGaveUp, RetryScheduled, StateChanged
 
 
 def export(metrics: Metrics, meter: Meter) -> None:
@@ -42,3 +42,5 @@ def trace_events(event: object) -> None:
         case RetryScheduled(attempt=attempt, delay_s=delay_s, error=error):
             kind = "bad value" if error is None else type(error).__name__  # its text may hold secrets
             span.add_event("retry.scheduled", {"attempt": attempt, "delay_s": delay_s, "error": kind})
+        case RetryGaveUp(attempts=attempts, reason=reason):
+            span.add_event("retry.gave_up", {"attempts": attempts, "reason": reason})

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from resilience_metrics import METRICS, Metrics
 
-from circuit_breaker import CallFinished, RetryScheduled
+from circuit_breaker import CallFinished, RetryGaveUp, RetryScheduled
 
 
 class Snapshots(Collector):
@@ -37,11 +37,20 @@ class Listener:
             "circuit_call_seconds", "How long calls took.", ["circuit", "outcome"], registry=registry
         )
         self._retries = Counter("retry_scheduled", "Retries.", ["function", "error"], registry=registry)
+        self._gave_up = Counter(
+            "retry_gave_up", "Calls that failed for good.", ["function", "error"], registry=registry
+        )
 
     def __call__(self, event: object) -> None:
         match event:
             case CallFinished(circuit_name=name, outcome=outcome, latency_ms=latency_ms):
                 self._seconds.labels(name, outcome.value).observe(latency_ms / 1000)
-            case RetryScheduled(error=error):
-                kind = "bad value" if error is None else type(error).__name__  # its text may hold secrets
-                self._retries.labels(getattr(event, "function", None) or "", kind).inc()
+            case RetryScheduled(error=error, function=function):
+                self._retries.labels(function or "", _kind(error)).inc()
+            case RetryGaveUp(error=error, function=function):
+                self._gave_up.labels(function or "", _kind(error)).inc()
+
+
+def _kind(error: BaseException | None) -> str:
+    """Return the type of an error; its text may hold secrets, and has no bound."""
+    return "bad value" if error is None else type(error).__name__

@@ -15,7 +15,7 @@ pytest.importorskip("prometheus_client", reason="needs the extra test")
 import prometheus_client
 from example_files import EXAMPLES, example
 
-from circuit_breaker import Bulkhead, CallFinished, CircuitBreaker, Outcome, RetryScheduled
+from circuit_breaker import Bulkhead, CallFinished, CircuitBreaker, Outcome, RetryGaveUp, RetryPolicy, RetryScheduled
 
 DASHBOARD: dict[str, Any] = json.loads((EXAMPLES / "grafana-dashboard.json").read_text("utf-8"))
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
@@ -33,10 +33,14 @@ GROUPING = re.compile(r"\bby\s*\(([^()]*)\)\s*\(")
 def exported() -> dict[str, set[str]]:
     """The labels of each metric that the example exports."""
     recipe, registry = example("with_prometheus"), prometheus_client.CollectorRegistry()
-    recipe.Snapshots(example("resilience_metrics").Metrics([Bulkhead("reports")]), registry)
+    recipe.Snapshots(
+        example("resilience_metrics").Metrics(bulkheads=[Bulkhead("reports")], policies={"payments": RetryPolicy()}),
+        registry,
+    )
     listener = recipe.Listener(registry)
     listener(CallFinished("payments", Outcome.SUCCESS, 1.0, None))
     listener(RetryScheduled(0, 0.1, None, 0.1))
+    listener(RetryGaveUp(1, 0.1, "no retries left", None))
     breaker = CircuitBreaker("payments")
     samples = [sample for family in registry.collect() for sample in family.samples]
     assert breaker.name in {sample.labels["circuit"] for sample in samples if "circuit" in sample.labels}

@@ -105,6 +105,7 @@ def test_a_span_tells_what_happened_in_it(clock: FakeClock) -> None:
         ),
         ("retry.scheduled", {"attempt": 1, "delay_s": 0.2, "error": "ConnectionError"}),
         ("circuit.rejected", {"circuit": "payments", "retry_after_s": 29.8}),
+        ("retry.gave_up", {"attempts": 3, "reason": "CircuitOpenError is not retried"}),
         ("bulkhead.rejected", {"bulkhead": "reports", "active": 0, "queued": 0}),
     ]
 
@@ -127,11 +128,11 @@ class Watch:
         config = CircuitBreakerConfig(failure_threshold=3, slow_call_duration_s=1)
         self.breaker = CircuitBreaker(name, config, listeners=listeners, clock=clock)
         self.bulkhead = Bulkhead("reports", max_concurrent=1, listeners=listeners)
-        self.retries = RetryPolicy(2, sleep=clock.sleep, clock=clock, listeners=listeners)
+        self.retries = RetryPolicy(2, sleep=clock.sleep, clock=clock, jitter=False, listeners=listeners)
 
     def happen(self) -> None:
         self.breaker.call(self.clock.advance, 1.5)
-        try_each(lambda: self.retries.call(self.breaker.call, fail), lambda: self.breaker.call(int))
+        try_each(self.retries(self.breaker(fail)), lambda: self.breaker.call(int))
         with self.bulkhead:
             try_each(lambda: self.bulkhead.call(int))
 
@@ -155,6 +156,10 @@ HAPPENED = {
     ("bulkhead_active",): 0,
     ("bulkhead_queued",): 0,
     ("bulkhead_max_concurrent",): 1,
+    ("retry_attempts",): 2,
+    ("retry_calls", "recovered"): 0,
+    ("retry_calls", "gave_up"): 1,
+    ("retry_sleep_seconds",): 0.1 + 0.2,
 }
 
 
@@ -174,14 +179,14 @@ def collected(metrics: Any, *names: str) -> dict[tuple[str, ...], float]:
 
 
 def test_the_metrics_say_what_happened(watch: Watch) -> None:
-    metrics = example("resilience_metrics").Metrics([watch.bulkhead])
+    metrics = example("resilience_metrics").Metrics(bulkheads=[watch.bulkhead], policies={"orders": watch.retries})
     watch.happen()
-    assert collected(metrics, watch.breaker.name, "reports") == pytest.approx(HAPPENED)
+    assert collected(metrics, watch.breaker.name, "reports", "orders") == pytest.approx(HAPPENED)
 
 
 def test_every_metric_has_its_labels_and_a_description(watch: Watch) -> None:
     module = example("resilience_metrics")
-    values = module.Metrics([watch.bulkhead]).collect()
+    values = module.Metrics(bulkheads=[watch.bulkhead], policies={"orders": watch.retries}).collect()
     assert list(values) == list(module.METRICS)
     for name, by_labels in values.items():
         metric = module.METRICS[name]
@@ -196,7 +201,7 @@ def test_what_has_no_metrics_is_told_so() -> None:
             return 5
 
     with pytest.raises(TypeError, match="no metrics for a int"):
-        example("resilience_metrics").Metrics([Thing()]).collect()
+        example("resilience_metrics").Metrics(policies={"thing": Thing()}).collect()
 
 
 def test_a_counter_never_goes_back_though_a_breaker_is_reset_or_gone(clock: FakeClock) -> None:
@@ -236,7 +241,9 @@ def registry() -> Any:
 
 def test_prometheus_reads_the_snapshots_when_it_asks(watch: Watch, registry: Any) -> None:
     recipe = example("with_prometheus")
-    recipe.Snapshots(example("resilience_metrics").Metrics([watch.bulkhead]), registry)
+    recipe.Snapshots(
+        example("resilience_metrics").Metrics(bulkheads=[watch.bulkhead], policies={"orders": watch.retries}), registry
+    )
     watch.happen()
 
     def sample(name: str, **labels: str) -> float | None:
@@ -260,9 +267,9 @@ def test_the_listener_counts_latencies_and_retries(clock: FakeClock, registry: A
     assert registry.get_sample_value("circuit_call_seconds_sum", labels) == 1.5
     assert registry.get_sample_value("circuit_call_seconds_bucket", {**labels, "le": "1.0"}) == 0
     assert registry.get_sample_value("circuit_call_seconds_count", {**labels, "outcome": "failure"}) == 3
-    (retries,) = (family for family in registry.collect() if family.name == "retry_scheduled")
-    values = {sample.labels["error"]: sample.value for sample in retries.samples if sample.name.endswith("_total")}
-    assert values == {"ConnectionError": 2}
+    labels = {"function": f"{__name__}.fail", "error": "ConnectionError"}
+    assert registry.get_sample_value("retry_scheduled_total", labels) == 2
+    assert registry.get_sample_value("retry_gave_up_total", labels) == 1
 
 
 # OpenTelemetry
@@ -275,7 +282,7 @@ def test_opentelemetry_reads_the_snapshots_when_it_collects(watch: Watch) -> Non
 
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader])
-    metrics = example("resilience_metrics").Metrics([watch.bulkhead])
+    metrics = example("resilience_metrics").Metrics(bulkheads=[watch.bulkhead], policies={"orders": watch.retries})
     example("with_opentelemetry").export(metrics, provider.get_meter("circuit_breaker"))
     watch.happen()
     data = reader.get_metrics_data()
@@ -284,7 +291,7 @@ def test_opentelemetry_reads_the_snapshots_when_it_collects(watch: Watch) -> Non
     for metric in data.resource_metrics[0].scope_metrics[0].metrics:
         for point in metric.data.data_points:
             name, *rest = (str(value) for value in dict(point.attributes or {}).values())
-            if name in (watch.breaker.name, "reports"):
+            if name in (watch.breaker.name, "reports", "orders"):
                 read[metric.name, *rest] = point.value  # type: ignore[union-attr]
     provider.shutdown()
     assert read == pytest.approx(HAPPENED)
