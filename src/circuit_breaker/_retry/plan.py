@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .._common import checks
-from .._common.async_library import running_loop, running_trio
+from .._common.async_library import running_library
 from .._common.events import ERROR, INFO, WARNING, RetryGaveUp, RetryScheduled, log, notify, raised_by_signal_handler
 from .._common.judging import leaves
 from .._common.pattern import WrongKindError, qualified_name
@@ -233,7 +233,7 @@ class Plan:
         return True
 
     def _warn_if_it_blocks_a_loop(self) -> None:
-        if not self._delay_s or (running_trio() is None and running_loop() is None):
+        if not self._delay_s or running_library() is None:
             return
         if self._settings._totals.is_first_to_block_a_loop():
             function = self._function()
