@@ -654,6 +654,30 @@ def test_ctrl_c_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None
         policy_on(clock, 1).call(Flaky(error))
 
 
+class TimeLimit(Exception):
+    """Like Celery's SoftTimeLimitExceeded, which a signal handler raises wherever the task is."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
+def test_time_limit_that_a_signal_handler_raises_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None:
+    class Noted:
+        def __str__(self) -> str:
+            signal.raise_signal(signal.SIGUSR1)
+            return "theirs"
+
+    def handler(*_: Any) -> None:
+        raise TimeLimit
+
+    error = OSError()
+    error.__notes__ = [Noted()]  # type: ignore[list-item]
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(TimeLimit):
+            policy_on(clock, 1).call(Flaky(error))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 # Listeners
 
 
