@@ -148,6 +148,30 @@ def loops_in(body: list[ast.stmt]) -> Iterator[ast.While]:
                 yield from loops_in(block)
 
 
+# What may stand in a locked section. Nothing of it calls or makes anything, so that the interpreter looks neither for
+# signals nor for garbage there; up to three values are exchanged without making a tuple of them.
+PLAIN = (
+    *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.If, ast.Return, ast.Continue, ast.Break, ast.Tuple),
+    *(ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript, ast.Constant),
+    *(ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop),
+)
+LOCKED = ("_breaker.", "_bulkhead.", "_retry.", "_common.")
+
+
+def calls_in_a_locked_section(rooms: Source) -> Iterator[str]:
+    for room, tree in rooms.items():
+        for section in ast.walk(tree):
+            if not isinstance(section, ast.With) or not room.startswith(LOCKED):
+                continue
+            if not ast.unparse(section.items[0].context_expr).endswith("lock"):
+                continue
+            for statement in section.body:
+                for node in ast.walk(statement):
+                    if not isinstance(node, PLAIN) or (isinstance(node, ast.Tuple) and len(node.elts) not in (0, 2, 3)):
+                        yield f"{room}:{statement.lineno} {ast.unparse(statement)}"
+                        break
+
+
 def heavy_primitives(rooms: Source) -> Iterator[str]:
     """Condition, Semaphore and Event are Python code that an interrupt can leave half done."""
     banned = {"Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore"}
@@ -199,6 +223,12 @@ CHECKS: dict[Callable[[Source], Iterator[str]], list[Source]] = {
         sample("try:\n    match x:\n        case 1:\n            while x:\n                pass\nexcept E:\n    pass"),
         sample("with lock:\n    try:\n        pass\n    except E:\n        while x:\n            pass"),
     ],
+    calls_in_a_locked_section: [
+        sample("with self._lock:\n    self._count.add(1)"),
+        sample("with machine.lock:\n    if x:\n        y = [1]"),
+        sample("with self.lock:\n    a, b, c, d = e"),
+        sample("with self.lock:\n    for a in b:\n        pass"),
+    ],
     heavy_primitives: [
         sample("import threading\nthreading.Condition()"),
         sample("from threading import Lock, Semaphore"),
@@ -239,8 +269,9 @@ def test_a_planted_breach_is_caught(check: Callable[[Source], Iterator[str]], ba
 @pytest.mark.parametrize(
     "harmless",
     [
-        "with self._lock:\n    for a in b:\n        pass\nwhile x:\n    pass",
-        "with self._lock:\n    def later():\n        while x:\n            pass",
+        "with lock():\n    for a in b:\n        pass\nwhile x:\n    pass",
+        "with lock():\n    def later():\n        while x:\n            pass",
+        "with self._lock:\n    a, b = b, a\n    if a is not b:\n        self.count += 1",
         "try:\n    pass\nfinally:\n    while x:\n        pass",
         "with open(path):\n    while x:\n        pass",
         "if TYPE_CHECKING:\n    from ._breaker import CircuitBreaker",

@@ -200,7 +200,11 @@ class Period(Tally):
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
         """Return the seconds until a call may be admitted; None: nobody knows."""
-        return 0.0
+        return self.rejected_for_s(now)
+
+    def rejected_for_s(self, now: float) -> float | None:
+        """Return the seconds until the next probe may be made, when a call is rejected; None: nobody knows."""
+        return None
 
     def has_failures(self, now: float) -> bool:
         """Tell whether forgetting this period would forget failures."""
@@ -233,9 +237,9 @@ class Closed(Period):
         self.window = new_window(self._size, now) if isinstance(self._size, timedelta) else None
         self.quiet_until = inf if self.window is None else self.window.end_of(0)
         self.slow_s = config._slow_s
-        # When the newest failures in a row were, each at its number modulo the threshold; of one if nobody asks.
+        # If a setting asks for it, when the newest failures in a row were, each at its number modulo the threshold.
         within_s = config.failure_threshold_within_s
-        self._threshold = 1 if within_s is None or config.failure_threshold is None else config.failure_threshold
+        self._threshold = 0 if within_s is None or config.failure_threshold is None else config.failure_threshold
         self._failed_at = [now] * self._threshold
 
     def configure(self, machine: Machine, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> bool:
@@ -276,7 +280,7 @@ class Closed(Period):
     def withdraw(self, machine: Machine) -> None:
         """Take the permission back of a call that was never made: nothing is counted."""
 
-    def settle(
+    def settle(  # noqa: C901 - one locked section, which calls nothing
         self,
         machine: Machine,
         permission: Permission | Unknown,
@@ -293,7 +297,7 @@ class Closed(Period):
             if now >= quiet_until:
                 bucket = window.bucket_at(now)
                 quiet_until = window.end_of(bucket)
-            mark = Mark()
+            mark, first_failed_at = Mark(), now
             marks_answer = window.marks_bad_answers and (failed or slow)
             with machine.lock:
                 if (
@@ -324,13 +328,14 @@ class Closed(Period):
                     self.failures += 1
                     self.streak += 1
                     self.last_failure_at = now
-                    self._failed_at[self.streak % self._threshold] = now
+                    if self._threshold:
+                        self._failed_at[self.streak % self._threshold] = now
+                        first_failed_at = self._failed_at[(self.streak + 1) % self._threshold]
                 else:
                     self.successes += 1
                     self.streak = 0
                     self.last_success_at = now
                 failures, slow_calls, streak = self.failures, self.slow, self.streak
-                first_failed_at = self._failed_at[(streak + 1) % self._threshold]
                 first = window.first
                 if marks_answer:
                     mark.after = None
@@ -412,9 +417,10 @@ class Open(Period):
         """Return the half-open period."""
         return machine.half_open(self), f"open for {now - self.at:.3g} s"
 
-    def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
-        """Return the seconds until a probe may be made."""
-        return max(0.0, self.ends_at - now)
+    def rejected_for_s(self, now: float) -> float | None:
+        """Return the seconds until the time is over."""
+        left_s = self.ends_at - now
+        return left_s if left_s > 0.0 else 0.0
 
 
 class ForcedOpen(Open):
@@ -425,7 +431,7 @@ class ForcedOpen(Open):
     def __init__(self, now: float) -> None:
         super().__init__(now, inf, 0, WindowCounts(), False)
 
-    def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
+    def rejected_for_s(self, now: float) -> float | None:
         """Return None: nobody knows."""
         return None
 

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
-from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType, NoneType
 from typing import Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from ..exceptions import UsageError
@@ -93,6 +93,10 @@ def check_plain(func: Any) -> None:
     if kind is Kind.COROUTINE:
         raise WrongKindError(f"call() cannot await {func!r}: use call_async()")
     raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
+
+
+PLAIN_RESULTS: Final = frozenset({NoneType, bool, bytes, dict, float, int, list, set, str, tuple})
+"""Types that `check_finished` need not be asked about."""
 
 
 def check_finished(func: Function, result: object) -> None:

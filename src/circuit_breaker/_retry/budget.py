@@ -41,9 +41,9 @@ class RetryBudget(OnlyOne):
     """
 
     # `_lock` guards `_held`, the tokens (0 <= _held <= _full), and `_by_time`, all that the seconds since `_start` have
-    # brought: the sum is kept, so that looking often rounds no part of a token away. Nothing is called under it, and
-    # nothing made that the garbage collector counts, so no destructor and no signal handler runs there. It is an RLock
-    # all the same, since a tracer or a debugger may retry something on the very thread that holds it.
+    # brought: the sum is kept, so that looking often rounds no part of a token away. Under the lock nothing of the
+    # caller's is called, nor is the clock. It is an RLock because a finalizer or a signal handler may retry something
+    # on the very thread that holds it.
 
     def __init__(
         self,
@@ -89,42 +89,40 @@ class RetryBudget(OnlyOne):
     @property
     def tokens(self) -> float:
         """Tokens that there are now."""
-        return self._take(0)[1] / TOKEN
+        self._add_seconds()
+        return self._held / TOKEN
 
     def deposit(self) -> None:
         """Put in what one call brings. Policies do this themselves."""
         if self._held < self._full:  # a full bucket, the usual one, takes no lock
-            self._add(self._per_call)
+            with self._lock:
+                held = self._held + self._per_call
+                self._held = held if held < self._full else self._full
 
     def take(self) -> bool:
         """Take one token; False if there is none. Policies do this themselves, once before each retry."""
-        return self._take(TOKEN)[0]
+        self._add_seconds()
+        with self._lock:
+            if self._held < TOKEN:
+                return False
+            self._held -= TOKEN
+            return True
 
     def give_back(self) -> None:
         """Put a token back that was taken for a retry which was not made."""
-        self._add(TOKEN)
-
-    def _add(self, amount: int) -> None:
         with self._lock:
-            held = self._held + amount
+            held = self._held + TOKEN
             self._held = held if held < self._full else self._full
 
-    def _take(self, amount: int) -> tuple[bool, int]:
-        """Add what time has brought; then take the amount if there is so much. Return whether, and what is left."""
-        seconds = self._clock() - self._start
-        by_time = round(min(seconds * self._per_second, _ENDLESS) * TOKEN)
+    def _add_seconds(self) -> None:
+        """Put in what the seconds have brought since somebody looked."""
+        now = self._clock()
+        by_time = round(min((now - self._start) * self._per_second, _ENDLESS) * TOKEN)
         with self._lock:
-            held = self._held
             if by_time > self._by_time:  # else a thread that read the clock later came first
-                held += by_time - self._by_time
+                held = self._held + by_time - self._by_time
+                self._held = held if held < self._full else self._full
                 self._by_time = by_time
-                if held > self._full:
-                    held = self._full
-            is_enough = held >= amount
-            if is_enough:
-                held -= amount
-            self._held = held
-        return is_enough, held
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
