@@ -393,6 +393,14 @@ def test_of_a_group_the_longest_hint_counts(clock: FakeClock) -> None:
     assert clock.sleeps == [8.1]
 
 
+def test_hint_in_a_group_that_is_no_exception_counts_too(clock: FakeClock) -> None:
+    class Group(BaseExceptionGroup[Any]):
+        pass
+
+    policy_on(clock).call(Flaky(Group("", [Hinted(3)]), "done"))
+    assert clock.sleeps == [3.1]
+
+
 def test_without_a_hint_function_only_that_of_a_circuit_counts(clock: FakeClock) -> None:
     policy = policy_on(clock, retry_after=None, retryable_exceptions=(Hinted, CircuitOpenError))
     policy.call(Flaky(Hinted(5), CircuitOpenError("open", retry_after_s=4.0), "done"))

@@ -43,7 +43,7 @@ class Totals:
     """The counts of one policy, exact under any number of threads."""
 
     # `_lock` guards all attributes below. Nothing is called under it, and nothing made that the garbage collector
-    # counts, so no destructor and no signal handler runs there. It is an RLock all the same, as that of `RetryBudget`.
+    # counts, so no destructor and no signal handler runs there.
 
     __slots__ = (
         "__weakref__",
