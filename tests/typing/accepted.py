@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar, assert_type
+from typing import Any, Protocol, Self, TypeVar, assert_type
 
 from circuit_breaker import (
     Attempt,
@@ -441,6 +441,35 @@ def with_fallback(number: int) -> str:
 assert_type(with_fallback(3), str)
 assert_type(with_fallback.retry_policy, RetryPolicy)
 assert_type(with_fallback.retry_policy.replace(max_retries=1)(with_fallback.__wrapped__)(3), str)
+
+
+class Fetcher(Protocol):
+    def fetch(self, url: str) -> bytes: ...
+
+
+class HidesItsRetries:
+    @retry
+    def _fetch(self, url: str) -> bytes:
+        return url.encode()
+
+    def fetch(self, url: str) -> bytes:
+        return self._fetch(url)
+
+    @retry
+    def _connect(self) -> None: ...
+
+    def connected(self) -> Self:
+        self._connect()
+        return self
+
+
+class Special(HidesItsRetries):
+    def fetch(self, url: str) -> bytes:
+        return super().fetch(url)
+
+
+fetcher: Fetcher = Special()
+assert_type(Special().connected(), Special)
 
 
 @no_retries()
