@@ -74,7 +74,7 @@ class Reading(NamedTuple):
             self.streak,
             None if totals.last_failure_at == NEVER else totals.last_failure_at,
             None if totals.last_success_at == NEVER else totals.last_success_at,
-            totals.latency_s * 1_000,
+            round(totals.latency_s * 1_000, 6),  # to the nanosecond, so that sums of whole milliseconds are whole
             ignored_count=totals.ignored,
             rejected_count=totals.rejected,
             slow_count=totals.slow,
@@ -140,16 +140,22 @@ class Machine:
             return self.period
         return period
 
+    def reject(self, now: float) -> Period | None:
+        """Reject one call and return the period, if it rejects every call now."""
+        period = self.period
+        if now < period.rejects_until:
+            with self.lock:
+                if self.period is period:
+                    self.totals.rejected += 1
+                    return period
+        return None
+
     def admit(self, asker: Asker, now: float, inside: tuple[Probe, ...] = ()) -> Permission | Period:
         """Return the permission for one call, or the period that rejects it; `inside`: see `Period.admit`."""
         for _ in repeat(None):
-            period = self.period
-            if now < period.rejects_until:
-                with self.lock:
-                    if self.period is period:
-                        self.totals.rejected += 1
-                        return period
-                continue
+            rejecting = self.reject(now)
+            if rejecting is not None:
+                return rejecting
             period = self.look(now)
             probe = Probe(asker, now)
             permission = period.admit(self, probe, inside, now)
@@ -400,7 +406,8 @@ class Machine:
         """Return a consistent copy of what there is."""
         counted, sums = Tally(), Totals()
         with self.lock:
-            period, totals, start, mode = self.period, self.totals, self.start, self.mode
+            period, mode = self.period, self.mode
+            totals, start = self.totals, self.start
             counted.successes = period.successes
             counted.failures = period.failures
             counted.slow = period.slow
