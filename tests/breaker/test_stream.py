@@ -357,14 +357,18 @@ def test_stream_dropped_after_an_item_is_a_success(breaker: CircuitBreaker) -> N
 
 
 def test_stream_that_the_garbage_collector_finds_in_a_circle_is_a_success(breaker: CircuitBreaker) -> None:
-    stream = breaker(three)()
-    next(stream)
-    circle: list[Any] = [stream]
-    circle.append(circle)
-    del stream, circle
-    assert counts(breaker) == (0, 0, 0)
-    gc.collect()
-    assert counts(breaker) == (1, 0, 0)
+    gc.disable()
+    try:
+        stream = breaker(three)()
+        next(stream)
+        circle: list[Any] = [stream]
+        circle.append(circle)
+        del stream, circle
+        assert counts(breaker) == (0, 0, 0)
+        gc.collect()
+        assert counts(breaker) == (1, 0, 0)
+    finally:
+        gc.enable()
     whole(breaker)
 
 

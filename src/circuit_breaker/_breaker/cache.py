@@ -189,12 +189,12 @@ class Cache(Generic[V]):
                     return False
             elif bucket:
                 return False
-            if removed is not None:
-                removed.removed = True
             if following:
                 buckets[hashed] = following
             elif bucket:
                 del buckets[hashed]
+            if removed is not None:
+                removed.removed = True
             return True
 
     def _clear(self) -> None:

@@ -194,11 +194,9 @@ class CircuitBreakerRegistry(OnlyOne):
         """Return one of the least recently used that may go, preferably without failures."""
         now = self._clock()
         chosen: Entry[CircuitBreaker] | None = None
-        for entry in islice(self._cache.least_used(), LOOKED_AT):
-            if entry is newest:
-                break
+        for entry in islice(self._cache.least_used(), min(LOOKED_AT, len(self))):
             breaker = entry.kept
-            if breaker is None:
+            if breaker is None or entry is newest:
                 continue
             if not _may_go(breaker, now):
                 self._cache.exchange(entry, breaker, breaker)  # to be looked at again only after all others
