@@ -21,7 +21,7 @@ COMMON = {
 }
 BREAKER = {
     *("rules", "window", "totals", "config", "states", "reading", "machine", "open_blocks", "admission", "steering"),
-    *("permit", "stream", "breaker"),
+    *("permit", "stream", "breaker", "cache"),
 }
 
 
@@ -62,8 +62,9 @@ ROOMS: dict[str, set[str]] = {
     "_breaker.steering": breaker("config", "totals", "states", "admission"),
     "_breaker.permit": breaker("states", "open_blocks", "admission"),
     "_breaker.stream": breaker("states", "open_blocks", "admission"),
-    "_breaker.breaker": breaker(*BREAKER - {"breaker"}),
-    "_breaker.registry": breaker("config", "stream", "breaker"),
+    "_breaker.breaker": breaker(*BREAKER - {"breaker", "cache"}),
+    "_breaker.cache": set(),
+    "_breaker.registry": breaker("config", "stream", "breaker", "cache"),
     "_bulkhead": set(),
     "_bulkhead.snapshot": set(),
     "_bulkhead.line": COMMON,
@@ -159,7 +160,7 @@ def loops_in(body: list[ast.stmt]) -> Iterator[ast.While]:
 # What may stand in a locked section. Nothing of it calls or makes anything, so that the interpreter looks neither for
 # signals nor for garbage there; up to three values are exchanged without making a tuple of them.
 PLAIN = (
-    *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.If, ast.Return, ast.Continue, ast.Break, ast.Tuple),
+    *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Delete, ast.If, ast.Return, ast.Continue, ast.Break, ast.Tuple),
     *(ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript, ast.Constant),
     *(ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop),
 )
