@@ -23,7 +23,8 @@ from basics import PATIENCE_S, WAYS, Body, Clock, Down, Way, fail, succeed
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.open_blocks import stack
-from circuit_breaker._common.words import CircuitMode, CircuitState, CircuitStats
+from circuit_breaker._breaker.snapshot import CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 
 Make = Callable[..., CircuitBreaker]

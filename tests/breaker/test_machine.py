@@ -23,7 +23,8 @@ from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.machine import Machine
 from circuit_breaker._breaker.permit import Permit
-from circuit_breaker._common.words import CircuitMode, CircuitState, CircuitStats
+from circuit_breaker._breaker.snapshot import CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import CircuitOpenError
 
 Make = Callable[..., CircuitBreaker]

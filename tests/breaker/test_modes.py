@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.permit import Permit
+from circuit_breaker._breaker.snapshot import CircuitStats
 from circuit_breaker._common.events import CallFinished, CallRejected, StateChanged
-from circuit_breaker._common.words import CircuitMode, CircuitState, CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import CircuitOpenError
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN

@@ -22,7 +22,8 @@ from basics import PATIENCE_S, Clock, Way, fail, succeed
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.machine import Machine
-from circuit_breaker._common.words import CircuitMode, CircuitSnapshot, CircuitState, CircuitStats
+from circuit_breaker._breaker.snapshot import CircuitSnapshot, CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 

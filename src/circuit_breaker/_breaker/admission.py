@@ -20,9 +20,9 @@ from .._common.events import (
     notify,
     open_log,
 )
-from .._common.judging import is_refusal, leaves
+from .._common.judging import is_rejection, leaves
 from .._common.words import CircuitMode, CircuitState, Outcome
-from ..exceptions import CircuitOpenError, refused
+from ..exceptions import CircuitOpenError, circuit_open
 from . import open_blocks
 from .config import CircuitBreakerConfig
 from .machine import RESET_TIMEOUT_S_UNTIL_ASKED, Change, Machine, Unknown, WatchedMachine
@@ -88,7 +88,7 @@ class Core:
             return permission
         if self._listeners:
             notify(self._listeners, CallRejected(self.name, refusal[2]))
-        return refused(self.name, refusal)
+        return circuit_open(self.name, *refusal)
 
     def _look(self) -> CircuitState:
         """Return what a caller meets now."""
@@ -284,7 +284,7 @@ class Core:
 
 
 def _is_refused(error: BaseException) -> bool:
-    return all(is_refusal(leaf) for leaf in leaves(error))
+    return all(is_rejection(leaf) for leaf in leaves(error))
 
 
 def _text(error: BaseException) -> str:

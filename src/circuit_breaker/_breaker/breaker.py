@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
-from inspect import isawaitable
-from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Iterable
+from types import NoneType, TracebackType
+from typing import Any, ParamSpec, TypeVar, overload
 
 from .._common import checks, fork
 from .._common.events import Listener
-from .._common.judging import NotAwaitable
-from .._common.pattern import check_callable, check_plain, wrap
-from .._common.streams import guarded, guarded_async
+from .._common.pattern import OnlyOne, Pattern, check_finished
 from .._common.typing import Protected, ProtectedFunction
-from .._common.words import CircuitMode, CircuitSnapshot, CircuitState, CircuitStats, Outcome
+from .._common.words import CircuitMode, CircuitState, Outcome
 from ..exceptions import CircuitOpenError
 from . import open_blocks
 from .admission import Core
@@ -23,6 +19,7 @@ from .config import CircuitBreakerConfig
 from .machine import Unknown
 from .open_blocks import OPEN_BLOCKS_REMEMBERED, Frame, enter, innermost
 from .permit import Permit
+from .snapshot import CircuitSnapshot, CircuitStats
 from .states import Permission, Probe
 from .stream import StreamGuard
 from .totals import LiveStats
@@ -31,13 +28,14 @@ __all__ = ["CircuitBreaker"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_Guards = TypeVar("_Guards")
+_Policy = TypeVar("_Policy")
+_Bulkhead = TypeVar("_Bulkhead")
 
 _DEFAULT_CONFIG = CircuitBreakerConfig()
 _NOT_ON_THE_WAY = ("allow_request", "record_failure", "record_ignored", "record_success")
 
 
-class CircuitBreaker(Core):
+class CircuitBreaker(Core, Pattern, OnlyOne):
     """Stops calling what fails: after too many failures calls are refused at once, until probes show that it answers.
 
     One object serves any number of threads, tasks and event loops at the same time. Use it as a decorator, as a `with`
@@ -53,6 +51,8 @@ class CircuitBreaker(Core):
     Raises:
         TypeError: a setting is of the wrong type.
     """
+
+    _attribute = "circuit_breaker"
 
     def __init__(
         self,
@@ -80,9 +80,6 @@ class CircuitBreaker(Core):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self._machine.state.value}, mode {self._machine.mode.value}>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a CircuitBreaker cannot be copied or pickled: its state is that of this one object")
 
     # Reading
 
@@ -294,52 +291,30 @@ class CircuitBreaker(Core):
     # Calling and decorating
 
     @overload
-    def __call__(self, func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | CircuitBreaker]: ...
+    def __call__(
+        self, func: Protected[_P, _R, Any, _Policy, _Bulkhead], /
+    ) -> ProtectedFunction[_P, _R, CircuitBreaker, _Policy, _Bulkhead]: ...
     @overload
-    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, CircuitBreaker]: ...
+    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, CircuitBreaker, object, object]: ...
     def __call__(self, func: Any, /) -> Any:
         """Return func, of whatever kind, such that every call is guarded; a generator is over its whole iteration."""
-        return wrap(self, func, "circuit_breaker", None)
+        return self._decorate(func)
 
-    def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call func, and count how it ends.
-
-        Raises:
-            CircuitOpenError: refused; func was not touched.
-            TypeError: func is a coroutine function or a generator, or cannot be called.
-        """
-        check_plain(func)
-        return self._wrap_plain(func, None)(*args, **kwargs)  # type: ignore[no-any-return]
-
-    async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call func, await its result, and count how that ends; cancelling says nothing about the dependency.
-
-        Raises:
-            CircuitOpenError: refused; func was not touched.
-            TypeError: func cannot be called, or what it returned cannot be awaited.
-        """
-        check_callable(func)
-        guarded = self._wrap_coroutine(partial(_awaitable, func), None)
-        return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
-
-    def _wrap_plain(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
+    def _wrap_plain(self, func: Callable[..., Any]) -> Callable[..., Any]:
         machine, clock = self._machine, self._clock
+        finished: type[object] = NoneType  # the type of the last result, which needed no awaiting
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal finished
             fast = machine.fast
             if fast is None:
-                permission = self._admit()
-                if not isinstance(permission, CircuitOpenError):
-                    return self._run(permission, func, args, kwargs)
-                try:
-                    if fallback is None:
-                        raise permission
-                    return fallback(permission, *args, **kwargs)
-                finally:
-                    del permission  # an exception that is kept in a frame of its own traceback is a circle
+                return self._run(func, args, kwargs)
             started = clock()
             try:
                 result = func(*args, **kwargs)
+                if type(result) is not finished:
+                    check_finished(func, result)
+                    finished = type(result)
             except BaseException as error:
                 now = clock()
                 self._settle_error(fast, now, now - started, error)
@@ -357,22 +332,13 @@ class CircuitBreaker(Core):
 
         return wrapper
 
-    def _wrap_coroutine(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
+    def _wrap_coroutine(self, func: Callable[..., Any]) -> Callable[..., Any]:
         machine, clock = self._machine, self._clock
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             fast = machine.fast
             if fast is None:
-                permission = self._admit()
-                if not isinstance(permission, CircuitOpenError):
-                    return await self._run_async(permission, func, args, kwargs)
-                try:
-                    if fallback is None:
-                        raise permission
-                    value = fallback(permission, *args, **kwargs)
-                    return await value if isawaitable(value) else value
-                finally:
-                    del permission
+                return await self._run_async(func, args, kwargs)
             started = clock()
             try:
                 result = await func(*args, **kwargs)
@@ -392,21 +358,17 @@ class CircuitBreaker(Core):
 
         return wrapper
 
-    def _wrap_generator(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
-        return guarded(func, partial(StreamGuard, self, fallback))
+    def _new_guard(self) -> StreamGuard:
+        return StreamGuard(self)
 
-    def _wrap_async_generator(
-        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
-    ) -> Callable[..., Any]:
-        return guarded_async(func, partial(StreamGuard, self, fallback))
-
-    def _run(
-        self, permission: Permission, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        fast = self._machine.fast
+        permission = _admitted(self._admit()) if fast is None else fast
         started = self._clock()
         frame = self._enter(permission, started)
         try:
             result = func(*args, **kwargs)
+            check_finished(func, result)
         except BaseException as error:
             _leave(frame)
             now = self._clock()
@@ -417,9 +379,9 @@ class CircuitBreaker(Core):
         self._settle_result(permission, now, now - started, result)
         return result
 
-    async def _run_async(
-        self, permission: Permission, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def _run_async(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        fast = self._machine.fast
+        permission = _admitted(self._admit()) if fast is None else fast
         started = self._clock()
         frame = self._enter(permission, started)
         try:
@@ -454,12 +416,3 @@ def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
         finally:
             del admitted
     return admitted
-
-
-async def _awaitable(func: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
-    awaitable = func(*args, **kwargs)
-    if not isawaitable(awaitable):
-        raise NotAwaitable(
-            f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
-        )
-    return await awaitable

@@ -28,8 +28,9 @@ from enum import Enum
 from math import inf
 from typing import Final, NamedTuple, TypeAlias
 
-from .._common.words import CircuitMode, CircuitState, CircuitStats, Outcome
+from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
+from .snapshot import CircuitStats
 from .states import Closed, HalfOpen, LastFailure, Open, Period, Permission, Probe
 from .window import Counts
 

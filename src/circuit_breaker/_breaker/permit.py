@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import NoReturn
 
 from .._common import checks
+from .._common.pattern import OnlyOne
 from .._common.words import Outcome
 from . import open_blocks
 from .admission import Core
@@ -14,7 +14,7 @@ from .states import Permission, Probe
 __all__ = ["Permit"]
 
 
-class Permit:
+class Permit(OnlyOne):
     """The right to make one call, already admitted; it counts exactly once, wherever and whenever it is settled.
 
     `CircuitBreaker.permit()` gives it. Either say how the call ended, from any thread or task, or let a `with` or
@@ -34,9 +34,6 @@ class Permit:
 
     def __repr__(self) -> str:
         return f"<Permit of circuit {self._core.name!r}: {'settled' if self._settled else 'out'}>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Permit cannot be copied or pickled: it is the right to make one call")
 
     def success(self) -> None:
         """Say that the call succeeded.

@@ -10,10 +10,11 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from threading import RLock
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 from .._common import checks, fork
 from .._common.events import WARNING, Listener, log, open_log
+from .._common.pattern import OnlyOne
 from .._common.words import CircuitMode
 from .breaker import CircuitBreaker
 from .config import CircuitBreakerConfig
@@ -38,7 +39,7 @@ class _Forgotten(NamedTuple):
     mode: CircuitMode
 
 
-class CircuitBreakerRegistry:
+class CircuitBreakerRegistry(OnlyOne):
     """`registry[key]` is the one breaker of that key, made when it is first asked for.
 
     Safe from any thread or task. Holds at most `max_size` breakers, and forgets one of the least recently used then:
@@ -86,9 +87,6 @@ class CircuitBreakerRegistry:
 
     def __repr__(self) -> str:
         return f"<CircuitBreakerRegistry of {len(self)} breakers, max_size {self._max_size}>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a CircuitBreakerRegistry cannot be copied or pickled: its breakers are those of this object")
 
     def __getitem__(self, key: Hashable) -> CircuitBreaker:
         """Return the breaker of this key; a key that is no str names its breaker by `str(key)`."""

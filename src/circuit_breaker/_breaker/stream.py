@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable
-from inspect import isasyncgen
+from collections.abc import Callable
 from typing import Any
 
 from .._common.streams import AsyncStream, Guard, Stream
@@ -16,24 +15,16 @@ from .states import Permission, Probe
 class StreamGuard(Guard):
     """Its latency is the time to the first item; what it waits for after that can only hang, not be slow."""
 
-    def __init__(self, core: Core, fallback: Callable[..., Any] | None) -> None:
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._fallback = fallback
         self._permission: Permission | None = None
         self._frame: open_blocks.Frame | None = None
         self._asked = 0.0
         self._latency_s: float | None = None
 
     def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
-        """Admit the iteration, and give its first item; refused, that of the fallback."""
-        refusal = self._admit()
-        if refusal is not None:
-            try:
-                if self._fallback is None:
-                    raise refusal
-                return super().open(_iterate, (self._fallback(refusal, *args, **kwargs),), {})
-            finally:
-                del refusal  # an exception that is kept in a frame of its own traceback is a circle
+        """Admit the iteration, and give its first item."""
+        self._admit()
         self.resume()
         try:
             return super().open(func, args, kwargs)
@@ -44,14 +35,7 @@ class StreamGuard(Guard):
         self, func: Callable[..., AsyncStream], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[AsyncStream, Any]:
         """Do the same as `open`."""
-        refusal = self._admit()
-        if refusal is not None:
-            try:
-                if self._fallback is None:
-                    raise refusal
-                return await super().open_async(_async_stream, (self._fallback(refusal, *args, **kwargs),), {})
-            finally:
-                del refusal  # an exception that is kept in a frame of its own traceback is a circle
+        self._admit()
         self.resume()
         try:
             return await super().open_async(func, args, kwargs)
@@ -92,22 +76,11 @@ class StreamGuard(Guard):
         else:
             self._core._settle_error(permission, now, latency_s, error, waited_s=now - self._asked)
 
-    def _admit(self) -> CircuitOpenError | None:
+    def _admit(self) -> None:
         admitted = self._core._admit()
         if isinstance(admitted, CircuitOpenError):
-            return admitted
+            try:
+                raise admitted
+            finally:
+                del admitted  # an exception that is kept in a frame of its own traceback is a circle
         self._permission = admitted
-        return None
-
-
-def _iterate(items: Stream) -> Stream:
-    return (yield from items)
-
-
-def _async_stream(items: Any) -> AsyncStream:
-    return items if isasyncgen(items) else _iterate_async(items)
-
-
-async def _iterate_async(items: AsyncIterable[Any]) -> AsyncStream:
-    async for item in items:
-        yield item

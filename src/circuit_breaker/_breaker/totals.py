@@ -10,8 +10,9 @@ from threading import RLock
 from typing import Any
 
 from .._common import checks
-from .._common.words import CircuitStats, Outcome
+from .._common.words import Outcome
 from .machine import Machine
+from .snapshot import CircuitStats
 
 
 class LiveStats(CircuitStats):
