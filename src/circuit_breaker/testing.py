@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
 from ._common import checks, fork
+from ._common.lock import RLock
 from ._retry.plan import checkpoint, instant
 
 __all__ = ["FakeClock", "instant_retries"]
@@ -31,13 +31,13 @@ class FakeClock:
     # `_lock` guards `_now` and `sleeps`. An RLock, for a signal handler may look at the clock.
 
     def __init__(self, start: float = 0.0) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._now = checks.number("start", start)
         self.sleeps: list[float] = []
         fork.survive(self)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def __call__(self) -> float:
         """Return the seconds it shows."""

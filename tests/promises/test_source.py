@@ -18,7 +18,7 @@ COMMON = {
     "exceptions",
     *(
         f"_common.{room}"
-        for room in "words checks fork async_library streams typing retry_after judging events".split()
+        for room in "words checks fork lock async_library streams typing retry_after judging events".split()
     ),
     "_common.pattern",
 }
@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "_common.words": set(),
     "_common.checks": set(),
     "_common.fork": set(),
+    "_common.lock": set(),
     "_common.async_library": set(),
     "_common.streams": set(),
     "_common.typing": set(),

@@ -62,8 +62,8 @@ class IteratedIn(RLock):  # type: ignore[misc]
         self._steps = iter(super().acquire, None)
 
     def __enter__(self) -> Any:
-        for taken in self._steps:
-            return taken
+        for _ in self._steps:
+            break
 
 
 class Section:
@@ -98,7 +98,7 @@ class Section:
                 pass  # the interrupt ended the wait for it
 
     def read_then_try(self) -> None:
-        self.lock.taken
+        _ = self.lock.taken
         try:
             self.first += 1
             self.second += 1
@@ -118,7 +118,9 @@ WAYS: dict[str, tuple[Callable[[], Any], Callable[[Section], None]]] = {
 }
 
 
-def storm(body: Callable[[], object], shots: int, in_handler: Callable[[], object], after: Callable[[], object]) -> None:
+def storm(
+    body: Callable[[], object], shots: int, in_handler: Callable[[], object], after: Callable[[], object]
+) -> None:
     """Run body under interrupts at random moments."""
     draw = random.Random(1)
     armed = False
