@@ -106,7 +106,7 @@ def test_interrupts_of_those_who_wait_leave_no_lock_held(counts: Counts) -> None
     def whole() -> None:
         assert not counts.lock._is_owned()  # type: ignore[attr-defined]
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
     try:
         assert storm(counts.add, SHOTS, whole) == SHOTS

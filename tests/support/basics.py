@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +15,23 @@ from circuit_breaker._breaker.breaker import CircuitBreaker
 
 PATIENCE_S = 20.0
 
+CPYTHON = sys.implementation.name == "cpython"
+
 needs_timer = pytest.mark.skipif(
-    not hasattr(signal, "setitimer") or sys.gettrace() is not None,
-    reason="no interval timer here, or a tracer whose own locks an interrupt would leave held",
+    not CPYTHON or not hasattr(signal, "setitimer") or sys.gettrace() is not None,
+    reason="no interval timer here, or an interrupt can come between any two instructions (PyPy), or in the middle of "
+    "a tracer whose own locks it would leave held",
 )
+
+needs_reference_counts = pytest.mark.skipif(
+    not CPYTHON, reason="it asks for what CPython's reference counting does at once and other Pythons do in their time"
+)
+
+
+def collect() -> None:
+    """Let everything that is out of reach be finalized, on a Python that counts no references too."""
+    for _ in range(1 if CPYTHON else 3):  # PyPy runs finalizers after the collection that found them
+        gc.collect()
 
 Body: TypeAlias = Callable[[], Any]
 Way: TypeAlias = Callable[[CircuitBreaker, Body], Any]
