@@ -18,7 +18,7 @@ from ._breaker.breaker import CircuitBreaker
 from ._breaker.config import CircuitBreakerConfig
 from ._breaker.permit import Permit
 from ._breaker.registry import CircuitBreakerRegistry
-from ._breaker.snapshot import CircuitSnapshot, CircuitStats
+from ._breaker.totals import CircuitSnapshot, CircuitStats
 from ._bulkhead.bulkhead import Bulkhead
 from ._bulkhead.snapshot import BulkheadSnapshot
 from ._common.events import BulkheadRejected, CallFinished, CallRejected, RetryScheduled, StateChanged

@@ -16,14 +16,17 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
+from patience import PATIENCE_S
 
 from circuit_breaker._breaker import machine as _machine
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.machine import Machine
 from circuit_breaker._breaker.permit import Permit
-from circuit_breaker._breaker.snapshot import CircuitStats
+from circuit_breaker._breaker.totals import CircuitStats
 from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import CircuitOpenError
 

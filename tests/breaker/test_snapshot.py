@@ -17,12 +17,15 @@ from math import inf, nan
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Way, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from patience import PATIENCE_S
+from ways import Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.machine import Machine
-from circuit_breaker._breaker.snapshot import CircuitSnapshot, CircuitStats
+from circuit_breaker._breaker.totals import CircuitSnapshot, CircuitStats
 from circuit_breaker._common.words import CircuitMode, CircuitState
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN

@@ -6,7 +6,8 @@ import sys
 import threading
 
 import pytest
-from basics import PATIENCE_S, needs_timer
+from needs import needs_timer
+from patience import PATIENCE_S
 from storms import SHOTS, storm
 
 from circuit_breaker._common.lock import ReadRLock, RLock

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType
 from typing import Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from ..exceptions import UsageError
@@ -59,13 +59,6 @@ _TESTS = (
 
 def kind_of(func: Any) -> Kind:
     """Return the kind of a callable; partials, bound methods and objects with `__call__` are looked into."""
-    # Asked at every `call()`, so the usual answers come first. A coroutine marker would stand in __dict__.
-    plain = func.__func__ if type(func) is MethodType else func
-    if type(plain) is FunctionType:
-        if not plain.__dict__ and not plain.__code__.co_flags & _NOT_PLAIN:
-            return Kind.PLAIN
-    elif type(plain) is BuiltinFunctionType or type(plain) is type:
-        return Kind.PLAIN
     while isinstance(func, functools.partial):
         func = cast("Any", func).func
     for candidate in (func, getattr(cast("Any", type(func)), "__call__", None)):  # noqa: B004 - the method itself is wanted
@@ -87,23 +80,30 @@ def check_callable(func: Any) -> None:
 
 def check_plain(func: Any) -> None:
     """Reject, before anything is admitted, what is not over when it returns: `call` would guard only its beginning."""
+    # Asked at every `call()`, so the usual answers come first. A mark as a coroutine function stands in __dict__.
+    plain: Any = func.__func__ if type(func) is MethodType else func
+    of_type = cast("type[object]", type(plain))
+    if of_type is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
+        return
+    if of_type is BuiltinFunctionType or of_type is type:
+        return
+    check_callable(func)
     kind = kind_of(func)
     if kind is Kind.PLAIN:
-        if type(func) is not FunctionType:
-            check_callable(func)
-    elif kind is Kind.COROUTINE:
+        return
+    if kind is Kind.COROUTINE:
         raise WrongKindError(f"call() cannot await {func!r}: use call_async()")
-    else:
-        raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
+    raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
 
 
-def check_finished(func: Function, result: Any) -> None:
+def check_finished(func: Function, result: object) -> None:
     """Reject a result that is still to be awaited: it would count as a success before the call has ended.
 
     Raises:
         WrongKindError: the result is a coroutine or another awaitable; a coroutine is closed.
     """
-    if inspect.isawaitable(result):
+    kind: type[object] = type(result)
+    if (hasattr(kind, "__await__") or kind is GeneratorType) and inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
         raise WrongKindError(
