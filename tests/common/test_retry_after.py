@@ -178,7 +178,8 @@ def test_a_client_that_reached_nobody_gives_no_hint() -> None:
 def test_an_urllib_error_without_a_body_gives_its_hint() -> None:
     headers = HTTPMessage()
     headers["retry-after"] = "2"
-    assert retry_after_hint(HTTPError("http://api", 503, "down", headers, None)) == 2.0
+    with HTTPError("http://api", 503, "down", headers, None) as error:
+        assert retry_after_hint(error) == 2.0
 
 
 # The header, wherever it is
