@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import repeat
-from math import inf
 from threading import get_ident
 from typing import Any, Final, cast
 
@@ -109,15 +108,18 @@ class Admission:
 
     def _retry_after_s(self, period: Period, now: float) -> float | None:
         """Return the seconds until this period, which has rejected a call, admits a probe; None: nobody knows."""
-        return period.retry_after_s(self._machine, period.book, now) if now < period.ends_at < inf else None
+        if period.state is CircuitState.HALF_OPEN:  # it had no free slot
+            return None
+        return period.retry_after_s(self._machine, period.book, now)
 
     def _look(self) -> Period:
         """Return the present period."""
-        period = self._machine.period
-        if period.admits:
-            return period
-        period = self._machine.look(self._clock())
-        self._publish()
+        machine = self._machine
+        period = machine.period
+        if not period.admits:
+            period = machine.look(self._clock())
+        if machine.changes or machine.undelivered:
+            self._publish()
         return period
 
     # Settling
@@ -177,9 +179,16 @@ class Admission:
         if latency_s < 0.0:  # the clock has stepped back
             latency_s = 0.0
         slow = latency_s >= machine.config._slow_s and (error is None or not _is_rejected(error))
-        opened = machine.settle(permission, outcome, now, latency_s, slow)
-        if opened is None and not machine.changes and not self._listeners:
-            return
+        fast = machine.fast
+        if fast is not None and permission is fast:
+            opened = fast.settle(machine, fast, outcome, now, latency_s, slow)
+        else:
+            opened = machine.settle(permission, outcome, now, latency_s, slow)
+        if opened is not None or machine.changes or self._listeners:
+            self._follow_up(opened, outcome, latency_s, error)
+
+    def _follow_up(self, opened: Open | None, outcome: Outcome, latency_s: float, error: BaseException | None) -> None:
+        """Do what follows from a result."""
         try:
             if opened is not None:
                 self._keep()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from math import inf
 from types import NoneType, TracebackType
 from typing import Any, Final, Never, ParamSpec, TypeVar, overload
 
 from .._common import checks, fork
 from .._common.events import Listener
-from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
+from .._common.pattern import PLAIN_RESULTS, Args, Function, Kwargs, OnlyOne, Pattern, check_finished
 from .._common.typing import Protected, ProtectedFunction
 from .._common.words import CircuitMode, CircuitState
 from ..exceptions import UsageError
@@ -18,7 +19,7 @@ from . import open_blocks
 from .admission import FAILURE, IGNORED, SUCCESS, Admission
 from .config import CircuitBreakerConfig
 from .permit import Permit
-from .states import Asker, Permission, Probe, Unknown, in_flight
+from .states import Asker, Closed, Permission, Probe, Unknown, in_flight
 from .stream import StreamGuard
 from .totals import CircuitSnapshot, CircuitStats, LiveStats
 
@@ -63,10 +64,10 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
-        **settings: Never,
+        **unknown: Never,
     ) -> None:
-        if settings:
-            raise _misplaced(settings)
+        if unknown:
+            raise _misplaced(unknown)
         super().__init__(
             checks.text("name", name),
             _DEFAULT_CONFIG if config is None else checks.instance("config", config, CircuitBreakerConfig),
@@ -134,7 +135,7 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
             state=period.met,
             machine_state=period.state,
             mode=reading.mode,
-            stats=live.dated(reading.stats(), wall, now),
+            stats=live._dated(reading.stats(), wall, now),
             window_calls=counts.calls,
             window_failures=counts.failures,
             window_slow=counts.slow_calls,
@@ -182,11 +183,12 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         self._machine.reset(self._made_in, self._clock())
         self._publish()
 
-    def trip(self, open_for_s: float | None = None) -> None:
+    def trip(self, open_for_s: float | timedelta | None = None) -> None:
         """Open the circuit now, as if a rule had; a circuit that is open stays open from now on.
 
         Args:
-            open_for_s: seconds until it probes, >= 0; None: as long as `reset_timeout_s` says.
+            open_for_s: seconds until it probes, >= 0 (inf: until `reset()`), or a `timedelta`; None: as long as
+                `reset_timeout_s` says.
 
         Raises:
             UsageError: the mode is FORCED_OPEN or FORCED_CLOSED, in which nothing opens or closes the circuit.
@@ -269,7 +271,16 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         """Count one failure toward the present state; latency and errors as for `record_success`."""
         if type(latency_ms) is not float or not 0.0 <= latency_ms < inf:
             latency_ms = checks.latency("latency_ms", latency_ms)
-        self._settle(self._machine.fast or _ANY_CALL, FAILURE, self._clock(), latency_ms / 1_000)
+        latency_s = latency_ms / 1_000
+        now = self._clock()
+        machine = self._machine
+        fast = machine.fast
+        if fast is None:
+            self._settle(_ANY_CALL, FAILURE, now, latency_s)
+            return
+        opened = fast.settle(machine, fast, FAILURE, now, latency_s, latency_s >= fast.slow_s)
+        if opened is not None:
+            self._follow_up(opened, FAILURE, latency_s, None)
 
     def record_ignored(self) -> None:
         """Free what `allow_request` took: the call says nothing about the dependency."""
@@ -295,12 +306,16 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         now = self._clock()
-        frame = open_blocks.innermost_block(self)
+        frame = open_blocks.innermost()
+        if frame is not None and frame.owner is self and type(frame.permission) is Closed:
+            frame.owner = None  # the usual end; the frame is taken off the stack when the next one is put there
+        else:
+            frame = open_blocks.innermost_block(self)
+            _leave(frame)
         permission: Permission | Unknown = Unknown.ELSEWHERE
         latency_s = 0.0
         if frame is not None:
             permission, latency_s = frame.permission, now - frame.started
-            open_blocks.end(frame)
         if error is None:
             self._settle_success(permission, now, latency_s)
         else:
@@ -397,15 +412,20 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         frame = open_blocks.push(self, permission, started) if type(permission) is Probe else None
         try:
             result = func(*args, **kwargs)
-            check_finished(func, result)
+            if type(result) not in PLAIN_RESULTS:
+                check_finished(func, result)
         except BaseException as error:
             _leave(frame)
             now = self._clock()
             self._settle_error(permission, now, now - started, error)
             raise
-        _leave(frame)
+        if frame is not None:
+            open_blocks.end(frame)
         now = self._clock()
-        self._settle_result(permission, now, now - started, result)
+        if self._machine.config.failure_result is None:
+            self._settle_success(permission, now, now - started)
+        else:
+            self._settle_result(permission, now, now - started, result)
         return result
 
     async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:

@@ -74,7 +74,7 @@ class Reading(NamedTuple):
             self.streak,
             None if totals.last_failure_at == NEVER else totals.last_failure_at,
             None if totals.last_success_at == NEVER else totals.last_success_at,
-            totals.latency_s * 1_000,
+            round(totals.latency_s * 1_000, 6),  # to the nanosecond, so that sums of whole milliseconds are whole
             ignored_count=totals.ignored,
             rejected_count=totals.rejected,
             slow_count=totals.slow,
@@ -400,7 +400,8 @@ class Machine:
         """Return a consistent copy of what there is."""
         counted, sums = Tally(), Totals()
         with self.lock:
-            period, totals, start, mode = self.period, self.totals, self.start, self.mode
+            period, mode = self.period, self.mode
+            totals, start = self.totals, self.start
             counted.successes = period.successes
             counted.failures = period.failures
             counted.slow = period.slow

@@ -115,14 +115,13 @@ class Book(NamedTuple):
     def with_probe(self, probe: Probe) -> Book:
         """Return the same with a slot taken by this probe."""
         anonymous = (*self.anonymous, probe) if probe.asker is Asker.ANONYMOUS else self.anonymous
-        return self._replace(out=(*self.out, probe), anonymous=anonymous)
+        return Book((*self.out, probe), anonymous, self.successes, self.failures)
 
     def without(self, *gone: Probe) -> Book:
         """Return the same without these probes."""
-        return self._replace(
-            out=tuple(probe for probe in self.out if probe not in gone),
-            anonymous=tuple(probe for probe in self.anonymous if probe not in gone),
-        )
+        out = tuple([probe for probe in self.out if probe not in gone])
+        anonymous = tuple([probe for probe in self.anonymous if probe not in gone])
+        return Book(out, anonymous, self.successes, self.failures)
 
 
 EMPTY: Final = Book()
@@ -234,9 +233,9 @@ class Closed(Period):
         self.window = new_window(self._size, now) if isinstance(self._size, timedelta) else None
         self.quiet_until = inf if self.window is None else self.window.end_of(0)
         self.slow_s = config._slow_s
-        # When the newest failures in a row were, each at its number modulo the threshold; of one if nobody asks.
+        # If a setting asks for it, when the newest failures in a row were, each at its number modulo the threshold.
         within_s = config.failure_threshold_within_s
-        self._threshold = 1 if within_s is None or config.failure_threshold is None else config.failure_threshold
+        self._threshold = 0 if within_s is None or config.failure_threshold is None else config.failure_threshold
         self._failed_at = [now] * self._threshold
 
     def configure(self, machine: Machine, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> bool:
@@ -250,7 +249,7 @@ class Closed(Period):
             if machine.period is not self:
                 return False
             if not same_window:
-                start.position = start.answers = self.successes + self.failures
+                window.start = start.position = start.answers = self.successes + self.failures
                 start.failures = self.failures
                 start.slow = self.slow
                 self.window = window
@@ -277,7 +276,7 @@ class Closed(Period):
     def withdraw(self, machine: Machine) -> None:
         """Take the permission back of a call that was never made: nothing is counted."""
 
-    def settle(
+    def settle(  # noqa: C901 - one locked section, which calls nothing
         self,
         machine: Machine,
         permission: Permission | Unknown,
@@ -294,7 +293,7 @@ class Closed(Period):
             if now >= quiet_until:
                 bucket = window.bucket_at(now)
                 quiet_until = window.end_of(bucket)
-            mark = Mark()
+            mark, first_failed_at = Mark(), now
             marks_answer = window.marks_bad_answers and (failed or slow)
             with machine.lock:
                 if (
@@ -315,6 +314,9 @@ class Closed(Period):
                     window.newest = mark
                     window.bucket = bucket
                     self.quiet_until = quiet_until
+                    second = window.first.after
+                    if second is not None and second.position <= bucket - window.size:
+                        window.first = second  # one comes, one goes: so marks are bounded though nobody looks
                 answers += 1
                 self.latency_s += latency_s
                 self.slow += slow
@@ -322,13 +324,14 @@ class Closed(Period):
                     self.failures += 1
                     self.streak += 1
                     self.last_failure_at = now
-                    self._failed_at[self.streak % self._threshold] = now
+                    if self._threshold:
+                        self._failed_at[self.streak % self._threshold] = now
+                        first_failed_at = self._failed_at[(self.streak + 1) % self._threshold]
                 else:
                     self.successes += 1
                     self.streak = 0
                     self.last_success_at = now
                 failures, slow_calls, streak = self.failures, self.slow, self.streak
-                first_failed_at = self._failed_at[(streak + 1) % self._threshold]
                 first = window.first
                 if marks_answer:
                     mark.after = None
@@ -337,6 +340,9 @@ class Closed(Period):
                     mark.slow = slow_calls
                     window.newest.after = mark
                     window.newest = mark
+                    second = first.after
+                    if second is not None and second.position <= answers - window.size:
+                        window.first = second
             if streak < self._first_streak and not slow:
                 return None
             counts = window.counts(first, now, answers, failures, slow_calls, streak)
@@ -472,7 +478,7 @@ class HalfOpen(Period):
     def _with_slot(self, config: CircuitBreakerConfig, book: Book, probe: Probe, now: float) -> Book | None:
         """Return the book with a slot for this probe: a free one, that of an overdue probe, or one taken over."""
         if len(book.out) >= config.half_open_max_calls:
-            book = book.without(*(other for other in book.anonymous + book.out if other.is_overdue(config, now)))
+            book = book.without(*[other for other in book.anonymous + book.out if other.is_overdue(config, now)])
         if len(book.out) < config.half_open_max_calls:
             return book.with_probe(probe)
         # `if breaker.allow_request(): breaker.call(f)` asks twice for one call.
@@ -547,7 +553,8 @@ class HalfOpen(Period):
             permission = Unknown.ELSEWHERE  # a block that was left elsewhere has settled this one's probe
         if permission is Unknown.ANONYMOUS:
             return next((probe for probe in book.anonymous if not probe.is_overdue(config, now)), None)
-        return next((probe for probe in book.out if probe.asker is Asker.BLOCK), None)
+        blocks = (probe for probe in book.out if probe.asker is Asker.BLOCK)
+        return next((probe for probe in blocks if not probe.is_overdue(config, now)), None)
 
     def _with_result(
         self, config: CircuitBreakerConfig, book: Book, probe: Probe | None, outcome: Outcome, slow: bool
