@@ -20,8 +20,8 @@ COMMON = {
     *(f"_common.{room}" for room in "judging events fallback pattern".split()),
 }
 BREAKER = {
-    *("rules", "window", "totals", "config", "states", "machine", "open_blocks", "admission", "permit", "stream"),
-    "breaker",
+    *("rules", "window", "totals", "config", "states", "reading", "machine", "open_blocks", "admission", "steering"),
+    *("permit", "stream", "breaker"),
 }
 
 
@@ -50,10 +50,17 @@ ROOMS: dict[str, set[str]] = {
     "_breaker.window": breaker("rules"),
     "_breaker.totals": COMMON,
     "_breaker.config": breaker("rules"),
-    "_breaker.states": breaker("rules", "window", "totals", "config"),
-    "_breaker.machine": breaker("rules", "window", "totals", "config", "states"),
+    "_breaker.states.period": breaker("rules", "window", "totals", "config"),
+    "_breaker.states.open": breaker("rules", "window", "totals") | {"_breaker.states.period"},
+    "_breaker.states.closed": breaker("rules", "window", "totals", "config") | {"_breaker.states.period"},
+    "_breaker.states.half_open": breaker("rules", "window", "totals", "config")
+    | {"_breaker.states.period", "_breaker.states.open"},
+    "_breaker.states": {f"_breaker.states.{state}" for state in ("period", "open", "closed", "half_open")},
+    "_breaker.reading": breaker("rules", "window", "totals", "states"),
+    "_breaker.machine": breaker("rules", "window", "totals", "config", "states", "reading"),
     "_breaker.open_blocks": breaker("states"),
     "_breaker.admission": breaker("config", "totals", "states", "machine", "open_blocks"),
+    "_breaker.steering": breaker("config", "totals", "states", "admission"),
     "_breaker.permit": breaker("states", "open_blocks", "admission"),
     "_breaker.stream": breaker("states", "open_blocks", "admission"),
     "_breaker.breaker": breaker(*BREAKER - {"breaker"}),
@@ -82,7 +89,7 @@ ROOMS["_demo.screen"] = ROOMS["_demo.threads"] = ROOMS["_demo.tasks"] = {"_demo"
 ROOMS["__main__"] = {room for room in ROOMS if room.startswith("_demo")}
 THE_DEMONSTRATION = {"_demo.tasks"}
 
-FOLDERS = {"_common", "_breaker", "_retry", "_bulkhead"}
+PACKAGES = {"_breaker.states", "_common", "_breaker", "_retry", "_bulkhead", "_demo"}
 
 Source: TypeAlias = dict[str, ast.Module]
 
@@ -113,11 +120,12 @@ def imported(room: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level:
-            base = ".".join(folder[: -node.level])
-            names = [f"{base}.{node.module}"] if node.module else []
-            if not node.module or f"{base}.{node.module}".removeprefix("circuit_breaker.") in FOLDERS:
-                names = [f"{names[0] if names else base}.{alias.name}" for alias in node.names]
-            yield from ((node.lineno, name) for name in names)
+            base = ".".join(folder[: -node.level] + ([node.module] if node.module else []))
+            if is_package := room in PACKAGES:
+                base = ".".join(folder[: len(folder) + 1 - node.level] + ([node.module] if node.module else []))
+            assert is_package or node.level < len(folder)
+            rooms = [f"{base}.{alias.name}" for alias in node.names]
+            yield from ((node.lineno, name if name.partition(".")[2] in ROOMS else base) for name in rooms)
         elif isinstance(node, ast.ImportFrom):
             yield node.lineno, node.module or ""
 
