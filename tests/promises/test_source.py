@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "src" / "circuit_breaker"
 # Each room, and the rooms it may import from. What is imported under TYPE_CHECKING does not count.
 COMMON = {
     "exceptions",
-    *(f"_common.{room}" for room in "words checks fork async_library streams typing retry_after".split()),
+    *(f"_common.{room}" for room in "words checks fork lock async_library streams typing retry_after".split()),
     *(f"_common.{room}" for room in "judging events fallback pattern".split()),
 }
 BREAKER = {
@@ -36,6 +36,7 @@ ROOMS: dict[str, set[str]] = {
     "_common.words": set(),
     "_common.checks": set(),
     "_common.fork": set(),
+    "_common.lock": set(),
     "_common.async_library": set(),
     "_common.streams": set(),
     "_common.retry_after": set(),
