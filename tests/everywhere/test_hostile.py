@@ -245,7 +245,7 @@ class TestExceptions:
         policy = RetryPolicy(2, jitter=False, sleep=clock.sleep, clock=clock, listeners=[events.append])
         assert caught(lambda: policy.call(raising(hostile))) is hostile
         assert clock.sleeps == [0.1, 0.2]
-        assert [event.error is hostile for event in events] == [True, True]
+        assert [event.error is hostile for event in events] == [True, True, True]  # two retries, and giving up
 
     def test_are_retried_in_loops_of_ones_own(self, hostile: Exception) -> None:
         clock = FakeClock()
@@ -270,7 +270,7 @@ class TestExceptions:
         events: list[Any] = []
         policy = RetryPolicy(2, 0.0, sleep=lambda seconds: None, listeners=[events.append])
         assert caught(POLICY[name].ready(policy, raising(hostile))) is hostile
-        assert [event.error is hostile for event in events] == [True, True]
+        assert [event.error is hostile for event in events] == [True, True, True]  # two retries, and giving up
 
     def test_give_a_slot_back(self, hostile: Exception) -> None:
         pool = Bulkhead("pool", 1)

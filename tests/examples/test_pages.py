@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from example_files import EXAMPLES
-from ill_server import IllServer
+from example_files import EXAMPLES, HOW_TO, code_blocks
+from faulty_server import FaultyServer
 
-PAGES = sorted((EXAMPLES.parent / "how-to").glob("recipes-*.md"))
-BLOCK = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted(HOW_TO.glob("recipes-*.md"))
 SOURCES = [path.read_text("utf-8") for path in EXAMPLES.glob("*.py")]
 
 
@@ -34,10 +33,10 @@ def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @pytest.mark.usefixtures("_examples_can_be_imported")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_is_quoted_is_in_an_example_and_what_is_not_works_and_prints_nothing(
-    page: Path, server: IllServer, capsys: pytest.CaptureFixture[str]
+    page: Path, server: FaultyServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     namespace = {"__name__": page.stem}
-    blocks = BLOCK.findall(page.read_text("utf-8"))
+    blocks = code_blocks(page)
     assert blocks
     for block in blocks:
         if any(block in source for source in SOURCES):

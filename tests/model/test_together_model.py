@@ -14,7 +14,7 @@ from bulkhead_oracle import BulkheadOracle
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from retry_oracle import RetryOracle
+from retry_oracle import RetryOracle, seen
 from tally import LONG, Tally, missing
 from test_retry_model import outcome
 from ways import POLICY
@@ -27,6 +27,7 @@ from circuit_breaker import (
     CircuitBreakerConfig,
     CircuitMode,
     CircuitOpenError,
+    RetryGaveUp,
     RetryPolicy,
     RetryScheduled,
     retry_after_hint,
@@ -108,9 +109,11 @@ class TogetherModel(RuleBasedStateMachine):
     def told_by(self, event: Any, sleeps: int) -> tuple[Any, ...]:
         """Return an event as the oracles tell it."""
         self.tally.met(f"told: {type(event).__name__}")
-        if isinstance(event, RetryScheduled):
-            assert event.attempt == sleeps
-            return event.attempt, event.delay_s, event.error, event.elapsed_s
+        if isinstance(event, RetryScheduled | RetryGaveUp):
+            if isinstance(event, RetryScheduled):
+                assert event.attempt == sleeps
+            assert str(event.function).endswith((f".<locals>.{self.way}", ".step"))
+            return seen(event)
         if isinstance(event, BulkheadRejected):
             assert event.bulkhead_name == "pool"
             return event.active_count, event.queued_count
@@ -151,12 +154,13 @@ class TogetherModel(RuleBasedStateMachine):
         endings = [(passes, Ending(kind)) for passes, kind in steps]
         self.rest = list(endings)
         self.clock.sleeps.clear()
-        seen, left_over = outcome(self.ways[way]), self.rest
+        self.way = way
+        came, left_over = outcome(self.ways[way]), self.rest
         self.rest = list(endings)
         oracle = RetryOracle(self.given, 0.0, self.now, None, self.tally, events=self.due)
         due = outcome(lambda: oracle.play(self.told, judged=False))
         assert left_over == self.rest
-        assert in_words(seen) == in_words(due)
+        assert in_words(came) == in_words(due)
         assert self.clock.sleeps == pytest.approx(oracle.sleeps)
         self.compare()
 
@@ -185,8 +189,8 @@ class TogetherModel(RuleBasedStateMachine):
         self.circuit.now = self.slots.now = self.now[0]
         snapshot = self.breaker.snapshot()
         due = self.circuit.picture(lambda at: WALL + at)
-        seen = {name: getattr(snapshot if hasattr(snapshot, name) else snapshot.stats, name) for name in due}
-        assert seen == due
+        shown = {name: getattr(snapshot if hasattr(snapshot, name) else snapshot.stats, name) for name in due}
+        assert shown == due
         counts = self.pool.snapshot()
         pool = {name: value for name, value in self.slots.picture().items() if name != "callers"}
         assert {name: getattr(counts, name) for name in pool} == pool
@@ -212,7 +216,7 @@ WANTED = {
     "a probe fails",
     "probes close it",
     "the backoff is slept",
-    "the server's wish is granted",
+    "a hint is honoured",
     "an error that is not retried",
     "a good value at last",
     "no retries left",

@@ -39,8 +39,10 @@ PUBLIC = {
     "Permit",
     "ResilienceError",
     "RetryBudget",
+    "RetryGaveUp",
     "RetryPolicy",
     "RetryScheduled",
+    "RetrySnapshot",
     "StateChanged",
     "UsageError",
     "WindowCounts",
@@ -60,7 +62,7 @@ OF_EXCEPTIONS = {
     "create_error_context",
     "format_exception_chain",
 }
-OF_TESTING = {"FakeClock", "instant_retries"}
+OF_TESTING = {"FakeClock", "instant_retries", "no_retries"}
 
 # Annotations are left to the type checkers; a default that is a function or a member of an enum stands as its name.
 SIGNATURES = {
@@ -78,7 +80,7 @@ SIGNATURES = {
     "RetryPolicy": """
         max_retries=3, backoff_base=0.1, backoff_multiplier=2.0, backoff_max=30.0, jitter=True,
         retryable_exceptions=None, *, max_elapsed_s=None, retry_result=None, retry_after=retry_after_hint,
-        retry_after_max_s=120.0, budget=None, listeners=(), sleep=None, clock=monotonic, random=None""",
+        retry_after_max_s=120.0, budget=None, delay=None, listeners=(), sleep=None, clock=monotonic, random=None""",
     "RetryBudget": "ratio=0.2, min_per_second=1.0, burst=10, *, clock=monotonic",
     "Bulkhead": "name='default', max_concurrent=10, max_queue=0, timeout_s=0.0, *, listeners=(), clock=monotonic",
     "CircuitBreakerRegistry": "config=None, *, max_size=1024, mode=AUTO, listeners=(), clock=monotonic",
@@ -87,8 +89,9 @@ SIGNATURES = {
         fallback_on=None, mode=AUTO, listeners=(), clock=monotonic""",
     "retry": """
         max_retries=3, backoff_base=0.1, backoff_multiplier=2.0, retryable_exceptions=None, *, policy=None,
-        backoff_max=30.0, jitter=True, max_elapsed_s=None, retry_result=None, retry_after=retry_after_hint,
-        retry_after_max_s=120.0, budget=None, listeners=(), sleep=None, clock=monotonic, random=None""",
+        fallback=None, fallback_on=None, backoff_max=30.0, jitter=True, max_elapsed_s=None, retry_result=None,
+        retry_after=retry_after_hint, retry_after_max_s=120.0, budget=None, delay=None, listeners=(), sleep=None,
+        clock=monotonic, random=None""",
     "bulkhead": """
         name=None, max_concurrent=10, max_queue=0, timeout_s=0.0, *, bulkhead=None, listeners=(), clock=monotonic""",
     "retry_after_hint": "exc",
@@ -102,7 +105,8 @@ SIGNATURES = {
     "StateChanged": "circuit_name, old_state, new_state, reason",
     "CallRejected": "circuit_name, retry_after_s",
     "CallFinished": "circuit_name, outcome, latency_ms, error",
-    "RetryScheduled": "attempt, delay_s, error, elapsed_s",
+    "RetryScheduled": "attempt, delay_s, error, elapsed_s, function=None",
+    "RetryGaveUp": "attempts, elapsed_s, reason, error, function=None",
     "BulkheadRejected": "bulkhead_name, active_count, queued_count",
     "CircuitSnapshot": """
         name, state, machine_state, mode, stats, window_calls, window_failures, window_slow, error_rate,
@@ -110,8 +114,10 @@ SIGNATURES = {
     "BulkheadSnapshot": """
         name, max_concurrent, max_queue, active_count, queued_count, accepted_count, rejected_count, timed_out_count,
         peak_active_count, total_wait_s""",
+    "RetrySnapshot": "failed_first_count, retry_count, recovered_count, gave_up_count, total_sleep_s",
     "testing.FakeClock": "start=0.0",
-    "testing.instant_retries": "",
+    "testing.instant_retries": "*, max_retries=None",
+    "testing.no_retries": "",
 }
 # Nobody but the package makes these: a permit comes from a breaker, an attempt from a policy.
 MADE_FOR_USERS = {"Attempt", "Permit"}
@@ -127,8 +133,8 @@ ENUMS = {
     },
     "Outcome": {"SUCCESS": "success", "FAILURE": "failure", "IGNORED": "ignored"},
 }
-EVENTS = {"StateChanged", "CallRejected", "CallFinished", "RetryScheduled", "BulkheadRejected"}
-FROZEN = {"CircuitBreakerConfig", "RetryPolicy", "CircuitSnapshot", "BulkheadSnapshot", *EVENTS}
+EVENTS = {"StateChanged", "CallRejected", "CallFinished", "RetryScheduled", "RetryGaveUp", "BulkheadRejected"}
+FROZEN = {"CircuitBreakerConfig", "RetryPolicy", "CircuitSnapshot", "BulkheadSnapshot", "RetrySnapshot", *EVENTS}
 
 # What each object has: its methods with their parameters, `async` before them if they are to be awaited; a `value` is
 # read, a `setting` may be assigned, too. The fields of dataclasses are those of their signatures.
@@ -164,7 +170,15 @@ MEMBERS: dict[str, dict[str, str]] = {
         **CALLS,
     },
     "CircuitStats": TOTALS,
-    "RetryPolicy": {"get_delay": "attempt", "should_retry": "exception", "attempts": "", **CALLS},
+    "RetryPolicy": {
+        "get_delay": "attempt",
+        "should_retry": "exception",
+        "attempts": "",
+        "replace": "**changes",
+        "snapshot": "",
+        **CALLS,
+    },
+    "RetrySnapshot": {"to_dict": ""},
     "RetryBudget": {},
     "Permit": {"success": "", "failure": "error=None", "ignore": ""},
     "Attempt": {"result": "value"},
@@ -266,6 +280,8 @@ def made(name: str) -> Any:
         return package.CircuitBreaker().snapshot()
     if name == "BulkheadSnapshot":
         return package.Bulkhead().snapshot()
+    if name == "RetrySnapshot":
+        return package.RetryPolicy().snapshot()
     if name in EVENTS:
         return found(name)(*SIGNATURES[name].split(", "))
     return found(name)("message") if issubclass(found(name), Exception) else found(name)()

@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "_common.retry_after": set(),
     "_common.events": {"_common.words", "_common.checks", "_common.fork"},
     "_common.judging": {"exceptions", "_common.words", "_common.checks", "_common.async_library"},
-    "_common.fallback": {"_common.judging", "_common.streams"},
+    "_common.fallback": {"exceptions", "_common.async_library", "_common.judging", "_common.streams"},
     "_common.pattern": {"exceptions", "_common.checks", "_common.streams", "_common.fallback"},
     "_common.typing": {"_common.pattern"},
     "_breaker": set(),
@@ -62,10 +62,14 @@ ROOMS: dict[str, set[str]] = {
     "_bulkhead.line": COMMON,
     "_bulkhead.bulkhead": COMMON | {"_bulkhead.line", "_bulkhead.snapshot"},
     "_retry": set(),
+    "_retry.backoff": set(),
     "_retry.budget": COMMON,
-    "_retry.backoff": COMMON,
-    "_retry.plan": COMMON | {"_retry.backoff", "_retry.budget"},
-    "_retry.policy": COMMON | {"_retry.backoff", "_retry.budget", "_retry.plan"},
+    "_retry.totals": COMMON,
+    "_retry.waiting": COMMON,
+    "_retry.settings": COMMON | {"_retry.backoff", "_retry.budget", "_retry.totals"},
+    "_retry.plan": COMMON | {"_retry.settings", "_retry.waiting"},
+    "_retry.loop": COMMON | {"_retry.settings", "_retry.plan"},
+    "_retry.policy": COMMON | {"_retry.settings", "_retry.totals", "_retry.plan", "_retry.loop"},
 }
 ROOMS["_decorators"] = set(ROOMS)
 ROOMS["testing"] = set(ROOMS)

@@ -115,14 +115,13 @@ class Book(NamedTuple):
     def with_probe(self, probe: Probe) -> Book:
         """Return the same with a slot taken by this probe."""
         anonymous = (*self.anonymous, probe) if probe.asker is Asker.ANONYMOUS else self.anonymous
-        return self._replace(out=(*self.out, probe), anonymous=anonymous)
+        return Book((*self.out, probe), anonymous, self.successes, self.failures)
 
     def without(self, *gone: Probe) -> Book:
         """Return the same without these probes."""
-        return self._replace(
-            out=tuple([probe for probe in self.out if probe not in gone]),
-            anonymous=tuple([probe for probe in self.anonymous if probe not in gone]),
-        )
+        out = tuple([probe for probe in self.out if probe not in gone])
+        anonymous = tuple([probe for probe in self.anonymous if probe not in gone])
+        return Book(out, anonymous, self.successes, self.failures)
 
 
 EMPTY: Final = Book()
@@ -478,7 +477,7 @@ class HalfOpen(Period):
     def _with_slot(self, config: CircuitBreakerConfig, book: Book, probe: Probe, now: float) -> Book | None:
         """Return the book with a slot for this probe: a free one, that of an overdue probe, or one taken over."""
         if len(book.out) >= config.half_open_max_calls:
-            book = book.without(*(other for other in book.anonymous + book.out if other.is_overdue(config, now)))
+            book = book.without(*[other for other in book.anonymous + book.out if other.is_overdue(config, now)])
         if len(book.out) < config.half_open_max_calls:
             return book.with_probe(probe)
         # `if breaker.allow_request(): breaker.call(f)` asks twice for one call.

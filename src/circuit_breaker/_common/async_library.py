@@ -12,7 +12,11 @@ def running_trio() -> Any:
     """Return the module trio when this code runs in one of its tasks, else None."""
     trio = _modules.get("trio")
     asks = getattr(getattr(trio, "lowlevel", None), "in_trio_task", None)  # None while another thread imports it
-    return trio if asks is not None and asks() else None
+    if asks is None or not asks():
+        return None
+    # Under trio-asyncio a task of asyncio runs inside one of trio: sniffio, which trio loads, knows the inner one.
+    sniffio = _modules.get("sniffio")
+    return trio if sniffio is None or sniffio.current_async_library() == "trio" else None
 
 
 def running_loop() -> Any:

@@ -18,6 +18,7 @@ __all__ = [
     "CallRejected",
     "CircuitEvent",
     "Listener",
+    "RetryGaveUp",
     "RetryScheduled",
     "StateChanged",
 ]
@@ -53,12 +54,40 @@ class CallFinished:
 
 @dataclass(frozen=True)
 class RetryScheduled:
-    """Attempt number `attempt` (the first is 0) failed, the next follows after `delay_s`; a bad value has no error."""
+    """Attempt number `attempt` (the first is 0) failed, and the next follows after `delay_s` seconds.
+
+    Attributes:
+        error: what the attempt raised; None for a bad value and for a bare number of `attempts()`.
+        elapsed_s: seconds since the call began.
+        function: the qualified name of what is called; None in a loop over `attempts()`.
+    """
 
     attempt: int
     delay_s: float
     error: BaseException | None
     elapsed_s: float
+    function: str | None = None
+
+
+@dataclass(frozen=True)
+class RetryGaveUp:
+    """A call failed for good: an attempt failed, and no other follows.
+
+    An error that is not retried is reported if it comes after others that were, not if it comes from the first attempt.
+
+    Attributes:
+        attempts: how many there were, >= 1.
+        elapsed_s: seconds since the call began.
+        reason: why no other attempt follows, as in the note on the error.
+        error: what is raised; None for a value that stays bad, which is returned.
+        function: the qualified name of what was called; None in a loop over `attempts()`.
+    """
+
+    attempts: int
+    elapsed_s: float
+    reason: str
+    error: BaseException | None
+    function: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from ..exceptions import UsageError
 from . import checks
-from .fallback import Fallback
+from .fallback import Call, Fallback
 from .streams import Guard, guarded, guarded_async
 
 _P = ParamSpec("_P")
@@ -102,6 +102,7 @@ def check_finished(func: Function, result: object) -> None:
     Raises:
         WrongKindError: the result is a coroutine or another awaitable; a coroutine is closed.
     """
+    # Asked at almost every call: most results have no `__await__`, and generators may be coroutines without one.
     kind: type[object] = type(result)
     if (hasattr(kind, "__await__") or kind is GeneratorType) and inspect.isawaitable(result):
         if inspect.iscoroutine(result):
@@ -112,13 +113,28 @@ def check_finished(func: Function, result: object) -> None:
         )
 
 
-async def _awaited(func: Function, args: Args, kwargs: Kwargs) -> Any:
-    awaitable = func(*args, **kwargs)
-    if not inspect.isawaitable(awaitable):
-        raise WrongKindError(
-            f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
-        )
-    return await awaitable
+class _Awaited:
+    """A function whose result can be awaited, as a coroutine function."""
+
+    def __init__(self, func: Function) -> None:
+        self.func = func
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        awaitable = self.func(*args, **kwargs)
+        if not inspect.isawaitable(awaitable):
+            raise WrongKindError(
+                f"call_async() takes a function whose result can be awaited; {self.func!r} returned {awaitable!r}"
+            )
+        return await awaitable
+
+
+def qualified_name(func: Any) -> str:
+    """Return `module.qualname` of a function, or of the class of what is none; a partial has that of its function."""
+    while isinstance(func, functools.partial | Call | _Awaited):
+        func = cast("Any", func).func
+    named = func if isinstance(getattr(func, "__qualname__", None), str) else cast("Any", type(func))
+    module = getattr(named, "__module__", None)  # not everything written in C says where it is from
+    return f"{module}.{named.__qualname__}" if isinstance(module, str) else str(named.__qualname__)
 
 
 class Pattern:
@@ -172,7 +188,7 @@ class Pattern:
             TypeError: func cannot be called, or its result cannot be awaited.
         """
         check_callable(func)
-        return await self._run_async(_awaited, (func, args, kwargs), {})  # type: ignore[no-any-return]
+        return await self._run_async(_Awaited(func), args, kwargs)  # type: ignore[no-any-return]
 
     def _decorate(self, func: Any, fallback: Fallback | None = None) -> Any:
         """Return func under this pattern, of the same kind and with the same metadata.
