@@ -565,6 +565,11 @@ def test_defaults_spelt_out_beside_the_object_that_takes_their_place_are_fine(
             assert decorator(**given, **{parameter.name: parameter.default})(plain)(1) == (1, "k")
 
 
+def test_no_listeners_beside_an_object_are_no_setting() -> None:
+    assert circuit_breaker(breaker=BREAKER, listeners=[])(plain)(1) == (1, "k")
+    assert bulkhead(bulkhead=POOL, listeners=iter(()))(plain)(1) == (1, "k")
+
+
 def test_value_that_equals_the_default_is_no_setting() -> None:
     assert circuit_breaker(config=CONFIG, failure_threshold=5, reset_timeout_s=30)(plain)(1) == (1, "k")
     assert circuit_breaker(breaker=BREAKER, reset_timeout_s=30)(plain)(1) == (1, "k")

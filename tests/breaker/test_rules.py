@@ -308,3 +308,143 @@ def test_an_answer_at_the_end_of_a_bucket_is_of_the_next(make: Any, clock: Clock
     breaker.record_failure()
     clock.advance(29)
     assert breaker.snapshot().window_calls == 2
+
+
+# More rules
+
+
+def test_failures_that_are_too_far_apart_are_no_streak(make: Any, clock: Clock, way: Way) -> None:
+    breaker = make(failure_threshold=3, failure_threshold_within_s=10)
+    for seconds in (0, 6, 6, 6):  # any three of them take 12 s
+        clock.advance(seconds)
+        with pytest.raises(Down):
+            way(breaker, down)
+    assert breaker.is_closed
+    assert breaker.stats.consecutive_failures == 4
+    for seconds in (5, 5):  # now three take 10 s
+        assert breaker.is_closed
+        clock.advance(seconds)
+        with pytest.raises(Down):
+            way(breaker, down)
+    assert breaker.is_open
+    assert breaker.stats.opened_count == 1
+
+
+def test_a_streak_within_its_time_trips_at_its_end_exactly(make: Any, clock: Clock) -> None:
+    breaker = make(failure_threshold=2, failure_threshold_within_s=10)
+    breaker.record_failure()
+    clock.advance(10)
+    breaker.record_failure()
+    assert breaker.is_open
+
+
+def test_a_success_begins_an_expiring_streak_anew(make: Any, clock: Clock) -> None:
+    breaker = make(failure_threshold=2, failure_threshold_within_s=10)
+    for _ in range(5):
+        breaker.record_failure()
+        breaker.record_success()
+        clock.advance(1)
+    assert breaker.is_closed
+
+
+def test_an_expiring_streak_is_reconfigured_without_a_fault(make: Any, clock: Clock) -> None:
+    breaker = make(failure_threshold=5, failure_threshold_within_s=10)
+    for _ in range(3):
+        breaker.record_failure()
+    breaker.config = CircuitBreakerConfig(failure_threshold=3, failure_threshold_within_s=10)
+    breaker.record_failure()
+    assert breaker.is_open
+
+
+def test_a_rule_of_your_own_opens_after_so_many_failures_whatever_else(make: Any, clock: Clock, way: Way) -> None:
+    ten_in_a_minute = {
+        "failure_threshold": None,
+        "error_rate_window": timedelta(minutes=1),
+        "trip_when": lambda counts: counts.failures >= 10,
+    }
+    breaker = make(**ten_in_a_minute)
+    for _ in range(10):
+        assert breaker.is_closed
+        way(breaker, int)
+        with pytest.raises(Down):
+            way(breaker, down)
+        clock.advance(5)
+    assert breaker.is_open
+
+
+@pytest.mark.parametrize(("answer", "reason"), [("enough", "enough"), (True, "trip_when"), (1, "trip_when")])
+def test_what_a_rule_of_your_own_says_is_the_reason(make: Any, answer: Any, reason: str) -> None:
+    changes: list[Any] = []
+    breaker = make(trip_when=lambda counts: answer, listeners=[changes.append])
+    breaker.record_failure()
+    assert reason in changes[0].reason
+
+
+@pytest.mark.parametrize("answer", [False, None, 0, ""])
+def test_a_rule_of_your_own_that_says_no_opens_nothing(make: Any, answer: Any) -> None:
+    breaker = make(failure_threshold=None, trip_when=lambda counts: answer)
+    for _ in range(20):
+        breaker.record_failure()
+    assert breaker.is_closed
+
+
+def test_a_rule_of_your_own_is_asked_after_failures_and_slow_calls_alone(make: Any) -> None:
+    asked: list[Any] = []
+    breaker = make(failure_threshold=None, slow_call_duration_s=1, trip_when=asked.append)
+    breaker.record_success()
+    breaker.record_ignored()
+    assert asked == []
+    breaker.record_failure()
+    breaker.record_success(1000)
+    assert asked == [(2, 1, 0, 1), (3, 1, 1, 0)]
+    assert (asked[1].calls, asked[1].slow_call_rate) == (3, 1 / 3)
+
+
+def test_a_rule_of_your_own_that_raises_is_logged_and_the_call_raises_its_own_error(
+    make: Any, way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = make(failure_threshold=None, trip_when=lambda counts: counts.nonsense)
+    with pytest.raises(Down):
+        way(breaker, down)
+    assert breaker.is_closed
+    assert "trip_when" in caplog.text
+
+
+def test_a_rule_of_your_own_runs_outside_the_lock_and_may_use_the_breaker(make: Any) -> None:
+    seen: list[Any] = []
+    breaker = make(
+        failure_threshold=None,
+        trip_when=lambda counts: seen.append((breaker._machine.lock._is_owned(), breaker.snapshot().window_failures)),
+    )
+    breaker.record_failure()
+    assert seen == [(False, 1)]
+
+
+def test_a_rule_of_your_own_opens_only_the_period_it_was_asked_about(make: Any) -> None:
+    def ask(counts: Any) -> bool:
+        breaker.reset()
+        return True
+
+    breaker = make(failure_threshold=None, trip_when=ask)
+    breaker.record_failure()
+    assert breaker.is_closed
+    assert breaker.stats.opened_count == 0
+
+
+def test_half_open_bears_as_many_failures_as_it_is_told(make: Any, clock: Clock, way: Way) -> None:
+    breaker = make(failure_threshold=1, half_open_failure_threshold=3, success_threshold=2, half_open_max_calls=1)
+    breaker.record_failure()
+    clock.advance(30)
+    for _ in range(2):
+        with pytest.raises(Down):
+            way(breaker, down)
+        assert breaker.state.value == "half_open"
+    way(breaker, int)
+    with pytest.raises(Down):
+        way(breaker, down)
+    assert breaker.is_open
+    assert breaker.stats.opened_count == 2
+
+
+def down() -> Any:
+    raise Down

@@ -103,7 +103,7 @@ def streak_and_probes(clock: Clock) -> Iterator[Any]:
     clock.advance(9.9)
     yield outcome(lambda: breaker.call(int))
     clock.advance(0.1)
-    yield breaker.allow_request(), outcome(lambda: breaker.call(int))
+    yield type(breaker.permit()), outcome(lambda: breaker.call(int))
     clock.advance(4.9)
     yield outcome(lambda: breaker.call(int))
     clock.advance(0.1)

@@ -393,6 +393,14 @@ def test_of_a_group_the_longest_hint_counts(clock: FakeClock) -> None:
     assert clock.sleeps == [8.1]
 
 
+def test_hint_in_a_group_that_is_no_exception_counts_too(clock: FakeClock) -> None:
+    class Group(BaseExceptionGroup[Any]):
+        pass
+
+    policy_on(clock).call(Flaky(Group("", [Hinted(3)]), "done"))
+    assert clock.sleeps == [3.1]
+
+
 def test_without_a_hint_function_only_that_of_a_circuit_counts(clock: FakeClock) -> None:
     policy = policy_on(clock, retry_after=None, retryable_exceptions=(Hinted, CircuitOpenError))
     policy.call(Flaky(Hinted(5), CircuitOpenError("open", retry_after_s=4.0), "done"))
@@ -652,6 +660,30 @@ def test_ctrl_c_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None
     error.__notes__ = [Noted()]  # type: ignore[list-item]
     with pytest.raises(KeyboardInterrupt):
         policy_on(clock, 1).call(Flaky(error))
+
+
+class TimeLimit(Exception):
+    """Like Celery's SoftTimeLimitExceeded, which a signal handler raises wherever the task is."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
+def test_time_limit_that_a_signal_handler_raises_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None:
+    class Noted:
+        def __str__(self) -> str:
+            signal.raise_signal(signal.SIGUSR1)
+            return "theirs"
+
+    def handler(*_: Any) -> None:
+        raise TimeLimit
+
+    error = OSError()
+    error.__notes__ = [Noted()]  # type: ignore[list-item]
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(TimeLimit):
+            policy_on(clock, 1).call(Flaky(error))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 # Listeners

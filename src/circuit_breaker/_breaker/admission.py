@@ -76,16 +76,15 @@ class Admission:
         """
         now = self._clock()
         admitted = self._ask(asker, now)
-        if isinstance(admitted, Closed | Probe):
-            return admitted
-        raise self._rejection(admitted, now)
+        if isinstance(admitted, Period) and not admitted.admits:
+            raise self._rejection(admitted, now)
+        return cast("Permission", admitted)
 
     def _ask(self, asker: Asker, now: float) -> Permission | Period:
         """Return the permission for one call, or the period that rejects it."""
         machine = self._machine
-        if now < machine.period.rejects_until:
-            admitted = machine.admit(asker, now)
-        else:
+        admitted: Permission | Period | None = machine.reject(now)
+        if admitted is None:
             rides = asker is CALL or asker is Asker.BLOCK
             admitted = machine.admit(asker, now, open_blocks.unsettled_probes(self) if rides else ())
         if machine.changes or self._listeners:
@@ -96,21 +95,15 @@ class Admission:
         try:
             self._publish()
             if isinstance(admitted, Period) and not admitted.admits and self._listeners:
-                notify(self._listeners, CallRejected(self.name, self._retry_after_s(admitted, now)))
+                notify(self._listeners, CallRejected(self.name, admitted.rejected_for_s(now)))
         except BaseException:
             if isinstance(admitted, Closed | Probe):
                 admitted.withdraw(self._machine)
             raise
 
     def _rejection(self, period: Period, now: float) -> CircuitOpenError:
-        retry_after_s = self._retry_after_s(period, now)
-        return circuit_open(self.name, period.met, self._machine.mode, retry_after_s, period.last_failure)
-
-    def _retry_after_s(self, period: Period, now: float) -> float | None:
-        """Return the seconds until this period, which has rejected a call, admits a probe; None: nobody knows."""
-        if period.state is CircuitState.HALF_OPEN:  # it had no free slot
-            return None
-        return period.retry_after_s(self._machine, period.book, now)
+        mode = self._machine.mode
+        return circuit_open(self.name, period.met, mode, period.rejected_for_s(now), period.last_failure)
 
     def _look(self) -> Period:
         """Return the present period."""
@@ -159,12 +152,19 @@ class Admission:
         waited_s: float | None = None,
     ) -> None:
         """Settle a call that raised; if it was cancelled, how long it was waited for says whether it hung."""
-        config = self._machine.config
+        machine = self._machine
+        config = machine.config
         outcome = IGNORED
         try:
             outcome = config._judge.judge(error, (latency_s if waited_s is None else waited_s) >= config._slow_s)
         finally:
-            self._settle(permission, outcome, now, latency_s, error)
+            fast = machine.fast
+            if fast is not None and permission is fast and 0.0 <= latency_s < fast.slow_s:
+                opened = fast.settle(machine, fast, outcome, now, latency_s, False)
+                if opened is not None:
+                    self._follow_up(opened, outcome, latency_s, error)
+            else:
+                self._settle(permission, outcome, now, latency_s, error)
 
     def _settle(
         self,
@@ -180,10 +180,15 @@ class Admission:
             latency_s = 0.0
         slow = latency_s >= machine.config._slow_s and (error is None or not _is_rejected(error))
         opened = machine.settle(permission, outcome, now, latency_s, slow)
-        if opened is None and not machine.changes and not self._listeners:
-            return
+        if opened is not None or machine.changes or self._listeners:
+            self._follow_up(opened, outcome, latency_s, error)
+
+    def _follow_up(
+        self, opened: Period | None, outcome: Outcome, latency_s: float, error: BaseException | None
+    ) -> None:
+        """Do what follows from a result."""
         try:
-            if opened is not None:
+            if isinstance(opened, Open):
                 self._keep()
                 self._ask_how_long(opened, error)
         finally:

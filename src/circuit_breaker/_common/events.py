@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .words import CircuitState, Outcome
 
@@ -104,6 +104,9 @@ Listener: TypeAlias = Callable[[Any], object]
 
 INFO, WARNING, ERROR = 20, 30, 40  # as logging has them, which is loaded with the first object of ours
 
+# Read past whatever a subclass makes of the attribute.
+_TRACEBACK: Final[Any] = BaseException.__traceback__
+
 _logger: logging.Logger | None = None
 
 
@@ -136,7 +139,7 @@ def raised_by_signal_handler(error: BaseException) -> bool:
     import signal
 
     handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
-    trace = error.__traceback__
+    trace = _TRACEBACK.__get__(error)
     while trace is not None:
         if trace.tb_frame.f_code in handlers:
             return True

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
-from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType, NoneType
 from typing import Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from ..exceptions import UsageError
@@ -82,10 +82,9 @@ def check_plain(func: Any) -> None:
     """Reject, before anything is admitted, what is not over when it returns: `call` would guard only its beginning."""
     # Asked at every `call()`, so the usual answers come first. A mark as a coroutine function stands in __dict__.
     plain: Any = func.__func__ if type(func) is MethodType else func
-    of_type = cast("type[object]", type(plain))
-    if of_type is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
+    if type(plain) is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
         return
-    if of_type is BuiltinFunctionType or of_type is type:
+    if type(plain) is BuiltinFunctionType or type(plain) is type:
         return
     check_callable(func)
     kind = kind_of(func)
@@ -94,6 +93,10 @@ def check_plain(func: Any) -> None:
     if kind is Kind.COROUTINE:
         raise WrongKindError(f"call() cannot await {func!r}: use call_async()")
     raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
+
+
+PLAIN_RESULTS: Final = frozenset({NoneType, bool, bytes, dict, float, int, list, set, str, tuple})
+"""Types that `check_finished` need not be asked about."""
 
 
 def check_finished(func: Function, result: object) -> None:

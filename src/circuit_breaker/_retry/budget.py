@@ -89,22 +89,20 @@ class RetryBudget(OnlyOne):
     @property
     def tokens(self) -> float:
         """Tokens that there are now."""
-        now = self._clock()
-        with self._lock:
-            self._add_seconds_locked(now)
-            return self._held / TOKEN
+        self._add_seconds()
+        return self._held / TOKEN
 
     def deposit(self) -> None:
         """Put in what one call brings. Policies do this themselves."""
         if self._held < self._full:  # a full bucket, the usual one, takes no lock
             with self._lock:
-                self._held = min(self._held + self._per_call, self._full)
+                held = self._held + self._per_call
+                self._held = held if held < self._full else self._full
 
     def take(self) -> bool:
         """Take one token; False if there is none. Policies do this themselves, once before each retry."""
-        now = self._clock()
+        self._add_seconds()
         with self._lock:
-            self._add_seconds_locked(now)
             if self._held < TOKEN:
                 return False
             self._held -= TOKEN
@@ -113,13 +111,18 @@ class RetryBudget(OnlyOne):
     def give_back(self) -> None:
         """Put a token back that was taken for a retry which was not made."""
         with self._lock:
-            self._held = min(self._held + TOKEN, self._full)
+            held = self._held + TOKEN
+            self._held = held if held < self._full else self._full
 
-    def _add_seconds_locked(self, now: float) -> None:
+    def _add_seconds(self) -> None:
+        """Put in what the seconds have brought since somebody looked."""
+        now = self._clock()
         by_time = round(min((now - self._start) * self._per_second, _ENDLESS) * TOKEN)
-        if by_time > self._by_time:  # else a thread that read the clock later came first
-            self._held = min(self._held + by_time - self._by_time, self._full)
-            self._by_time = by_time
+        with self._lock:
+            if by_time > self._by_time:  # else a thread that read the clock later came first
+                held = self._held + by_time - self._by_time
+                self._held = held if held < self._full else self._full
+                self._by_time = by_time
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()

@@ -42,8 +42,8 @@ class RetrySnapshot:
 class Totals:
     """The counts of one policy, exact under any number of threads."""
 
-    # `_lock` guards all attributes below. Nothing is called under it. It is an RLock because a finalizer or a signal
-    # handler may retry something by the same policy, on the very thread that holds it.
+    # `_lock` guards all attributes below. Nothing is called under it, and nothing made that the garbage collector
+    # counts, so no destructor and no signal handler runs there.
 
     __slots__ = (
         "__weakref__",

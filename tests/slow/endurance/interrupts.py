@@ -156,7 +156,7 @@ def of_a_policy(way: Way, shots: int) -> Finding:
 
     def look() -> None:
         nonlocal attempts, kept_locks, wedged
-        kept_locks += held(budget._lock)
+        kept_locks += held(budget._lock) + held(policy._totals._lock)
         attempts = 0
         calls()
         wedged += attempts < 2
