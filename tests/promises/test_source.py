@@ -272,7 +272,7 @@ def test_the_source_keeps_the_rule(check: Callable[[Source], Iterator[str]]) -> 
 
 
 @pytest.mark.parametrize(("check", "bad"), [(check, bad) for check, samples in CHECKS.items() for bad in samples])
-def test_a_planted_breach_is_caught(check: Callable[[Source], Iterator[str]], bad: Source) -> None:
+def test_planted_breach_is_found(check: Callable[[Source], Iterator[str]], bad: Source) -> None:
     assert len(list(check(bad))) == 1
 
 
