@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from .._common import fork
 from .._common.async_library import running_loop, running_trio
+from .._common.lock import RLock
 
 
 class Gate(Protocol):
@@ -150,7 +151,7 @@ class Line:
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.limit = limit
         self.inside = 0
         self.accepted = 0
@@ -291,7 +292,7 @@ class Line:
     def _after_fork_in_child(self) -> None:
         # The holders and the line are the parent's. Slots of a former epoch come back without effect; a nameless
         # release() cannot be told apart, so as many are forgiven as slots were held.
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.forgiven += self.inside
         self.inside = 0
         self.first = self.last = None

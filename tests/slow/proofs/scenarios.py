@@ -5,6 +5,7 @@ Every scenario can be made with its lock replaced by one that does nothing; then
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -12,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import circuit_breaker._breaker.admission
-import circuit_breaker._breaker.registry
 import circuit_breaker._bulkhead.bulkhead
 from circuit_breaker import (
     Bulkhead,
@@ -43,11 +42,18 @@ class NoLock:
         pass
 
 
+def take_its_locks() -> None:
+    """Let modules that have imported a lock by its name make the explorer's, which it puts into `threading`."""
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("circuit_breaker.") and hasattr(module, "RLock"):
+            module.RLock = threading.RLock
+
+
 class Circuit:
     """A breaker, and what its threads saw."""
 
     def __init__(self, broken: bool, *, listened: bool = False, age_s: float = 10.0, **settings: Any) -> None:
-        circuit_breaker._breaker.admission.RLock = threading.RLock  # type: ignore[attr-defined]
+        take_its_locks()
         self.now = 1000.0
         self.changes: list[StateChanged] = []
         self.seen: list[Any] = []
@@ -359,8 +365,7 @@ class Overwriting(OrderedDict[Any, Any]):
 
 class Registry:
     def __init__(self, broken: bool, max_size: int, agreeing: bool = True) -> None:
-        circuit_breaker._breaker.admission.RLock = threading.RLock  # type: ignore[attr-defined]
-        circuit_breaker._breaker.registry.RLock = threading.RLock  # type: ignore[attr-defined]
+        take_its_locks()
         self.registry = CircuitBreakerRegistry(max_size=max_size, clock=lambda: 1000.0)
         self.registry._lock = NoLock() if broken else self.registry._lock  # type: ignore[assignment]
         if not agreeing:  # two that add one key agree without the lock, too
