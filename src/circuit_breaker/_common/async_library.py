@@ -8,11 +8,23 @@ from typing import Any
 _modules = sys.modules
 
 
+def running_library() -> Any:
+    """Return the module asyncio or trio, whichever runs the task that calls this, or None outside of both.
+
+    Both have a `sleep` that is right for this task.
+    """
+    return running_trio() or (_modules["asyncio"] if running_loop() is not None else None)
+
+
 def running_trio() -> Any:
     """Return the module trio when this code runs in one of its tasks, else None."""
     trio = _modules.get("trio")
     asks = getattr(getattr(trio, "lowlevel", None), "in_trio_task", None)  # None while another thread imports it
-    return trio if asks is not None and asks() else None
+    if asks is None or not asks():
+        return None
+    # trio-asyncio runs asyncio's tasks inside one of trio's, and lets sniffio know whenever it does.
+    named = getattr(getattr(_modules.get("sniffio"), "thread_local", None), "name", None)
+    return None if named == "asyncio" else trio
 
 
 def running_loop() -> Any:
