@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "_common.streams": set(),
     "_common.typing": set(),
     "_common.retry_after": set(),
-    "_common.events": {"_common.words"},
+    "_common.events": {"_common.checks", "_common.fork", "_common.words"},
     "_common.judging": {"exceptions", "_common.words", "_common.checks"},
     "_common.pattern": {"_common.checks", "_common.streams"},
     "_breaker": set(),

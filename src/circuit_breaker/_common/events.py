@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from . import checks, fork
 from .words import CircuitState, Outcome
 
 if TYPE_CHECKING:
@@ -117,3 +119,68 @@ def notify(listeners: Iterable[Listener], event: object) -> None:
             raise stop
         finally:
             stop = None
+
+
+class Listened:
+    """An object with listeners, which may come and go at any time: from any thread, and while events are delivered.
+
+    They are in a tuple that is never changed but replaced, so that whoever delivers an event needs no lock, and reading
+    it costs nothing.
+    """
+
+    _listeners: tuple[Listener, ...]
+
+    def add_listener(self, listener: Listener) -> None:
+        """Notify listener of every event from the next one on; one that is added twice is notified twice.
+
+        Safe from any thread or task, and from a listener.
+
+        Args:
+            listener: a plain function of one event.
+
+        Raises:
+            TypeError: listener is no such function.
+        """
+        listener = checks.function("listener", listener, "a function of one event")
+        exchanged = False
+        while not exchanged:
+            before = self._listeners
+            exchanged = _exchange.make(self, before, (*before, listener))
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Notify listener no more, once if it was added more than once; an event under way may still reach it.
+
+        Safe from any thread or task, and from a listener.
+
+        Raises:
+            ValueError: listener is not there.
+        """
+        exchanged = False
+        while not exchanged:
+            before = self._listeners
+            if listener not in before:
+                raise ValueError(f"{listener!r} is no listener of {self!r}")
+            at = before.index(listener)
+            exchanged = _exchange.make(self, before, before[:at] + before[at + 1 :])
+
+
+class _Exchange:
+    """Lets one thread at a time replace the listeners of an object."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        fork.survive(self)
+
+    def make(self, of: Listened, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
+        """Replace the listeners, and return True; or change nothing if they are no longer those of before."""
+        with self._lock:
+            if of._listeners is before:
+                of._listeners = after
+                return True
+        return False
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+
+
+_exchange: Final = _Exchange()
