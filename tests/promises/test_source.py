@@ -18,7 +18,7 @@ COMMON = {
     "exceptions",
     *(
         f"_common.{room}"
-        for room in "words checks fork async_library streams typing retry_after judging events".split()
+        for room in "words checks fork lock async_library streams typing retry_after judging events".split()
     ),
     "_common.pattern",
 }
@@ -36,11 +36,12 @@ ROOMS: dict[str, set[str]] = {
     "_common.words": set(),
     "_common.checks": set(),
     "_common.fork": set(),
+    "_common.lock": set(),
     "_common.async_library": set(),
     "_common.streams": set(),
     "_common.typing": set(),
     "_common.retry_after": set(),
-    "_common.events": {"_common.checks", "_common.fork", "_common.words"},
+    "_common.events": {"_common.checks", "_common.fork", "_common.lock", "_common.words"},
     "_common.judging": {"exceptions", "_common.words", "_common.checks"},
     "_common.pattern": {"_common.checks", "_common.streams"},
     "_breaker": set(),
@@ -56,8 +57,10 @@ ROOMS: dict[str, set[str]] = {
     "_breaker.breaker": breaker(*BREAKER - {"breaker"}),
     "_breaker.registry": breaker("config", "breaker"),
     "_bulkhead": set(),
-    "_bulkhead.line": COMMON,
-    "_bulkhead.bulkhead": COMMON | {"_bulkhead.line"},
+    "_bulkhead.snapshot": set(),
+    "_bulkhead.gates": COMMON,
+    "_bulkhead.line": COMMON | {"_bulkhead.gates"},
+    "_bulkhead.bulkhead": COMMON | {"_bulkhead.gates", "_bulkhead.line", "_bulkhead.snapshot"},
     "_retry": set(),
     "_retry.budget": COMMON,
     "_retry.backoff": COMMON,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from . import checks, fork
+from .lock import RLock
 from .words import CircuitState, Outcome
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class _Exchange:
     """Lets one thread at a time replace the listeners of an object."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         fork.survive(self)
 
     def make(self, of: Listened, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
@@ -180,7 +180,7 @@ class _Exchange:
         return False
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
 
 _exchange: Final = _Exchange()
