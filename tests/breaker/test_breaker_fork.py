@@ -8,8 +8,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, WAYS, Clock, Down, Way, fail, succeed
-from forks import fork, needs_fork, told_by_child
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
+from forks import fork, told_by_child
+from needs import needs_fork
+from patience import PATIENCE_S
+from ways import BREAKER, Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._common import fork as _fork
@@ -23,9 +28,8 @@ CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.H
 Make = Callable[..., CircuitBreaker]
 
 # An event loop that runs through a fork would have two processes share its selector.
-every_way = pytest.mark.parametrize(
-    "way", [WAYS[name] for name in ("with", "decorator", "call", "permit", "generator")]
-)
+WITHOUT_A_LOOP = {name: way for name, way in BREAKER.items() if not way.is_async}
+every_way = pytest.mark.parametrize("way", WITHOUT_A_LOOP.values(), ids=WITHOUT_A_LOOP)
 
 
 @contextmanager

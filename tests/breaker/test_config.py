@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from basics import Clock
+from clocks import Clock
 from lookalikes import Array, Float, Index, async_generator_function, coroutine_function, generator_function
 
 from circuit_breaker._breaker.breaker import CircuitBreaker

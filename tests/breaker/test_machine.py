@@ -16,7 +16,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
+from patience import PATIENCE_S
 
 from circuit_breaker._breaker import machine as _machine
 from circuit_breaker._breaker.breaker import CircuitBreaker

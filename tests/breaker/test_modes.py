@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, Way, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE_S
+from ways import Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig

@@ -19,8 +19,12 @@ from itertools import count, islice
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, fail, succeed
-from forks import needs_fork, told_by_child
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
+from forks import told_by_child
+from needs import needs_fork
+from patience import PATIENCE_S
 
 from circuit_breaker._breaker import registry as _registry
 from circuit_breaker._breaker.breaker import CircuitBreaker

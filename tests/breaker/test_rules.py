@@ -12,9 +12,11 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from basics import Clock, Down, Way
+from clocks import Clock
+from failures import Down
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ways import Way
 
 from circuit_breaker._breaker import breaker as _breaker
 from circuit_breaker._breaker.breaker import CircuitBreaker

@@ -17,7 +17,10 @@ from math import inf, nan
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Way, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from patience import PATIENCE_S
+from ways import Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig

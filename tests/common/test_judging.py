@@ -9,7 +9,10 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from basics import WAYS, Body, Clock, Down, Way, succeed
+from calls import succeed
+from clocks import Clock
+from failures import Down, raising
+from ways import BREAKER, Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
@@ -19,7 +22,7 @@ from circuit_breaker._common.judging import is_rejection, leaves
 from circuit_breaker._common.words import Outcome
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError, ResilienceError
 
-WITHOUT_A_LOOP = ["with", "decorator", "call", "permit", "generator"]
+WITHOUT_A_LOOP = [name for name, way in BREAKER.items() if not way.is_async]
 SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
 
 
@@ -281,7 +284,7 @@ def test_an_exception_is_judged_by_its_real_type_whatever_it_says(
     error = strange()
 
     try:
-        WAYS[way](breaker, raising(error))
+        BREAKER[way](breaker, raising(error))
     except BaseException as raised:
         assert raised is error
     totals = (breaker.stats.success_count, breaker.stats.failure_count, breaker.stats.ignored_count)
@@ -301,13 +304,6 @@ def test_a_hostile_failure_that_opens_the_circuit_is_remembered_without_its_text
 
 
 # Every way of calling
-
-
-def raising(error: BaseException) -> Body:
-    def body() -> NoReturn:
-        raise error
-
-    return body
 
 
 @pytest.mark.parametrize("setting", ["failure_exceptions", "ignored_exceptions"])

@@ -13,8 +13,10 @@ from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from claim import Claim, Clock, Down, Finding, quiet
-from ways import BREAKER, EVERY_BREAKER, EVERY_BULKHEAD, EVERY_POLICY, WHOLE, Way
+from claim import Claim, Finding, quiet
+from clocks import Clock
+from failures import Down
+from ways import BREAKER, BREAKER_BY_HAND, BULKHEAD, POLICY, POLICY_BY_HAND, Way
 
 from circuit_breaker import (
     Bulkhead,
@@ -145,7 +147,7 @@ def half_open_with_rides() -> Run:
 
 
 def half_open_within_blocks() -> Run:
-    return repeated(BREAKER["with"](half_open(Clock()), nothing))
+    return repeated(BREAKER["with"].ready(half_open(Clock()), nothing))
 
 
 def half_open_and_allowed_without_a_record() -> Run:
@@ -294,7 +296,7 @@ class Large(bytearray):
 
 
 def _falling_back(way: Way, body: Callable[[], object]) -> object:
-    return way(circuit_breaker(breaker=opened(), fallback=lambda error: body()), nothing)()
+    return way.ready(circuit_breaker(breaker=opened(), fallback=lambda error, *args: body()), nothing)()
 
 
 def frames_of_failures(size: int) -> Finding:
@@ -335,15 +337,16 @@ def frames_of_failures(size: int) -> Finding:
     policy = RetryPolicy(2, 0.0, sleep=lambda seconds: None, listeners=[listen])
     with quiet(), without_the_collector():
         for state, make in breakers.items():
-            for name, way in EVERY_BREAKER.items():
+            for name, way in (BREAKER | BREAKER_BY_HAND).items():
                 breaker = make()
-                look(f"{state}, {name}", lambda body, way=way, breaker=breaker: way(breaker, body)())
-        for name in ("decorator", "generator", "async decorator", "async generator"):
-            look(f"fallback, {name}", partial(_falling_back, WHOLE[name]))
-        for name, way in EVERY_BULKHEAD.items():
-            look(f"bulkhead, {name}", lambda body, way=way: way(Bulkhead(), body)())
-        for name, way in EVERY_POLICY.items():
-            look(f"policy, {name}", lambda body, way=way: way(policy, body)())
+                look(f"{state}, {name}", lambda body, way=way, breaker=breaker: way.ready(breaker, body)())
+        for name, way in BREAKER.items():
+            if way.decorates:
+                look(f"fallback, {name}", partial(_falling_back, way))
+        for name, way in BULKHEAD.items():
+            look(f"bulkhead, {name}", lambda body, way=way: way.ready(Bulkhead(), body)())
+        for name, way in (POLICY | POLICY_BY_HAND).items():
+            look(f"policy, {name}", lambda body, way=way: way.ready(policy, body)())
     return Finding(not alive, f"{looks} failing calls, what was kept: {'; '.join(alive) or 'nothing'}")
 
 
