@@ -200,7 +200,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         Raises:
             UsageError: no slot is held; nothing has changed.
         """
-        self.__exit__(None, None, None)
+        Bulkhead.__exit__(self, None, None, None)  # a subclass may call this from its own
 
     def resize(self, max_concurrent: int) -> None:
         """Set how many may be inside: more serve the line at once, fewer take effect as holders leave.
