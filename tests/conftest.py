@@ -28,6 +28,11 @@ def pytest_collection_finish() -> None:
         gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    if hasattr(gc, "unfreeze"):
+        gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def no_block_left_open() -> Iterator[None]:
     """Keep a block that a test leaves open from the next test."""

@@ -1,4 +1,4 @@
-"""`python -m circuit_breaker`: see in ten seconds what the library does, on a real server that falls ill."""
+"""`python -m circuit_breaker`: see in ten seconds what the library does, on a real server that fails and recovers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from circuit_breaker._demo.plan import LONGEST_S, SHORTEST_S, Plan
 from circuit_breaker._demo.server import Server
 from circuit_breaker._demo.story import Story
 
-INTERRUPTED = 130
+PROGRAM = "python -m circuit_breaker"
+CANNOT_WRITE, INTERRUPTED = 3, 130
 DESCRIPTION = """\
 A web server on this machine is healthy, fails, hangs and recovers, while eight
 threads call it through retry, circuit breaker and bulkhead. The timeline shows
@@ -23,9 +24,10 @@ what they do, the summary what it was good for.
 """
 EPILOG = """\
 exit status:
-  0    the circuit opened once the server was ill, and closed once it was well
-  1    it did not
+  0    the circuit opened when the server failed, and closed when it recovered
+  1    it did not, or whoever read the timeline has left
   2    there is something wrong with the arguments
+  3    the timeline could not be written
   130  ended by Ctrl-C, with the summary so far
 
 Colours are for terminals, and not used when NO_COLOR is set.
@@ -33,26 +35,38 @@ Colours are for terminals, and not used when NO_COLOR is set.
 
 
 class _Arguments(argparse.ArgumentParser):
+    def print_help(self, file: object = None) -> None:
+        screen.write(sys.stdout, self.format_help())
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Show it, and return the exit status."""
-    options = _arguments().parse_args(arguments)
     try:
+        options = _arguments().parse_args(arguments)
         return _tell(Plan(options.seconds), options.on_a_loop, options.plain)
-    except BrokenPipeError:
-        # Whoever read this has gone, so nothing is left to be said, not even what is still in the buffer.
+    except BrokenPipeError:  # whoever read this has left, so nobody waits for a message
+        _discard_output()
+        return 1
+    except screen.OutputError as error:
+        _discard_output()
+        print(f"{PROGRAM}: cannot write: {error}", file=sys.stderr)  # noqa: T201 - it is a program
+        return CANNOT_WRITE
+
+
+def _discard_output() -> None:
+    """Let the interpreter write what is still in the buffer of the standard output to nowhere when it ends."""
+    if sys.stdout is not None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-        return 1
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = _Arguments(
-        prog="python -m circuit_breaker",
+        prog=PROGRAM,
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

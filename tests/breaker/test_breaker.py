@@ -27,7 +27,7 @@ from ways import BREAKER, Way
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.open_blocks import stack
-from circuit_breaker._breaker.snapshot import CircuitStats
+from circuit_breaker._breaker.totals import CircuitStats
 from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 
@@ -900,7 +900,15 @@ def test_a_breaker_cannot_be_copied_or_pickled(make: Make, duplicate: Callable[[
 
 def test_everything_can_be_referred_to_weakly(make: Make) -> None:
     breaker = make()
-    things = [breaker, breaker.config, breaker.stats, breaker.permit(), breaker.snapshot(), breaker(int), breaker.state]
+    things = [
+        breaker,
+        breaker.config,
+        breaker.stats,
+        breaker.permit(),
+        breaker.snapshot(),
+        breaker(lambda: 0),
+        breaker.state,
+    ]
     assert [weakref.ref(thing)() for thing in things] == things
 
 

@@ -30,7 +30,7 @@ from circuit_breaker._breaker import registry as _registry
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.registry import CircuitBreakerRegistry
-from circuit_breaker._breaker.snapshot import CircuitStats
+from circuit_breaker._breaker.totals import CircuitStats
 from circuit_breaker._common.words import CircuitMode, CircuitState
 
 KEYS = int(os.environ.get("REGISTRY_KEYS", "6000"))  # 100,000 take ten seconds

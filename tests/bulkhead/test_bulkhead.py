@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import inspect
 import pickle
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
 from itertools import count
+from math import inf, nan
 from typing import Any
 
 import pytest
+from clocks import Clock
+from coroutines import Pause, drive, run
 from patience import PATIENCE_S
-from waiters import Waiters, soon
+from waiters import Waiters, first_in_line, soon
 from ways import BULKHEAD
 
 from circuit_breaker._bulkhead import bulkhead as _bulkhead
@@ -22,7 +28,7 @@ from circuit_breaker._bulkhead.bulkhead import Bulkhead
 from circuit_breaker._bulkhead.gates import ThreadGate
 from circuit_breaker._bulkhead.line import Caller
 from circuit_breaker._common.events import BulkheadRejected
-from circuit_breaker.exceptions import BulkheadFullError
+from circuit_breaker.exceptions import BulkheadFullError, UsageError
 
 # Names and checks
 
@@ -63,6 +69,29 @@ def test_weak_references_work_and_copies_are_rejected() -> None:
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="cannot be copied or pickled"):
             attempt(bulkhead)
+
+
+@pytest.mark.parametrize("name", ["name", "max_concurrent", "max_queue", "timeout_s", "active_count"])
+def test_attribute_that_cannot_be_changed_is_read_only(name: str) -> None:
+    bulkhead = Bulkhead()
+    with pytest.raises(AttributeError, match=name):
+        setattr(bulkhead, name, 1)
+    assert bulkhead.acquire()
+
+
+@pytest.mark.parametrize("name", ["acquire", "acquire_async", "release"])
+def test_subclass_that_overrides_what_calls_do_not_go_through_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Own overrides {name}\(\), which calls, .* do not go through: use l"):
+        type("Own", (Bulkhead,), {name: lambda self: True})
+
+
+def test_subclass_of_another_kind_works_and_has_its_own_name() -> None:
+    class Own(Bulkhead):
+        def half(self) -> int:
+            return self.max_concurrent // 2
+
+    assert Own(max_concurrent=4).half() == 2
+    assert repr(Own()) == "<Own 'default': 0 of 10 slots taken>"
 
 
 def test_a_subclass_may_release_in_its_own_exit(waiters: Waiters) -> None:
@@ -113,10 +142,10 @@ def test_full_without_queue_fails_fast_instead_of_blocking() -> None:
     assert bulkhead.active_count == 0
 
 
-def test_release_without_holder_raises_and_grows_nothing() -> None:
+def test_release_without_holder_is_a_usage_error_and_grows_nothing() -> None:
     bulkhead = Bulkhead(max_concurrent=1)
     for release in (bulkhead.release, lambda: bulkhead.__exit__(None, None, None)):
-        with pytest.raises(RuntimeError, match="without a held slot"):
+        with pytest.raises(UsageError, match="without a held slot"):
             release()
     assert [bulkhead.acquire(), bulkhead.acquire()] == [True, False]
 
@@ -173,10 +202,10 @@ def test_zero_and_none_wait_without_limit(
 
 def test_waiter_whose_time_is_over_is_rejected_and_holds_no_place() -> None:
     events: list[BulkheadRejected] = []
-    bulkhead = Bulkhead("api", 1, max_queue=1, timeout_s=0.01, listeners=[events.append])
+    bulkhead = Bulkhead("api", 1, max_queue=1, timeout_s=0.01, listeners=[events.append], clock=Clock())
     bulkhead.acquire()
     assert [bulkhead.acquire(), bulkhead.acquire()] == [False, False]
-    assert events == [BulkheadRejected("api", 1, 0)] * 2
+    assert events == [BulkheadRejected("api", 1, 0, waited_s=0.0)] * 2
     assert bulkhead.queued_count == 0
     bulkhead.release()
     assert bulkhead.acquire()
@@ -188,6 +217,70 @@ def test_very_long_time_out_waits_instead_of_overflowing(waiters: Waiters) -> No
     waiter = waiters.send(bulkhead.acquire)
     bulkhead.release()
     assert soon(waiter) is True
+
+
+def test_one_who_timed_out_is_told_so_and_after_how_long() -> None:
+    seconds = count(100, 7)
+    seen: list[BulkheadRejected] = []
+    bulkhead = Bulkhead("api", 1, 1, timeout_s=0.001, listeners=[seen.append], clock=lambda: next(seconds))
+    with bulkhead, pytest.raises(BulkheadFullError) as rejection:
+        bulkhead.call(int)
+    assert rejection.value.message == "Timed out waiting for a slot of bulkhead 'api'"
+    assert rejection.value.context == {
+        "bulkhead_name": "api",
+        "max_concurrency": 1,
+        "active_count": 1,
+        "queued_count": 0,
+        "max_queue": 1,
+        "waited_s": 7.0,
+    }
+    assert seen == [BulkheadRejected("api", 1, 0, waited_s=7.0)]
+
+
+@pytest.mark.parametrize("timeout_s", [0, 0.0, timedelta(0)])
+@pytest.mark.parametrize("usual", [None, 0.0, 60.0])
+def test_caller_with_a_time_out_of_zero_does_not_wait(usual: float | None, timeout_s: Any) -> None:
+    seen: list[BulkheadRejected] = []
+    bulkhead = Bulkhead("api", 1, 1, timeout_s=usual, listeners=[seen.append])
+    assert bulkhead.acquire(timeout_s=timeout_s) is True
+    assert bulkhead.acquire(timeout_s=timeout_s) is False
+    assert seen == [BulkheadRejected("api", 1, 0)]
+    assert bulkhead.snapshot().timed_out_count == 0
+    assert drive(bulkhead.acquire_async(timeout_s=timeout_s)) is False
+
+
+@pytest.mark.parametrize("timeout_s", [0.001, timedelta(milliseconds=1)])
+def test_caller_with_a_time_out_of_its_own_waits_no_longer(timeout_s: Any) -> None:
+    bulkhead = Bulkhead("api", 1, 1, timeout_s=None)
+    bulkhead.acquire()
+    assert bulkhead.acquire(timeout_s=timeout_s) is False
+    assert run(bulkhead.acquire_async(timeout_s=timeout_s)) is False
+    assert bulkhead.snapshot().timed_out_count == 2
+
+
+def test_caller_with_no_time_out_waits_for_as_long_as_it_takes(waiters: Waiters) -> None:
+    bulkhead = Bulkhead("api", 1, 1, timeout_s=0.001)
+    bulkhead.acquire()
+    waiter = waiters.send(partial(bulkhead.acquire, timeout_s=None))
+    assert first_in_line(bulkhead).gate._deadline == inf
+    bulkhead.release()
+    assert soon(waiter) is True
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "error"),
+    [(-1, ValueError), (nan, ValueError), (inf, ValueError), ("1", TypeError), (True, TypeError)],
+)
+def test_wrong_time_out_of_a_caller_is_refused_though_a_slot_is_free(timeout_s: Any, error: type[Exception]) -> None:
+    bulkhead = Bulkhead()
+    for acquire in (bulkhead.acquire, lambda timeout_s: drive(bulkhead.acquire_async(timeout_s=timeout_s))):
+        with pytest.raises(error, match="timeout_s must be a finite number >= 0"):
+            acquire(timeout_s=timeout_s)
+    assert bulkhead.active_count == 0
+
+
+def test_time_out_of_the_bulkhead_may_be_a_timedelta() -> None:
+    assert Bulkhead(timeout_s=timedelta(minutes=1.5)).timeout_s == 90.0
 
 
 # Changing the size
@@ -350,13 +443,13 @@ def test_rejection_tells_how_many_were_inside_and_waited(waiters: Waiters) -> No
 
 def test_rejection_of_one_who_timed_out_tells_how_many_were_inside_and_waited() -> None:
     seen: list[Any] = []
-    bulkhead = Bulkhead(max_concurrent=1, max_queue=2, timeout_s=0.001, listeners=[seen.append])
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=2, timeout_s=0.001, listeners=[seen.append], clock=Clock())
     bulkhead.acquire()
     patient = Caller()
     patient.gate = ThreadGate(None)
     bulkhead._line.enter(patient, 2)
     assert not bulkhead.acquire()
-    assert seen == [BulkheadRejected("default", 1, 1)]
+    assert seen == [BulkheadRejected("default", 1, 1, waited_s=0.0)]
 
 
 def test_snapshot_counts_one_who_timed_out_as_rejected_too() -> None:
@@ -388,6 +481,31 @@ def test_base_exception_of_a_listener_passes_on_after_everything_is_settled() ->
         with pytest.raises(SystemExit):
             caller()
     assert (bulkhead.active_count, bulkhead.queued_count, bulkhead.snapshot().rejected_count) == (1, 0, 3)
+
+
+def test_listeners_come_and_go_and_may_do_so_while_they_are_notified() -> None:
+    seen: list[str] = []
+
+    def once(event: BulkheadRejected) -> None:
+        seen.append("once")
+        bulkhead.remove_listener(once)
+        bulkhead.add_listener(lambda event: seen.append("late"))
+
+    bulkhead = Bulkhead(max_concurrent=0)
+    bulkhead.add_listener(once)
+    bulkhead.acquire()
+    bulkhead.acquire()
+    assert seen == ["once", "late"]
+    with pytest.raises(ValueError, match="one of the listeners of <Bulkhead 'default'"):
+        bulkhead.remove_listener(once)
+
+
+def test_listener_that_is_added_in_the_middle_of_another_is_not_lost() -> None:
+    bulkhead = Bulkhead()
+    before = bulkhead._listeners
+    bulkhead.add_listener(print)
+    assert not bulkhead._replace_listeners(before, (len,))
+    assert bulkhead._listeners == (print,)
 
 
 # Calls and decorated functions
@@ -438,6 +556,28 @@ def test_call_of_what_it_cannot_call_is_a_type_error_before_admission() -> None:
     with pytest.raises(TypeError, match="func must be a function"):
         bulkhead(3)  # type: ignore[type-var]
     assert bulkhead.snapshot().accepted_count == 0
+
+
+def awaited_later() -> list[Callable[[], Any]]:
+    """Return plain functions that return what is still to be awaited."""
+
+    async def work() -> None: ...
+
+    @functools.wraps(work)
+    def wrapped() -> Any:
+        return work()
+
+    return [wrapped, lambda: Pause()]
+
+
+@pytest.mark.parametrize("func", awaited_later())
+def test_plain_function_that_returns_an_awaitable_is_refused_and_gives_its_slot_back(func: Callable[[], Any]) -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    for call in (lambda: bulkhead.call(func), bulkhead(func)):
+        for _ in range(2):
+            with pytest.raises(UsageError, match="still to be awaited"):
+                call()
+    assert bulkhead.active_count == 0
 
 
 def test_decorated_function_method_static_and_class_method_hold_a_slot() -> None:

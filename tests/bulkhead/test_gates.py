@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 import trio
+from clocks import Clock
 from coroutines import run, settle
 from failures import raising
 from patience import PATIENCE_S
@@ -70,13 +72,13 @@ def test_tasks_are_served_first_come_first_served() -> None:
 def test_task_whose_time_is_over_is_rejected_and_holds_no_place() -> None:
     async def main() -> None:
         events: list[BulkheadRejected] = []
-        bulkhead = Bulkhead("api", 1, max_queue=1, timeout_s=0.005, listeners=[events.append])
+        bulkhead = Bulkhead("api", 1, max_queue=1, timeout_s=0.005, listeners=[events.append], clock=Clock())
         await bulkhead.acquire_async()
         assert await bulkhead.acquire_async() is False
         with pytest.raises(BulkheadFullError):
             async with bulkhead:
                 raise AssertionError
-        assert events == [BulkheadRejected("api", 1, 0)] * 2
+        assert events == [BulkheadRejected("api", 1, 0, waited_s=0.0)] * 2
         assert bulkhead.snapshot().timed_out_count == 2
 
     run(main())
@@ -551,8 +553,8 @@ def test_slot_passes_by_a_waiter_of_a_run_of_trio_that_is_over() -> None:
     assert (bulkhead.active_count, bulkhead.queued_count, waiter.holds) == (0, 0, None)
 
 
+@pytest.mark.skipif(find_spec("trio_asyncio") is None, reason="trio-asyncio is not installed")
 def test_under_trio_asyncio_tasks_of_both_libraries_wait_in_one_line() -> None:
-    pytest.importorskip("trio_asyncio", exc_type=ImportError)
     # In a process of its own, since importing trio-asyncio changes asyncio for good.
     program = """
 import trio, trio_asyncio

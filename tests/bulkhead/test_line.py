@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import ModuleType
 from typing import Any
 
 import pytest
 from patience import PATIENCE_S
 from waiters import Waiters, first_in_line, is_free, opened_streams, soon
 
-from circuit_breaker._bulkhead import bulkhead as _bulkhead
-from circuit_breaker._bulkhead import line as _line
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
 from circuit_breaker._bulkhead.gates import ThreadGate
-from circuit_breaker._bulkhead.line import Caller
+from circuit_breaker._bulkhead.line import Caller, Line
 from circuit_breaker.exceptions import BulkheadFullError
 
 # Order and hand-over
@@ -313,14 +309,42 @@ def test_destructor_while_a_gate_opens_neither_serves_twice_nor_forgets_anybody(
     assert [soon(waiter) for waiter in sent] == [True] * 3
 
 
-@pytest.mark.parametrize("room", [_bulkhead, _line])
-def test_under_the_lock_nothing_is_called_made_or_repeated(room: ModuleType) -> None:
-    allowed = (ast.Assign, ast.AugAssign, ast.If, ast.Return, ast.Compare, ast.BoolOp, ast.BinOp, ast.IfExp)
-    allowed += (ast.UnaryOp, ast.Name, ast.Attribute, ast.Constant, ast.expr_context)
-    allowed += (ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
-    sections = [node for node in ast.walk(ast.parse(inspect.getsource(room))) if isinstance(node, ast.With)]
-    assert len(sections) >= 3
-    for section in sections:
-        assert ast.unparse(section.items[0].context_expr).endswith(".lock")
-        found = [node for statement in section.body for node in ast.walk(statement)]
-        assert [ast.unparse(node) for node in found if not isinstance(node, allowed)] == []
+# The length of the line
+
+
+def crowd(line: Line, size: int) -> None:
+    """Let so many wait, whose gates are never opened."""
+    for _ in range(size):
+        caller = Caller()
+        caller.gate = ThreadGate(None)
+        line.enter(caller, size)
+
+
+def steps(act: Callable[[], object]) -> int:
+    """Count the lines of code that it takes."""
+    lines = 0
+
+    def look(*_: object) -> Any:
+        nonlocal lines
+        lines += 1
+        return look
+
+    former = sys.gettrace()
+    sys.settrace(look)
+    try:
+        act()
+    finally:
+        sys.settrace(former)
+    return lines
+
+
+def test_rejecting_takes_as_many_steps_however_long_the_line_is() -> None:
+    taken = []
+    for queued in (0, 1, 1_000):
+        bulkhead = Bulkhead(max_concurrent=1, max_queue=queued)
+        bulkhead.acquire()
+        crowd(bulkhead._line, queued)
+        taken.append((steps(bulkhead.acquire), steps(lambda bulkhead=bulkhead: bulkhead.queued_count)))
+        assert bulkhead.snapshot().rejected_count == 1
+    assert taken[0][0] == taken[1][0] == taken[2][0] > 0
+    assert taken[1][1] == taken[2][1] > 0

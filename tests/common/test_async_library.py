@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import types
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -68,8 +69,8 @@ def test_an_asyncio_task_inside_a_trio_task_is_asyncio(monkeypatch: pytest.Monke
     assert trio.run(main) is asyncio
 
 
+@pytest.mark.skipif(find_spec("trio_asyncio") is None, reason="trio-asyncio is not installed")
 def test_under_trio_asyncio_each_task_sleeps_by_its_own_library() -> None:
-    pytest.importorskip("trio_asyncio", exc_type=ImportError)
     # In a process of its own, since importing trio-asyncio changes asyncio for good.
     program = """
 import asyncio, trio, trio_asyncio

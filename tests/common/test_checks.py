@@ -154,13 +154,13 @@ def test_seconds_are_a_number_or_a_timedelta(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, timedelta], ids=repr)
 def test_what_is_neither_seconds_nor_a_timedelta_is_a_type_error(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"^t must be a finite number >= 0 \(seconds\) or a timedelta, got "):
+    with pytest.raises(TypeError, match=r"^t must be a finite number >= 0, got "):
         _checks.seconds("t", value, minimum=0)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, timedelta(0), timedelta(seconds=-1)])
 def test_seconds_keep_their_bounds(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^t must be a finite number > 0 \(seconds\) or a timedelta, got "):
+    with pytest.raises(ValueError, match=r"^t must be a finite number > 0, got "):
         _checks.seconds("t", value, above=0)
 
 

@@ -6,7 +6,8 @@ import sys
 import threading
 
 import pytest
-from basics import PATIENCE_S, needs_timer
+from needs import needs_timer
+from patience import PATIENCE_S
 from storms import SHOTS, storm
 
 from circuit_breaker._common.lock import ReadRLock, RLock
@@ -106,7 +107,7 @@ def test_interrupts_of_those_who_wait_leave_no_lock_held(counts: Counts) -> None
     def whole() -> None:
         assert not counts.lock._is_owned()  # type: ignore[attr-defined]
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
     try:
         assert storm(counts.add, SHOTS, whole) == SHOTS

@@ -78,7 +78,7 @@ def _coroutine_function(body: Body) -> Work:
 
 
 def _decorator(guard: Any, body: Callable[[], Any]) -> Callable[[], Any]:
-    return guard(body)
+    return guard((lambda: body()) if isinstance(body, type) else body)  # a class is rejected
 
 
 class _Client:

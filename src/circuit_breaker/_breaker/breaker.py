@@ -1,28 +1,25 @@
-"""Every way to ask a breaker, and to tell it how a call ended."""
+"""Every way to make a call through a breaker, and to report how it ended."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from types import NoneType, TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Final, Never, ParamSpec, TypeVar, overload
 
 from .._common import checks, fork
 from .._common.events import Listener
-from .._common.pattern import OnlyOne, Pattern, check_finished
+from .._common.pattern import PLAIN_RESULTS, Args, Function, Kwargs, OnlyOne, Pattern, check_finished
 from .._common.typing import Protected, ProtectedFunction
-from .._common.words import CircuitMode, CircuitState, Outcome
-from ..exceptions import CircuitOpenError
+from .._common.words import CircuitMode
 from . import open_blocks
-from .admission import Core
+from .admission import FAILURE, IGNORED, SUCCESS
 from .config import CircuitBreakerConfig
-from .machine import Unknown
-from .open_blocks import OPEN_BLOCKS_REMEMBERED, Frame, enter, innermost
 from .permit import Permit
-from .snapshot import CircuitSnapshot, CircuitStats
-from .states import Permission, Probe
+from .states import Asker, Closed, Permission, Probe, Unknown
+from .steering import Steering
 from .stream import StreamGuard
-from .totals import LiveStats
 
 __all__ = ["CircuitBreaker"]
 
@@ -31,15 +28,18 @@ _R = TypeVar("_R")
 _Policy = TypeVar("_Policy")
 _Bulkhead = TypeVar("_Bulkhead")
 
-_DEFAULT_CONFIG = CircuitBreakerConfig()
-_NOT_ON_THE_WAY = ("allow_request", "record_failure", "record_ignored", "record_success")
+_DEFAULT_CONFIG: Final = CircuitBreakerConfig()
+_NOT_ON_THE_WAY: Final = ("allow_request", "record_failure", "record_ignored", "record_success")
+_CALL: Final = Asker.CALL
+_ANONYMOUS: Final = Asker.ANONYMOUS
+_ANY_CALL: Final = Unknown.ANONYMOUS
 
 
-class CircuitBreaker(Core, Pattern, OnlyOne):
-    """Stops calling what fails: after too many failures calls are refused at once, until probes show that it answers.
+class CircuitBreaker(Steering, Pattern, OnlyOne):
+    """Stops calling what fails: after too many failures calls are rejected at once, until probes show that it answers.
 
     One object serves any number of threads, tasks and event loops at the same time. Use it as a decorator, as a `with`
-    or `async with` block, through `call()` and `call_async()`, through a `permit()`, or record outcomes by hand.
+    or `async with` block, through `call()` and `call_async()`, through a `permit()`, or record results by hand.
 
     Args:
         name: shown in errors, events, log lines and snapshots; it need not be unique.
@@ -62,7 +62,10 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise _misplaced(unknown)
         super().__init__(
             checks.text("name", name),
             _DEFAULT_CONFIG if config is None else checks.instance("config", config, CircuitBreakerConfig),
@@ -79,118 +82,26 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
                 raise TypeError(f"{cls.__name__} overrides {name}(), which calls do not go through: use listeners=")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}: {self._machine.state.value}, mode {self._machine.mode.value}>"
-
-    # Reading
+        machine = self._machine
+        return f"<{type(self).__name__} {self.name!r}: {machine.period.met.value}, mode {machine.mode.value}>"
 
     @classmethod
     def instances(cls) -> list[CircuitBreaker]:
         """Return all breakers of this class that are alive, in no particular order; for health pages."""
         return list(fork.living(cls))
 
-    @property
-    def state(self) -> CircuitState:
-        """What a caller meets now; an open circuit whose time is over is half-open from this look on."""
-        return self._look()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether callers are refused until some time is over."""
-        return self.state is CircuitState.OPEN
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether every caller is admitted."""
-        return self.state is CircuitState.CLOSED
-
-    @property
-    def stats(self) -> CircuitStats:
-        """The totals, as one live object."""
-        return self._live_stats()
-
-    def _live_stats(self) -> LiveStats:
-        with self._lock:
-            if self._stats is None:
-                self._stats = LiveStats(self._machine, self._lock, self._clock)
-            return self._stats
-
-    def snapshot(self) -> CircuitSnapshot:
-        """Return a consistent copy of everything there is to see."""
-        live = self._live_stats()
-        wall, now = time.time(), self._clock()
-        with self._lock:
-            machine = self._machine
-            state = machine.look(now).state
-            counts = machine.counts(now)
-            refusing = machine.state is not CircuitState.CLOSED
-            snapshot = CircuitSnapshot(
-                name=self.name,
-                state=machine.state,
-                machine_state=state,
-                mode=machine.mode,
-                stats=live.copy_locked(wall, now),
-                window_calls=counts.calls,
-                window_failures=counts.failures,
-                window_slow=counts.slow,
-                error_rate=counts.error_rate,
-                slow_call_rate=counts.slow_call_rate,
-                retry_after_s=machine.retry_after_s(now) if refusing else 0.0,
-                probes_in_flight=machine.probes_in_flight(now),
-            )
-        self._tell()
-        return snapshot
-
-    # Steering
-
-    @property
-    def config(self) -> CircuitBreakerConfig:
-        """The configuration; another one takes effect at once.
-
-        The window starts anew if its kind or size changed, the streak stays, and an open period keeps its end.
-        """
-        return self._machine.config
-
-    @config.setter
-    def config(self, config: CircuitBreakerConfig) -> None:
-        checks.instance("config", config, CircuitBreakerConfig)
-        now = self._clock()
-        with self._lock:
-            self._machine.configure(config, now)
-        self._keep()
-        self._tell()
-
-    @property
-    def mode(self) -> CircuitMode:
-        """Who decides; setting another mode keeps the totals and starts afresh, setting the same changes nothing."""
-        return self._machine.mode
-
-    @mode.setter
-    def mode(self, mode: CircuitMode) -> None:
-        checks.member("mode", mode, CircuitMode)
-        now = self._clock()
-        with self._lock:
-            self._machine.set_mode(mode, now)
-        self._keep()
-        self._tell()
-
-    def reset(self) -> None:
-        """Be as new: mode AUTO, closed, all totals zero. Answers of calls that are out count in the totals alone."""
-        now = self._clock()
-        with self._lock:
-            self._machine.reset(now)
-        self._keep()
-        self._tell()
-
-    # Admissions and outcomes by hand
+    # Admissions and results by hand
 
     def allow_request(self) -> bool:
         """Tell whether one call may be made now; each True should be followed by one `record_*`.
 
-        In half-open it takes a permit, which the next `record_*` gives back. Nothing tells which call a record is
-        about, so the answer of one from before the circuit opened is taken for that of a probe: where this matters
-        use `permit()`.
+        In half-open it takes a probe slot, which the next `record_*` frees. Nothing tells which call a record is about,
+        so the late result of a call from before the circuit opened is taken for that of a probe: where this matters use
+        `permit()`. A call through the breaker that finds no free slot takes over the oldest of these.
         """
-        return not isinstance(self._admit(anonymous=True), CircuitOpenError)
+        if self._machine.fast is not None:
+            return True
+        return self._ask(_ANONYMOUS, self._clock()).admits
 
     def record_success(self, latency_ms: float = 0.0) -> None:
         """Count one success toward the present state.
@@ -201,80 +112,70 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
         Raises:
             TypeError: `latency_ms` is no number; nothing is counted.
         """
-        self._record(Outcome.SUCCESS, checks.latency("latency_ms", latency_ms))
+        if type(latency_ms) is not float or not 0.0 <= latency_ms < inf:
+            latency_ms = checks.latency("latency_ms", latency_ms)
+        latency_s = latency_ms / 1_000
+        now = self._clock()
+        machine = self._machine
+        with machine.lock:
+            fast = machine.fast
+            if fast is not None and now < fast.quiet_until and latency_s < fast.slow_s:
+                fast.successes += 1
+                fast.streak = 0
+                fast.latency_s += latency_s
+                fast.last_success_at = now
+                return
+        self._settle(_ANY_CALL, SUCCESS, now, latency_s)
 
     def record_failure(self, latency_ms: float = 0.0) -> None:
         """Count one failure toward the present state; latency and errors as for `record_success`."""
-        self._record(Outcome.FAILURE, checks.latency("latency_ms", latency_ms))
+        if type(latency_ms) is not float or not 0.0 <= latency_ms < inf:
+            latency_ms = checks.latency("latency_ms", latency_ms)
+        latency_s = latency_ms / 1_000
+        now = self._clock()
+        machine = self._machine
+        fast = machine.fast
+        if fast is None:
+            self._settle(_ANY_CALL, FAILURE, now, latency_s)
+            return
+        opened = fast.settle(machine, fast, FAILURE, now, latency_s, latency_s >= fast.slow_s)
+        if opened is not None:
+            self._follow_up(opened, FAILURE, latency_s, None)
 
     def record_ignored(self) -> None:
-        """Give back what `allow_request` took: the call says nothing about the dependency."""
-        self._record(Outcome.IGNORED, 0.0)
+        """Free what `allow_request` took: the call says nothing about the dependency."""
+        self._settle(_ANY_CALL, IGNORED, self._clock(), 0.0)
 
     def permit(self) -> Permit:
         """Admit one call now, and return the right to make it, to be settled exactly once from anywhere.
 
         Raises:
-            CircuitOpenError: refused.
+            CircuitOpenError: rejected.
         """
-        fast = self._machine.fast
-        permission = _admitted(self._admit(riding=False)) if fast is None else fast
+        permission = self._machine.fast or self._admit(Asker.PERMIT)
         return Permit(self, permission, self._clock())
 
     # Blocks
 
     def __enter__(self) -> CircuitBreaker:
-        fast = self._machine.fast
-        permission = _admitted(self._admit(block=True)) if fast is None else fast
-        # What `open_blocks.push` does, written out here: a call more would make every block some hundredths dearer.
-        outer = innermost()
-        while outer is not None and outer.owner is None:
-            outer = outer.outer
-        frame = Frame()
-        frame.owner = self
-        frame.permission = permission
-        frame.outer = outer
-        if outer is None:
-            frame.depth = 1
-        else:
-            frame.depth = outer.depth + 1
-            if frame.depth > OPEN_BLOCKS_REMEMBERED:
-                frame.forget()
-        frame.started = self._clock()
-        enter(frame)
+        permission = self._machine.fast or self._admit(Asker.BLOCK)
+        open_blocks.push(self, permission, self._clock())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         now = self._clock()
-        frame = innermost()
-        if frame is not None and error is None:
-            latency_s = now - frame.started
-            with self._lock:
-                # The usual end of the innermost block; its frame stays on the stack until the next one is put there.
-                fast = self._machine.fast
-                if (
-                    fast is not None
-                    and frame.permission is fast
-                    and frame.owner is self
-                    and now < fast.until
-                    and latency_s < fast.slow_s
-                ):
-                    frame.owner = None
-                    fast.successes += 1
-                    fast.latency_s += latency_s
-                    fast.last_success_at = now
-                    return
-        self._leave_block(now, error)
-
-    def _leave_block(self, now: float, error: BaseException | None) -> None:
-        frame = open_blocks.innermost_block(self)
+        frame = open_blocks.innermost()
+        if frame is not None and frame.owner is self and type(frame.permission) is Closed:
+            frame.owner = None  # the usual end; the frame is taken off the stack when the next one is put there
+        else:
+            frame = open_blocks.innermost_block(self)
+            _leave(frame)
         permission: Permission | Unknown = Unknown.ELSEWHERE
         latency_s = 0.0
         if frame is not None:
             permission, latency_s = frame.permission, now - frame.started
-            open_blocks.end(frame)
         if error is None:
             self._settle_success(permission, now, latency_s)
         else:
@@ -300,9 +201,12 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
         """Return func, of whatever kind, such that every call is guarded; a generator is over its whole iteration."""
         return self._decorate(func)
 
-    def _wrap_plain(self, func: Callable[..., Any]) -> Callable[..., Any]:
+    # The two ways that everybody pays for are written out: what `_run` and `_settle_success` do for a call that is
+    # admitted by a closed circuit and returns.
+
+    def _wrap_plain(self, func: Function) -> Function:
         machine, clock = self._machine, self._clock
-        finished: type[object] = NoneType  # the type of the last result, which needed no awaiting
+        finished: type[object] = NoneType  # the type of the last result, which was found to need no awaiting
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             nonlocal finished
@@ -311,7 +215,7 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
                 return self._run(func, args, kwargs)
             started = clock()
             try:
-                result = func(*args, **kwargs)
+                result: object = func(*args, **kwargs)
                 if type(result) is not finished:
                     check_finished(func, result)
                     finished = type(result)
@@ -320,10 +224,10 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
                 self._settle_error(fast, now, now - started, error)
                 raise
             now = clock()
-            with self._lock:
-                # Another state, and this answer is late: asked under the lock, so that none is counted twice.
-                if fast is machine.fast and now < fast.until and now - started < fast.slow_s:
+            with machine.lock:
+                if fast is machine.fast and now < fast.quiet_until and 0.0 <= now - started < fast.slow_s:
                     fast.successes += 1
+                    fast.streak = 0
                     fast.latency_s += now - started
                     fast.last_success_at = now
                     return result
@@ -332,7 +236,7 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
 
         return wrapper
 
-    def _wrap_coroutine(self, func: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap_coroutine(self, func: Function) -> Function:
         machine, clock = self._machine, self._clock
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -347,9 +251,10 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
                 self._settle_error(fast, now, now - started, error)
                 raise
             now = clock()
-            with self._lock:
-                if fast is machine.fast and now < fast.until and now - started < fast.slow_s:
+            with machine.lock:
+                if fast is machine.fast and now < fast.quiet_until and 0.0 <= now - started < fast.slow_s:
                     fast.successes += 1
+                    fast.streak = 0
                     fast.latency_s += now - started
                     fast.last_success_at = now
                     return result
@@ -361,29 +266,32 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
     def _new_guard(self) -> StreamGuard:
         return StreamGuard(self)
 
-    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        fast = self._machine.fast
-        permission = _admitted(self._admit()) if fast is None else fast
+    def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        permission = self._machine.fast or self._admit(_CALL)
         started = self._clock()
-        frame = self._enter(permission, started)
+        frame = open_blocks.push(self, permission, started) if type(permission) is Probe else None
         try:
             result = func(*args, **kwargs)
-            check_finished(func, result)
+            if type(result) not in PLAIN_RESULTS:
+                check_finished(func, result)
         except BaseException as error:
             _leave(frame)
             now = self._clock()
             self._settle_error(permission, now, now - started, error)
             raise
-        _leave(frame)
+        if frame is not None:
+            open_blocks.end(frame)
         now = self._clock()
-        self._settle_result(permission, now, now - started, result)
+        if self._machine.config.failure_result is None:
+            self._settle_success(permission, now, now - started)
+        else:
+            self._settle_result(permission, now, now - started, result)
         return result
 
-    async def _run_async(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        fast = self._machine.fast
-        permission = _admitted(self._admit()) if fast is None else fast
+    async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        permission = self._machine.fast or self._admit(_CALL)
         started = self._clock()
-        frame = self._enter(permission, started)
+        frame = open_blocks.push(self, permission, started) if type(permission) is Probe else None
         try:
             result = await func(*args, **kwargs)
         except BaseException as error:
@@ -396,23 +304,16 @@ class CircuitBreaker(Core, Pattern, OnlyOne):
         self._settle_result(permission, now, now - started, result)
         return result
 
-    def _enter(self, permission: Permission, started: float) -> open_blocks.Frame | None:
-        """Show calls made inside that they ride on this probe."""
-        return open_blocks.push(self, permission, started) if type(permission) is Probe else None
-
-    def _record(self, outcome: Outcome, latency_ms: float) -> None:
-        self._settle(Unknown.ANONYMOUS, outcome, self._clock(), latency_ms, None)
-
 
 def _leave(frame: open_blocks.Frame | None) -> None:
     if frame is not None:
         open_blocks.end(frame)
 
 
-def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
-    if isinstance(admitted, CircuitOpenError):
-        try:
-            raise admitted
-        finally:
-            del admitted
-    return admitted
+def _misplaced(settings: dict[str, Any]) -> TypeError:
+    """Return the error of keyword arguments that a breaker does not have; those of its configuration get a hint."""
+    of_config = [name for name in settings if name in CircuitBreakerConfig.__dataclass_fields__]
+    if not of_config:
+        return TypeError(f"CircuitBreaker() got an unexpected keyword argument {next(iter(settings))!r}")
+    given = ", ".join(f"{name}={settings[name]!r}" for name in of_config)
+    return TypeError(f"CircuitBreaker() takes {given} in its configuration: use config=CircuitBreakerConfig({given})")

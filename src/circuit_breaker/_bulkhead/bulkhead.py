@@ -330,6 +330,13 @@ class Bulkhead(Pattern, Listened, OnlyOne):
             self._line.abandoned.add(caller)
             self._line.serve()
 
+    def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
+        with self._line.lock:
+            if self._listeners is before:
+                self._listeners = after
+                return True
+        return False
+
     # Taking a slot: the same steps for threads and tasks, and two ways to sleep
 
     @property
@@ -395,7 +402,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     def _is_admitted(self, caller: Caller) -> bool:
         """Tell whether the caller has a slot, and listeners if it was rejected."""
         if caller.rejected and self._listeners:
-            notify(self._listeners, BulkheadRejected(self._name, caller.active, caller.queued))
+            notify(self._listeners, BulkheadRejected(self._name, caller.active, caller.queued, caller.waited_s))
         return not caller.rejected
 
     def _rejection(self, caller: Caller) -> BulkheadFullError:

@@ -1,9 +1,6 @@
 """One check for each kind of parameter: the wrong type is a `TypeError`, the wrong value a `ValueError`.
 
 Each message names the parameter, what it got and what it takes; each check returns the value in its plain form.
-
-A dataclass declares the check of a field beside its default, and asks for all of them in `__post_init__`:
-`limit: int | None = field(default=5, metadata=checks.by(checks.count, minimum=1, optional=True))`.
 """
 
 from __future__ import annotations
@@ -12,9 +9,11 @@ import inspect
 import math
 import operator
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from datetime import timedelta
 from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeVar, get_origin
 
 _T = TypeVar("_T")
@@ -23,24 +22,6 @@ _E = TypeVar("_E", bound=Enum)
 COUNT: Final = "an int >= {}"
 
 _NEVER_PLAIN: Final = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-
-
-def by(check: Callable[..., object], *, optional: bool = False, **limits: object) -> dict[str, Any]:
-    """Return the metadata of a dataclass field: its values are checked by `check(name, value, **limits)`.
-
-    With `optional`, None is allowed and stays None.
-    """
-    return {"check": (check, optional, limits)}
-
-
-def check_fields(settings: Any) -> None:
-    """Check each field of a dataclass object that declares a check, and put the checked value in its place."""
-    for declared in fields(settings):
-        if "check" in declared.metadata:
-            check, optional, limits = declared.metadata["check"]
-            value = getattr(settings, declared.name)
-            if value is not None or not optional:
-                object.__setattr__(settings, declared.name, check(declared.name, value, **limits))
 
 
 def wrong_type(name: str, value: object, takes: str) -> TypeError:
@@ -84,16 +65,12 @@ def number(
     minimum: float | None = None,
     maximum: float = math.inf,
     infinite: bool = False,
-    or_else: str = "",
 ) -> float:
-    """Return value as a float within the bounds; anything with `__float__` or `__index__` but a bool is a number.
-
-    `or_else` is said in the message after the number: what else the parameter takes.
-    """
+    """Return value as a float within the bounds; anything with `__float__` or `__index__` but a bool is a number."""
     bounds = [f"> {above:g}"] if above is not None else []
     bounds += [f">= {minimum:g}"] if minimum is not None else []
     bounds += [f"<= {maximum:g}"] if maximum < math.inf else []
-    takes = f"{'a' if infinite else 'a finite'} number {' and '.join(bounds)}".rstrip() + or_else
+    takes = f"{'a' if infinite else 'a finite'} number {' and '.join(bounds)}".rstrip()
     if isinstance(value, (bool, str)) or not _has(value, "__float__", "__index__"):
         raise wrong_type(name, value, takes)
     try:
@@ -113,13 +90,9 @@ def number(
     return number
 
 
-def seconds(
-    name: str, value: Any, *, above: float | None = None, minimum: float | None = None, infinite: bool = False
-) -> float:
-    """Return value, a number of seconds within the bounds or a `timedelta`, as seconds."""
-    if _has(value, "total_seconds"):
-        value = value.total_seconds()
-    return number(name, value, above=above, minimum=minimum, infinite=infinite, or_else=" (seconds) or a timedelta")
+def seconds(name: str, value: Any, **bounds: Any) -> float:
+    """Return value as a float of seconds within the bounds (those of `number`); a `timedelta` is one, too."""
+    return number(name, value.total_seconds() if isinstance(value, timedelta) else value, **bounds)
 
 
 def flag(name: str, value: Any) -> bool:
@@ -193,3 +166,24 @@ def functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
     except TypeError as error:
         raise wrong_type(name, value, takes) from error
     return tuple(function(f"{name}[{index}]", item, "a function of one event") for index, item in enumerate(items))
+
+
+_CHECK: Final = "circuit_breaker.check"
+
+
+def by(check: Callable[..., Any], *, optional: bool = False, **options: Any) -> Mapping[str, Any]:
+    """Return the metadata of a dataclass field whose values are checked so; optional: None is a value, too."""
+    checked = partial(check, **options)
+
+    def unless_none(name: str, value: Any) -> Any:
+        return None if value is None else checked(name, value)
+
+    return {_CHECK: unless_none if optional else checked}
+
+
+def check_fields(settings: Any) -> None:
+    """Check each field of a new dataclass object by its metadata, and keep its plain form."""
+    for setting in fields(settings):
+        check = setting.metadata.get(_CHECK)
+        if check is not None:
+            object.__setattr__(settings, setting.name, check(setting.name, getattr(settings, setting.name)))

@@ -101,7 +101,7 @@ class Everything:
         self.inside: Callable[[], None] | None = None
         self.holds: list[Hold] = [
             lambda inside: inside(),
-            self._holding(breaker._lock for breaker in self.breakers.values()),
+            self._holding(breaker._machine.lock for breaker in self.breakers.values()),
             self._holding(bulkhead._line.lock for bulkhead in self.bulkheads),
             self._holding([self.budget._lock]),
             self._holding([self.registry._lock]),
@@ -220,7 +220,7 @@ class Everything:
             pass
         breaker.record_failure()  # is logged, and told
         assert breaker.state is HALF_OPEN, name
-        breaker(int)()
+        breaker(lambda: 0)()
         assert breaker.is_closed, name
         breaker.mode = CircuitMode.FORCED_OPEN
         assert breaker.is_open, name

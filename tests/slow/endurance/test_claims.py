@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import await_points
@@ -108,8 +109,8 @@ def test_a_child_that_stumbles_or_hangs_is_told_from_one_that_is_sound(monkeypat
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        (CircuitBreaker, "_lock"),
-        (CircuitBreaker, "_teller"),
+        (CircuitBreaker, "_machine.lock"),
+        (CircuitBreaker, "_delivering"),
         (Line, "lock"),
         (Line, "epoch"),
         (Line, "forgiven"),
@@ -122,9 +123,11 @@ def test_what_is_not_renewed_in_a_child_is_found(kind: type[Any], name: str, mon
     renew = kind._after_fork_in_child
 
     def renew_all_others(survivor: Any) -> None:
-        former = getattr(survivor, name)
+        *path, last = name.split(".")
+        owner = reduce(getattr, path, survivor)
+        former = getattr(owner, last)
         renew(survivor)
-        setattr(survivor, name, former)
+        setattr(owner, last, former)
 
     monkeypatch.setattr(kind, "_after_fork_in_child", renew_all_others)
     monkeypatch.setattr(forks_under_load, "CHILD_PATIENCE_S", 1.0)

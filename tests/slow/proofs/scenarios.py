@@ -27,7 +27,7 @@ from circuit_breaker import (
     RetryBudget,
     StateChanged,
 )
-from circuit_breaker._bulkhead.line import ThreadGate
+from circuit_breaker._bulkhead.gates import ThreadGate
 
 PROBING: dict[str, Any] = {"failure_threshold": 1, "reset_timeout_s": 10.0}
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
@@ -58,8 +58,8 @@ class Circuit:
             clock=lambda: self.now,
         )
         self.age_s = age_s
-        self.decorated = self.breaker(int)
-        self.breaker._lock = NoLock() if broken else self.breaker._lock  # type: ignore[assignment]
+        self.decorated = self.breaker(lambda: 0)
+        self.breaker._machine.lock = NoLock() if broken else self.breaker._machine.lock  # type: ignore[assignment]
 
     def _listen(self, event: Any) -> None:
         if isinstance(event, StateChanged):
@@ -416,8 +416,8 @@ class Signal:
 
 
 class SignalGate(ThreadGate):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, timeout_s: float | None) -> None:
+        super().__init__(timeout_s)
         self._bolt = Signal()  # type: ignore[assignment]
 
 

@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip("cosmic_ray", reason="needs the extra mutation: pip install -e .[test,mutation]")
 
-from mutants import Mutant, mutants
+from faults import Fault, faults
 
 
 def planted(source: str) -> list[tuple[str, str]]:
-    return [(mutant.before, mutant.after) for mutant in mutants("_room", textwrap.dedent(source))]
+    return [(fault.before, fault.after) for fault in faults("_room", textwrap.dedent(source))]
 
 
 def test_a_boundary_a_condition_a_number_and_what_is_returned_are_changed() -> None:
@@ -42,9 +42,9 @@ def test_a_fault_that_says_the_same_as_another_comes_once() -> None:
 
 
 def test_equal_faults_are_numbered_in_the_order_of_the_lines() -> None:
-    assert list(mutants("_room", "def f(x):\n    g(x)\n    g(x)\n")) == [
-        Mutant("_room", "g(x)", "pass"),
-        Mutant("_room", "g(x)", "pass", 2),
+    assert list(faults("_room", "def f(x):\n    g(x)\n    g(x)\n")) == [
+        Fault("_room", "g(x)", "pass"),
+        Fault("_room", "g(x)", "pass", 2),
     ]
 
 
