@@ -63,13 +63,13 @@ def test_waiter_is_in_the_line_or_has_a_slot_at_every_moment() -> None:
     line = bulkhead._line
     waiter = threading.Thread(target=bulkhead.acquire)
     waiter.start()
-    while line.first is None:
+    while line.ring.after is line.ring:
         pass
-    slot = line.first
+    caller = line.ring.after
     lost: list[int] = []
 
     def look(frame: FrameType, event: str, argument: object) -> Any:
-        if line.first is not slot and slot.holds is None:
+        if line.ring.after is not caller and caller.holds is None:
             lost.append(frame.f_lineno)
         return look
 
@@ -80,7 +80,7 @@ def test_waiter_is_in_the_line_or_has_a_slot_at_every_moment() -> None:
     finally:
         sys.settrace(former)
     waiter.join()
-    assert slot.holds is not None
+    assert caller.holds is not None
     assert lost == []
 
 

@@ -26,7 +26,7 @@ from circuit_breaker import (
     RetryBudget,
     StateChanged,
 )
-from circuit_breaker._bulkhead.line import ThreadGate
+from circuit_breaker._bulkhead.gates import ThreadGate
 
 PROBING: dict[str, Any] = {"failure_threshold": 1, "reset_timeout_s": 10.0}
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
@@ -421,8 +421,8 @@ class Signal:
 
 
 class SignalGate(ThreadGate):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, timeout_s: float | None) -> None:
+        super().__init__(timeout_s)
         self._bolt = Signal()  # type: ignore[assignment]
 
 
