@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "_common.lock": set(),
     "_common.async_library": set(),
     "_common.streams": set(),
-    "_common.retry_after": set(),
+    "_common.retry_after": {"_common.events"},
     "_common.events": {"_common.words", "_common.checks", "_common.fork"},
     "_common.judging": {"exceptions", "_common.words", "_common.checks", "_common.async_library"},
     "_common.fallback": {"exceptions", "_common.async_library", "_common.judging", "_common.streams"},
