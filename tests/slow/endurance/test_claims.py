@@ -115,7 +115,7 @@ def test_fork_check_finds_children_that_fail_or_hang(monkeypatch: pytest.MonkeyP
         (Line, "epoch"),
         (Line, "forgiven"),
         (RetryBudget, "_lock"),
-        (CircuitBreakerRegistry, "_lock"),
+        (CircuitBreakerRegistry, "_cache._lock"),
         (FakeClock, "_lock"),
     ],
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -355,21 +354,12 @@ BREAKER = (
 )
 
 
-class Overwriting(OrderedDict[Any, Any]):
-    """Puts a value where another one is."""
-
-    def setdefault(self, key: Any, default: Any = None) -> Any:
-        self[key] = default
-        return default
-
-
 class Registry:
-    def __init__(self, broken: bool, max_size: int, agreeing: bool = True) -> None:
+    def __init__(self, broken: bool, max_size: int) -> None:
         take_its_locks()
         self.registry = CircuitBreakerRegistry(max_size=max_size, clock=lambda: 1000.0)
-        self.registry._lock = NoLock() if broken else self.registry._lock  # type: ignore[assignment]
-        if not agreeing:  # two that add one key agree without the lock, too
-            self.registry._entries = Overwriting()
+        cache = self.registry._cache
+        cache._lock = NoLock() if broken else cache._lock  # type: ignore[assignment]
         self.got: list[CircuitBreaker] = []
         self.held: CircuitBreaker | None = None
 
@@ -388,7 +378,7 @@ def get(key: str) -> Callable[[Registry], None]:
 REGISTRY = (
     Scenario(
         "two look one key up",
-        lambda broken: Registry(broken, 4, agreeing=not broken),
+        lambda broken: Registry(broken, 4),
         (get("a"), get("a")),
         lambda r: r.got[0] is r.got[1] is r.registry["a"] and len(r.registry) == 1,
     ),

@@ -13,15 +13,18 @@ inside: the signal's handler ran while the lock was held; destructors run at the
 from __future__ import annotations
 
 import argparse
-import contextlib
 import faulthandler
 import platform
-import random
-import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parents[2] / "support"))
+
+from storms import storm
 
 RLock: Any = type(threading.RLock())
 
@@ -118,39 +121,6 @@ WAYS: dict[str, tuple[Callable[[], Any], Callable[[Section], None]]] = {
 }
 
 
-def storm(
-    body: Callable[[], object], shots: int, in_handler: Callable[[], object], after: Callable[[], object]
-) -> None:
-    """Run body under interrupts at random moments."""
-    draw = random.Random(1)
-    armed = False
-
-    def interrupt(*_: object) -> None:
-        nonlocal armed
-        if armed:
-            armed = False
-            in_handler()
-            raise KeyboardInterrupt
-
-    def hammer() -> None:
-        nonlocal armed
-        armed = True
-        # CPython can overlook a signal that arrives in the moment it looks for one, so it is sent until it is heard.
-        signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 1e-4), 0.05)
-        while armed:
-            body()
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for _ in range(shots):
-            with contextlib.suppress(KeyboardInterrupt):
-                hammer()
-            after()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def alone(lock: Any, enter: Callable[[Section], None], shots: int) -> Found:
     section = Section(lock)
     found = {"kept": 0, "torn": 0, "inside": 0}
@@ -165,7 +135,7 @@ def alone(lock: Any, enter: Callable[[Section], None], shots: int) -> Found:
         found["torn"] += section.first != section.second
         section.first = section.second
 
-    storm(lambda: enter(section), shots, in_handler, after)
+    storm(lambda: enter(section), shots, after, in_handler)
     return found
 
 
@@ -194,7 +164,7 @@ def against_another(lock: Any, enter: Callable[[Section], None], shots: int) -> 
     thread = threading.Thread(target=other, daemon=True)
     thread.start()
     try:
-        storm(lambda: enter(section), shots, lambda: None, after)
+        storm(lambda: enter(section), shots, after)
     finally:
         stop.set()
         thread.join()
@@ -216,7 +186,7 @@ def held_further_out(lock: Any, enter: Callable[[Section], None], shots: int) ->
         lock.acquire()
 
     lock.acquire()
-    storm(lambda: enter(section), shots, lambda: None, after)
+    storm(lambda: enter(section), shots, after)
     lock.release()
     return found
 
