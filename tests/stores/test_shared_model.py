@@ -101,7 +101,7 @@ class World:
         config, now = self.fleet.members[0].breaker.config, self.fleet.clock()
         out = [permit._permission for permit in self.permits]
         leased = [probe for probe in out if getattr(probe, "token", "") and not probe.is_overdue(config, now)]
-        return sum(probe.period.epoch == epoch for probe in leased)
+        return sum(probe.issuer.epoch == epoch for probe in leased)
 
     def heal(self) -> None:
         """Let everything go well: within two open times all members are closed, and agree."""

@@ -116,7 +116,7 @@ class Link:
         period = machine.look(now)
         if isinstance(period, HalfOpenForAll) and not period.leases:
             self.talker.notice()
-            rides = any(probe.period is period and not probe.is_overdue(machine.config, now) for probe in inside)
+            rides = any(probe.issuer is period and not probe.is_overdue(machine.config, now) for probe in inside)
             if not rides and not self.alone and self._begin_to_ask(machine, period, now):
                 self.talker.ask(partial(self._ask, period))
                 now = breaker._clock()

@@ -9,20 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 from .._breaker.config import CircuitBreakerConfig
 from .._breaker.rules import WindowCounts
-from .._breaker.states import (
-    FAILURE,
-    IGNORED,
-    Asker,
-    Book,
-    HalfOpen,
-    LastFailure,
-    Machine,
-    Open,
-    Period,
-    Permission,
-    Probe,
-    why_reopened,
-)
+from .._breaker.states import Asker, Book, HalfOpen, LastFailure, Open, Period, Permission, Probe
+from .._breaker.states.half_open import FAILURE, IGNORED, why_reopened
+from .._breaker.states.period import Machine
 from .._common.words import Outcome
 from .record import Record, Rules
 
@@ -195,7 +184,7 @@ class HalfOpenForAll(HalfOpen):
         """Give the probe a lease, or let it ride on the probe that it is made inside of; None: there is no lease."""
         if self._link.alone:
             return super().admit(machine, probe, inside, now)
-        outer = next((other for other in inside if other.period is self), None)
+        outer = next((other for other in inside if other.issuer is self), None)
         for _ in repeat(None):
             book, leases = self.book, self.leases
             new, token, rest = self._with_lease(machine, book, leases, probe, now)
@@ -212,7 +201,7 @@ class HalfOpenForAll(HalfOpen):
                 self.book = new
                 self.leases = rest
                 probe.token = token
-                probe.period = self
+                probe.issuer = self
                 probe.rides = rides
                 return probe
         return None  # never reached
@@ -230,15 +219,15 @@ class HalfOpenForAll(HalfOpen):
             return book, "", leases
         return book.without(asked_before).with_probe(probe), asked_before.token, leases
 
-    def free(self, probe: Probe, machine: Machine) -> None:
+    def free(self, machine: Machine, probe: Probe) -> None:
         """Free the slot of a probe whose call was never made; its lease serves the next."""
-        super().free(probe, machine)
+        super().free(machine, probe)
         if probe.token:
             self.add_lease(machine, Leased(probe.token, probe.since))
 
     def _follow(
         self, machine: Machine, book: Book, probe: Probe | None, outcome: Outcome, slow: bool, now: float
-    ) -> Open | None:
+    ) -> Period | None:
         """Tell the store how a probe ended. What follows is the record's to say, but that enough failures reopen."""
         token = "" if probe is None else probe.token
         failed = outcome is FAILURE or (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import RLock, Thread, current_thread, get_ident
+from threading import Thread, current_thread, get_ident
 from typing import Final, TypeAlias
 
 from .._common.events import log
+from .._common.lock import RLock
 
 DEBUG: Final = 10  # as logging has it
 LONGEST_WAIT_S: Final = 3_600.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from threading import RLock
 
 from .._common import checks, fork
+from .._common.lock import RLock
 from .._shared.protocol import Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit
 from .._shared.store import BaseStore
 
