@@ -159,7 +159,7 @@ class _Head:
         self._stream = stream
         self._left = LONGEST_HEAD
 
-    def readline(self, size: int = LONGEST_HEAD) -> bytes:
+    def readline(self, size: int = LONGEST_HEAD + 1) -> bytes:
         """Return one line."""
         line = self._stream.readline(min(size, self._left + 1))
         self._left -= len(line)
