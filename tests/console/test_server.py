@@ -177,8 +177,16 @@ def test_it_answers_to_the_names_of_this_machine(running: Running, host: str) ->
         "127.0.0.1.evil.example",
         "192.168.1.7",
         "10.0.0.1:80",
-    ]
-    + ["", " ", "localhost:x", "localhost@evil.example", "[::1", "::1", "[fe80::1]", "0.0.0.0", "localhost:1:2"],
+        "",
+        " ",
+        "localhost:x",
+        "localhost@evil.example",
+        "[::1",
+        "::1",
+        "[fe80::1]",
+        "0.0.0.0",
+        "localhost:1:2",
+    ],
 )
 @pytest.mark.parametrize("path", ["/", "/page.js", "/circuits.json"])
 def test_a_page_whose_name_was_bound_to_this_machine_learns_nothing(running: Running, host: str, path: str) -> None:
@@ -211,8 +219,17 @@ def test_in_public_it_answers_to_any_address(serve: Callable[..., Running]) -> N
 
 @pytest.mark.parametrize(
     ("address", "loopback"),
-    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True)]
-    + [("0.0.0.0", False), ("::", False), ("192.168.1.7", False), ("ops.example", False), ("", False)],
+    [
+        ("127.0.0.1", True),
+        ("127.1.2.3", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.7", False),
+        ("ops.example", False),
+        ("", False),
+    ],
 )
 def test_which_addresses_are_of_this_machine_alone(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
@@ -347,8 +364,13 @@ def test_random_bytes_do_no_harm(running: Running, capfd: pytest.CaptureFixture[
         "//etc/passwd",
         "/static/",
         "/.git/config",
-    ]
-    + ["http://evil.example/", "/%00", "/page.js%00.html", "/application.py", "/page.html", "*"],
+        "http://evil.example/",
+        "/%00",
+        "/page.js%00.html",
+        "/application.py",
+        "/page.html",
+        "*",
+    ],
 )
 def test_no_path_leads_out(running: Running, path: str) -> None:
     answer = running.say(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

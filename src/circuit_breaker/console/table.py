@@ -16,6 +16,7 @@ COLOURS: Final = {Tone.BAD: "red", Tone.WARN: "yellow", Tone.GOOD: "green"}
 STATE: Final = 13
 NARROWEST_NAME: Final = 12
 WIDEST_NAME: Final = 40
+NARROWEST_PROCESSES: Final = 12
 # What stands right of the name, and how wide it is; where there is no room, the last ones are left out first.
 LAST: Final = "last minute"
 MORE: Final = {"probes": 9, "since": 12, "failed": 7, "rejected": 9, "calls": 8, "slow": 6, LAST: COLUMNS + 1}
@@ -36,7 +37,8 @@ class Table:
             left -= width_of_it + 1
             self._more.append(head)
         self._name = min(WIDEST_NAME, NARROWEST_NAME + left)
-        self._rest = NARROWEST_NAME + left - self._name
+        rest = NARROWEST_NAME + left - self._name
+        self._rest = rest if rest >= NARROWEST_PROCESSES else 0
 
     def lines(self, view: View, above: str, height: int | None) -> list[str]:
         """Return the table, in at most that many lines; None: all of it."""
@@ -78,7 +80,7 @@ class Table:
                 parts += ["  ", *self._sparkline(columns(samples))]
             else:
                 parts.append(f" {cells[head]:>{MORE[head]}}")
-        if self._rest > 2:
+        if self._rest:
             parts += ["  ", cut(row.members(), self._rest - 2)]
         yield "".join(parts)
         if row.kind is not Kind.CLOSED:
@@ -123,26 +125,22 @@ def duration(seconds: float) -> str:
     return f"{whole // size} {large}{f' {rest} {small}' if rest else ''}"
 
 
-def _columns_of(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "FW" else 1
+def _wide(text: str) -> int:
+    """Return how many columns a text takes: ideographs take two, and accents none."""
+    wide = sum(unicodedata.east_asian_width(character) in "FW" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 
 
 def cut(text: str, width: int) -> str:
-    """Return as much of a text as fits; what is cut shows a dot for it."""
-    if sum(map(_columns_of, text)) <= width:
+    """Return as much of a text as fits; what is cut ends in `~`."""
+    if _wide(text) <= width:
         return text
-    kept, used = "", 1
-    for character in text:
-        used += _columns_of(character)
-        if used > width:
-            break
-        kept += character
-    return f"{kept}~"
+    while text and _wide(text) > width - 1:
+        text = text[:-1]
+    return f"{text}~"
 
 
 def padded(text: str, width: int) -> str:
     """Return a text that is exactly so wide."""
     shown = cut(text, width)
-    return shown + " " * (width - sum(map(_columns_of, shown)))
+    return shown + " " * (width - _wide(shown))
