@@ -139,7 +139,7 @@ class BreakerMiddleware:
             if attempt.sent_at is None:
                 raise PoolTimeoutError(f"No connection was free for {request.url}") from error
             raise
-        if self._reads_body:
+        if self._reads_body and response.content_type != "text/event-stream":  # which may never end
             await response.read()
         return response
 
@@ -192,11 +192,11 @@ class RetryMiddleware:
             return bad.response
 
 
-def guarded_session(breakers: CircuitBreakerRegistry, **options: Any) -> aiohttp.ClientSession:
-    """Return a session whose requests all go through retries and breakers; takes the options of ClientSession."""
-    return aiohttp.ClientSession(
-        timeout=TIMEOUT,
-        middlewares=(RetryMiddleware(), BreakerMiddleware(breakers)),
-        trace_configs=[TRACE],
-        **options,
-    )
+def guarded_session(
+    breakers: CircuitBreakerRegistry, retries: Callable[[str], RetryPolicy] = RETRIES, **options: Any
+) -> aiohttp.ClientSession:
+    """Return a session whose requests all go through retries and breakers; takes the options of ClientSession, too."""
+    options.setdefault("timeout", TIMEOUT)
+    options["trace_configs"] = [TRACE, *options.get("trace_configs", ())]
+    options["middlewares"] = [RetryMiddleware(retries), BreakerMiddleware(breakers), *options.get("middlewares", ())]
+    return aiohttp.ClientSession(**options)

@@ -103,6 +103,9 @@ def _report(permit: Permit, request: httpx.Request, response: httpx.Response) ->
     if response.status_code == 429:  # too many requests of ours: the server is healthy
         permit.ignore()
         return response
+    if response.status_code == 101:  # a connection for WebSockets: it has no body whose end could be seen
+        permit.success()
+        return response
     body = _Body(response.stream, permit)
     return _Response(
         response.status_code,

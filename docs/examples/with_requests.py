@@ -35,6 +35,7 @@ def is_our_side(error: BaseException) -> bool:
         errors.Timeout,
         errors.ChunkedEncodingError,
         errors.ContentDecodingError,
+        errors.RetryError,
         errors.HTTPError,
     )
     return not isinstance(error, theirs)

@@ -39,7 +39,7 @@ def is_our_side(error: BaseException) -> bool:
 
 
 class BadStatus(Exception):
-    """What the breaker is told about a status that is a failure. It stays inside this file."""
+    """The error of a status that is a failure, for the breaker. It stays inside this file."""
 
     def __init__(self, status: int, headers: Any) -> None:
         super().__init__(f"HTTP {status}")

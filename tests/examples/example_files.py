@@ -28,5 +28,9 @@ def example(name: str, instead: tuple[str, str] | None = None) -> ModuleType:
         module = ModuleType(name)
         module.__file__ = str(path)
         sys.modules[name] = module
-        exec(compile(source, str(path), "exec"), vars(module))
+        sys.path.insert(0, str(EXAMPLES))  # an example may import another
+        try:
+            exec(compile(source, str(path), "exec"), vars(module))
+        finally:
+            sys.path.remove(str(EXAMPLES))
     return sys.modules[name]

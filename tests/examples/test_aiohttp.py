@@ -12,10 +12,11 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs the extra test")
 
 import aiohttp
+import aiohttp.web
 from clients import HEALTHY, Aiohttp, Answer, breaker_of, make_half_open, seen
 from faulty_server import PATIENCE_S, FaultyServer, answer, cut_in_header, dawdle, never_answer
 
-from circuit_breaker import CircuitBreaker, CircuitBreakerRegistry, CircuitState
+from circuit_breaker import CircuitBreaker, CircuitState
 from circuit_breaker.testing import FakeClock
 
 
@@ -152,15 +153,62 @@ def test_a_session_without_the_trace_is_told_what_it_needs(client: Any, server: 
 
 def test_the_guarded_session_has_all_that_is_needed_and_takes_options(client: Any, server: FaultyServer) -> None:
     async def ask() -> Answer:
-        breakers = CircuitBreakerRegistry(client.example.CONFIG)
-        async with client.example.guarded_session(breakers, base_url=server.url) as session:
+        async with client.example.guarded_session(client.breakers, client.retries, **options) as session:
+            assert session.timeout.total == 3
             async with session.get("orders/7") as response:
-                result = Answer(response.status, await response.read())
-        assert breakers[server.host].stats.success_count == 1
-        return result
+                return Answer(response.status, await response.read())
 
+    async def note(request: Any, handler: Any) -> Any:
+        noted.append(request.url.path)
+        return await handler(request)
+
+    noted: list[str] = []
+    timeout = aiohttp.ClientTimeout(total=3)
+    trace = aiohttp.TraceConfig()
+    options = {"base_url": server.url, "timeout": timeout, "middlewares": [note], "trace_configs": [trace]}
+    server.will(answer(503))
     assert client.run(ask()) == HEALTHY
-    assert server.requests[0].target == "/orders/7"
+    assert noted == ["/orders/7"] * 2
+    stats = breaker_of(client, server).stats
+    assert (stats.failure_count, stats.success_count) == (1, 1)
+
+
+def test_websockets_and_endless_events_are_successes_when_they_begin(client: Any, clock: FakeClock) -> None:
+    async def talk(request: Any) -> Any:
+        socket = aiohttp.web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str(await socket.receive_str())
+        return socket
+
+    async def events(request: Any) -> Any:
+        response = aiohttp.web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"data: one\n\n")
+        await left.wait()
+        return response
+
+    async def ask() -> None:
+        app = aiohttp.web.Application()
+        app.router.add_get("/talk", talk)
+        app.router.add_get("/events", events)
+        runner = aiohttp.web.AppRunner(app)
+        await runner.setup()
+        site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        url = "http://127.0.0.1:{1}".format(*runner.addresses[0])
+        async with asyncio.timeout(PATIENCE_S):
+            async with client.session.ws_connect(f"{url}/talk") as socket:
+                await socket.send_str("hello")
+                assert await socket.receive_str() == "hello"
+            async with client.session.get(f"{url}/events") as response:
+                assert await response.content.readline() == b"data: one\n"
+        left.set()
+        await runner.cleanup()
+
+    left = asyncio.Event()
+    client.run(ask())
+    (host,) = client.breakers
+    assert client.breakers[host].stats.success_count == 2
 
 
 # Requests that are cancelled

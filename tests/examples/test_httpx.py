@@ -237,6 +237,13 @@ def test_a_response_can_be_pickled_as_any_of_httpx(server: FaultyServer, open_cl
     assert (response.http_version, response.reason_phrase) == ("HTTP/1.1", "Said")
 
 
+def test_a_connection_for_websockets_is_a_success(client: Any, server: FaultyServer, breaker: CircuitBreaker) -> None:
+    client.session.headers.update({"Connection": "Upgrade", "Upgrade": "websocket"})
+    server.will(send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"))
+    read_stream(client, server.url, "iter_raw", limit=0)
+    assert results(breaker) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("status", [200, 503])
 def test_a_response_of_a_mock_transport_settles_its_permit(status: int, open_client: Any, clock: FakeClock) -> None:
     client = open_client(Httpx)

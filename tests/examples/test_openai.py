@@ -288,11 +288,11 @@ def test_a_stream_that_breaks_off_later_is_a_failure_that_the_caller_sees(
     assert (breakers["large"].stats.failure_count, len(server.requests)) == (1, 1)
 
 
-def test_a_stream_that_nobody_reads_to_its_end_says_nothing_and_gives_the_permit_back(
+def test_a_stream_whose_reader_stops_after_a_token_is_a_success_and_gives_the_permit_back(
     models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
     make_half_open(breakers, clock)
     server.will(streamed(event("be"), event("cause"), DONE))
     assert models.stream(limit=1) == ["be"]
     snapshot = breakers["large"].snapshot()
-    assert (snapshot.probes_in_flight, snapshot.stats.ignored_count) == (0, 1)
+    assert (snapshot.probes_in_flight, snapshot.stats.success_count) == (0, 1)

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("requests", reason="needs the extra test")
 
 import requests
+import urllib3
 from clients import Requests, breaker_of, make_half_open, seen
 from faulty_server import PATIENCE_S, FaultyServer, answer, cut_in_body
 
@@ -58,6 +59,14 @@ def test_a_request_without_a_timeout_gets_one(
     client.session.get(server.url, **given)
     client.session.get(server.url, timeout=3)
     assert timeouts == [(5.0, 10.0), 3]
+
+
+def test_the_retries_of_urllib3_that_are_used_up_are_a_failure(client: Any, server: FaultyServer) -> None:
+    retries = urllib3.Retry(total=1, status_forcelist=[503], backoff_factor=0)
+    client.session.mount("http://", client.example.BreakerAdapter(client.breakers, max_retries=retries))
+    server.will(answer(503), answer(503))
+    assert seen(client.session.get, server.url) == "RetryError"
+    assert breaker_of(client, server).stats.failure_count == 1
 
 
 def test_a_mistake_of_our_own_says_nothing_about_the_server(client: Any, server: FaultyServer) -> None:

@@ -23,6 +23,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from ways import POLICY
 
 from circuit_breaker._common.events import RetryScheduled
 from circuit_breaker._retry.budget import RetryBudget
@@ -393,6 +394,14 @@ def test_of_a_group_the_longest_hint_counts(clock: FakeClock) -> None:
     assert clock.sleeps == [8.1]
 
 
+def test_hint_in_a_group_that_is_no_exception_counts_too(clock: FakeClock) -> None:
+    class Group(BaseExceptionGroup[Any]):
+        pass
+
+    policy_on(clock).call(Flaky(Group("", [Hinted(3)]), "done"))
+    assert clock.sleeps == [3.1]
+
+
 def test_without_a_hint_function_only_that_of_a_circuit_counts(clock: FakeClock) -> None:
     policy = policy_on(clock, retry_after=None, retryable_exceptions=(Hinted, CircuitOpenError))
     policy.call(Flaky(Hinted(5), CircuitOpenError("open", retry_after_s=4.0), "done"))
@@ -654,6 +663,30 @@ def test_ctrl_c_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None
         policy_on(clock, 1).call(Flaky(error))
 
 
+class TimeLimit(Exception):
+    """Like Celery's SoftTimeLimitExceeded, which a signal handler raises wherever the task is."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
+def test_time_limit_that_a_signal_handler_raises_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None:
+    class Noted:
+        def __str__(self) -> str:
+            signal.raise_signal(signal.SIGUSR1)
+            return "theirs"
+
+    def handler(*_: Any) -> None:
+        raise TimeLimit
+
+    error = OSError()
+    error.__notes__ = [Noted()]  # type: ignore[list-item]
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(TimeLimit):
+            policy_on(clock, 1).call(Flaky(error))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 # Listeners
 
 
@@ -730,6 +763,54 @@ def test_call_refuses_what_it_cannot_call() -> None:
         RetryPolicy().call(coroutine())
     with pytest.raises(TypeError, match="func must be a function"):
         RetryPolicy().call(3)
+
+
+RETURNING = {name: way for name, way in POLICY.items() if way.returns and not way.is_async and "attempts" not in name}
+
+
+@pytest.mark.parametrize("settings", [{}, {"budget": RetryBudget()}, {"retry_result": lambda value: value is None}])
+@pytest.mark.parametrize("earlier", [(), (7, 7), (OSError,)], ids=["at first", "after values", "after an error"])
+@pytest.mark.parametrize("name", RETURNING)
+def test_plain_function_that_returns_a_coroutine_is_refused_and_the_coroutine_closed(
+    name: str, earlier: tuple[Any, ...], settings: Any, clock: FakeClock
+) -> None:
+    made: list[Any] = []
+
+    async def work() -> None:
+        raise AssertionError
+
+    def body() -> Any:
+        if rest:
+            step = rest.pop(0)
+            if step is OSError:
+                raise step
+            return step
+        made.append(work())
+        return made[-1]
+
+    rest = list(earlier)
+    call = RETURNING[name].ready(policy_on(clock, **settings), body)
+    for value in earlier:
+        if value is not OSError:
+            assert call() == value
+    with pytest.raises(TypeError, match="still to be awaited"):
+        call()
+    (coroutine,) = made  # not retried
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_call_refuses_an_iteration_but_takes_a_function_that_only_returns_one(clock: FakeClock) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+
+    async def async_items() -> Any:
+        yield 1
+
+    for func in (items, async_items):
+        with pytest.raises(TypeError, match=r"cannot guard the iteration .* decorate it"):
+            policy_on(clock).call(func)
+    assert list(policy_on(clock).call(lambda: items())) == [1]
+    assert clock.sleeps == []
 
 
 def test_decorated_function_keeps_its_face_and_carries_its_policy(clock: FakeClock) -> None:

@@ -186,10 +186,12 @@ class Admission:
         if opened is not None or machine.changes or self._listeners:
             self._follow_up(opened, outcome, latency_s, error)
 
-    def _follow_up(self, opened: Open | None, outcome: Outcome, latency_s: float, error: BaseException | None) -> None:
+    def _follow_up(
+        self, opened: Period | None, outcome: Outcome, latency_s: float, error: BaseException | None
+    ) -> None:
         """Do what follows from a result."""
         try:
-            if opened is not None:
+            if isinstance(opened, Open):
                 self._keep()
                 self._ask_how_long(opened, error)
         finally:

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from itertools import repeat
 from operator import itemgetter
-from threading import RLock
 from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from .._common.lock import RLock
 
 V = TypeVar("V")
 

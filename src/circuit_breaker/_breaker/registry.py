@@ -7,9 +7,9 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
 from itertools import islice, repeat
-from threading import RLock
 from typing import Any, Final
 
+from .._common.lock import RLock
 from .._common import checks, fork
 from .._common.events import WARNING, FirstError, Listener, log, open_log
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern

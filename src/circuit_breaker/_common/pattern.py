@@ -82,10 +82,9 @@ def check_plain(func: Any) -> None:
     """Reject, before anything is admitted, what is not over when it returns: `call` would guard only its beginning."""
     # Asked at every `call()`, so the usual answers come first. A mark as a coroutine function stands in __dict__.
     plain: Any = func.__func__ if type(func) is MethodType else func
-    of_type = cast("type[object]", type(plain))
-    if of_type is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
+    if type(plain) is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
         return
-    if of_type is BuiltinFunctionType or of_type is type:
+    if type(plain) is BuiltinFunctionType or type(plain) is type:
         return
     check_callable(func)
     kind = kind_of(func)

@@ -42,8 +42,7 @@ class Backoff:
             low, high = 0.5 * exact, 1.5 * exact
             if high > max_s:
                 high = max_s
-        share = float(self._draw())
-        if not 0.0 <= share <= 1.0:
-            share = 1.0 if share > 1.0 else 0.0
-        delay = low + (high - low) * share
+        delay = low + (high - low) * float(self._draw())
+        if not delay >= low:  # NaN included
+            return low
         return delay if delay < high else high

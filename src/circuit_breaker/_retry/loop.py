@@ -92,39 +92,50 @@ class Attempts:
 
     def __next__(self) -> Attempt:
         try:
-            goes_on = self._goes_on()
-            if goes_on and self._plan is not None:
+            attempt = self._next_attempt()
+            if attempt is not None and self._plan is not None:
                 self._plan.sleep()
         except StopIteration as stop:
             raise _no_end(stop) from stop
-        if not goes_on:
+        if attempt is None:
             raise StopIteration
-        return self._give()
+        self._turn = _GIVEN
+        return attempt
 
     def __aiter__(self) -> Attempts:
         return self
 
     async def __anext__(self) -> Attempt:
         try:
-            goes_on = self._goes_on()
-            if goes_on and self._plan is not None:
+            attempt = self._next_attempt()
+            if attempt is not None and self._plan is not None:
                 await self._plan.sleep_async()
         except StopAsyncIteration as stop:
             raise _no_end(stop) from stop
-        if not goes_on:
+        if attempt is None:
             raise StopAsyncIteration
-        return self._give()
+        self._turn = _GIVEN
+        return attempt
 
-    def _goes_on(self) -> bool:
-        """Tell whether another attempt follows, after a sleep if it is not the first."""
-        turn, self._turn = self._turn, _OVER  # whatever is raised from here on ends the loop
+    def _next_attempt(self) -> Attempt | None:
+        """Return the next attempt, which is due after a sleep if it is not the first; None: there is no other."""
+        turn, self._turn = self._turn, _OVER  # whatever is raised before the attempt is given out ends the loop
         if turn is _NOT_BEGUN:
             settings = self._settings
             self._started = settings.clock()
             if settings.budget is not None:
                 settings.budget.deposit()
-            return True
-        value, self._value = self._value, NO_VALUE
+            attempt = Attempt(0)
+        else:
+            value, self._value = self._value, NO_VALUE
+            if not self._goes_on(turn, value):
+                return None
+            attempt = Attempt(self._plan_of_call().failed)
+        attempt._attempts = self
+        return attempt
+
+    def _goes_on(self, turn: _Turn, value: Any) -> bool:
+        """Tell whether another attempt follows on the one that ended so."""
         if turn is _Turn.FAILED or turn is _OVER:
             return turn is _Turn.FAILED
         plan = self._plan_of_call()
@@ -143,12 +154,6 @@ class Attempts:
     def _judges_values(self) -> bool:
         """Tell whether a block that is left without an error may still have failed, by its value."""
         return self._func is None and self._settings.retry_result is not None
-
-    def _give(self) -> Attempt:
-        self._turn = _GIVEN
-        attempt = Attempt(0 if self._plan is None else self._plan.failed)
-        attempt._attempts = self
-        return attempt
 
     def _enter(self, attempt: Attempt) -> None:
         self._check(attempt, _GIVEN)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .._common import checks
-from .._common.async_library import running_loop, running_trio
+from .._common.async_library import running_library
 from .._common.events import ERROR, INFO, WARNING, RetryGaveUp, RetryScheduled, log, notify, raised_by_signal_handler
 from .._common.judging import leaves
 from .._common.pattern import WrongKindError, qualified_name
@@ -24,7 +24,6 @@ REPEATABLE: Final = (Exception, BaseExceptionGroup)
 _LOOP: Final = "attempts()"  # what the log calls a loop of the caller's own
 _OUR_NOTE: Final = "RetryPolicy gave up after "
 NO_VALUE: Final = object()
-_NO_TIME: Final = 0.0
 
 
 class Plan:
@@ -42,7 +41,7 @@ class Plan:
         self._settings = settings
         self._func = func
         self._started = float(started)
-        self._delay_s = _NO_TIME
+        self._delay_s = 0.0
         self._has_succeeded = False
         self.failed = 0
         self.pending_error: BaseException | None = None
@@ -118,24 +117,24 @@ class Plan:
         return settings._delay_from(settings.delay, attempt, error)
 
     def _hint_s(self, answer: Any) -> float:
-        """Return for how long the other side asks to be left alone, 0.0 if it does not; of a group the longest."""
+        """Return the retry-after hint in seconds, 0.0 if there is none; of a group the longest."""
         if answer is NO_VALUE:
-            return _NO_TIME
+            return 0.0
         answers = leaves(answer) if issubclass(type(answer), BaseException) else [answer]
         return max(self._hint_of(one) for one in answers)
 
     def _hint_of(self, answer: Any) -> float:
         ask = _until_a_probe if issubclass(type(answer), CircuitOpenError) else self._settings.retry_after
         if ask is None:
-            return _NO_TIME
+            return 0.0
         try:
             hint = ask(answer)
-            return _NO_TIME if hint is None else checks.seconds("the hint", hint, minimum=0, infinite=True)
+            return 0.0 if hint is None else checks.seconds("the hint", hint, minimum=0, infinite=True)
         except Exception as problem:
             if raised_by_signal_handler(problem):
                 raise
             log(ERROR, "retry_after %r raised or gave no seconds", ask, error=problem)
-            return _NO_TIME
+            return 0.0
 
     def _elapsed_s(self) -> float:
         return float(self._settings.clock()) - self._started
@@ -233,7 +232,7 @@ class Plan:
         return True
 
     def _warn_if_it_blocks_a_loop(self) -> None:
-        if not self._delay_s or (running_trio() is None and running_loop() is None):
+        if not self._delay_s or running_library() is None:
             return
         if self._settings._totals.is_first_to_block_a_loop():
             function = self._function()

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from types import NoneType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from types import AsyncGeneratorType, GeneratorType, NoneType
+from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 
 from .._common.fallback import Fallback
-from .._common.pattern import Args, Function, Kind, Kwargs, Pattern, WrongKindError, check_finished, kind_of
+from .._common.pattern import (
+    Args,
+    Function,
+    Kind,
+    Kwargs,
+    Pattern,
+    WrongKindError,
+    check_callable,
+    check_finished,
+    check_plain,
+    kind_of,
+)
 from .._common.streams import AsyncStream, Empty, Guard, Stream
 from .._common.typing import Protected, ProtectedFunction
 from .loop import Attempts
@@ -26,6 +37,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Breaker = TypeVar("_Breaker")
 _Bulkhead = TypeVar("_Bulkhead")
+
+_ITERATIONS: Final = (GeneratorType, AsyncGeneratorType)
 
 
 class RetryPolicy(Settings, Pattern):
@@ -183,6 +196,18 @@ class RetryPolicy(Settings, Pattern):
 
         return wrapper
 
+    def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call `func(*args, **kwargs)` under this policy, and return its result.
+
+        Raises:
+            TypeError: func is an `async def` or a generator function, or cannot be called; or it returned something
+                that is still to be awaited.
+        """
+        # No call is admitted here, so whether func is plain may be seen by its first result, which is quicker.
+        if not callable(func):
+            check_callable(func)
+        return self._run(func, args, kwargs)  # type: ignore[no-any-return]
+
     # Each sleep is made while the error is still being handled, so that whatever ends it has the error as its context.
 
     def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
@@ -190,8 +215,10 @@ class RetryPolicy(Settings, Pattern):
         if self.budget is not None:
             self.budget.deposit()
         try:
-            value = func(*args, **kwargs)
+            value: object = func(*args, **kwargs)
             if value is not None:
+                if type(value) in _ITERATIONS:
+                    check_plain(func)
                 check_finished(func, value)
             if self.retry_result is None:
                 return value

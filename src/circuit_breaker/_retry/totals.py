@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._common import fork
+from .._common.lock import RLock
 
 __all__ = ["RetrySnapshot"]
 
@@ -42,8 +42,8 @@ class RetrySnapshot:
 class Totals:
     """The counts of one policy, exact under any number of threads."""
 
-    # `_lock` guards all attributes below. Nothing is called under it. It is an RLock because a finalizer or a signal
-    # handler may retry something by the same policy, on the very thread that holds it.
+    # `_lock` guards all attributes below. Nothing is called under it, and nothing made that the garbage collector
+    # counts, so no destructor and no signal handler runs there.
 
     __slots__ = (
         "__weakref__",
@@ -57,7 +57,7 @@ class Totals:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._failed_first = 0
         self._retries = 0
         self._recovered = 0
@@ -67,7 +67,7 @@ class Totals:
         fork.survive(self)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def failed_first(self) -> None:
         """Count a call whose first attempt failed."""

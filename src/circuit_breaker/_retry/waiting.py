@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Awaitable
 from typing import Final
 
-from .._common.async_library import running_loop, running_trio
+from .._common.async_library import running_library
 from ..exceptions import UsageError
 
 _LONGEST_SLEEP_S: Final = 1e9  # systems refuse to sleep for centuries
-_ENOUGH: Final = 1_000
+_RETRIES_WITHOUT_LIMIT: Final = 1_000
 
 
 class Override:
@@ -26,7 +25,7 @@ class Override:
 
     def most_retries(self, own: int | None) -> int:
         """Return how often a policy may retry whose own limit is given."""
-        return min((limit for limit in (own, self._max_retries) if limit is not None), default=_ENOUGH)
+        return min((limit for limit in (own, self._max_retries) if limit is not None), default=_RETRIES_WITHOUT_LIMIT)
 
 
 # Those in force in this process, the latest last. To put one in, to take one out and to look are one step each.
@@ -50,7 +49,7 @@ def sleep_async(seconds: float) -> Awaitable[None]:
     Raises:
         UsageError: it is neither asyncio nor trio.
     """
-    library = running_trio() or (running_loop() and sys.modules["asyncio"])
+    library = running_library()
     if library is None:
         raise UsageError("to wait for a retry takes asyncio, trio, or a sleep= of your own")
     return library.sleep(min(seconds, _LONGEST_SLEEP_S))  # type: ignore[no-any-return]
@@ -58,5 +57,5 @@ def sleep_async(seconds: float) -> Awaitable[None]:
 
 async def checkpoint() -> None:
     """Let other tasks run, and a cancellation arrive, if this is asyncio or trio."""
-    if running_trio() is not None or running_loop() is not None:
+    if running_library() is not None:
         await sleep_async(0)

@@ -156,7 +156,7 @@ def of_a_policy(way: Way, shots: int) -> Finding:
 
     def look() -> None:
         nonlocal attempts, kept_locks, wedged
-        kept_locks += held(budget._lock)
+        kept_locks += held(budget._lock) + held(policy._totals._lock)
         attempts = 0
         calls()
         wedged += attempts < 2
@@ -221,7 +221,7 @@ def of_whoever_steers(shots: int) -> Finding:
 
     def look() -> None:
         nonlocal kept_locks
-        kept_locks += held(registry._lock) + held(bulkhead._line.lock)
+        kept_locks += held(registry._lock) + held(registry._cache._lock) + held(bulkhead._line.lock)
         kept_locks += sum(held(breaker._machine.lock) for breaker in CircuitBreaker.instances())
 
     with alone() as run:

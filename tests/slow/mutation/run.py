@@ -46,8 +46,7 @@ BEHAVIOUR = [
     *("tests/promises/test_public_names.py", "tests/promises/test_drop_in_faults.py"),
     "tests/promises/test_package.py",
 ]
-LEFT_OUT = (  # one looks at the source, the others are slow
-    "bulkhead/test_bulkhead.py::test_under_the_lock_nothing_is_called_made_or_repeated",
+LEFT_OUT = (  # slow
     "bulkhead/test_bulkhead_async.py::test_four_loops_and_four_threads_share_a_breaker_and_three_slots_and_the_totals_are_exact",
     "retry/test_backoff.py::test_no_delay_is_negative_nan_or_above_the_cap_over_a_million_settings",
     "retry/test_budget.py::test_tokens_are_exact_when_many_threads_put_in_and_take_out",
