@@ -9,9 +9,9 @@ from functools import partial
 from itertools import islice, repeat
 from typing import Any, Final
 
-from .._common.lock import RLock
 from .._common import checks, fork
 from .._common.events import WARNING, FirstError, Listener, log, open_log
+from .._common.lock import RLock
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern
 from .._common.streams import AsyncStream, Guard, Stream
 from .._common.typing import BreakerDecorator
