@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
 from operator import add
@@ -16,6 +17,7 @@ IGNORED: Final = 2
 
 _IS_SUCCESS: Final = bytes(code == SUCCESS for code in range(256))
 _IS_FAILURE: Final = bytes(code == FAILURE for code in range(256))
+_IS_ANSWER: Final = bytes(code != IGNORED for code in range(256))
 
 
 class Calls:
@@ -40,6 +42,10 @@ class Calls:
     def at(self, moment: float) -> int:
         """Return the number of the first call that began at this moment or later."""
         return bisect_left(self.begin, moment)
+
+    def between(self, begin: float, end: float) -> tuple[int, int]:
+        """Return which calls began in this time, both moments included, as a range of call numbers."""
+        return bisect_left(self.begin, begin), bisect_right(self.begin, end)
 
     def failures(self) -> bytes:
         """Return 1 for each call that failed, 0 for each other one."""
@@ -76,6 +82,13 @@ class Circuit:
         self.successes = array("i", accumulate(succeeded, initial=0))
         self._marks: dict[float, Sequence[int]] = {}
 
+    def answers(self) -> Sequence[int]:
+        """Return how many calls of a lower rank were no ignored ones, for each rank and for the end."""
+        outcome = self.calls.outcome
+        if IGNORED not in outcome:
+            return range(len(outcome) + 1)
+        return array("i", accumulate(map(outcome.translate(_IS_ANSWER).__getitem__, self.order), initial=0))
+
     def marks(self, slow_s: float = inf) -> Sequence[int]:
         """Return the ranks of all failures, and of successes that took this long or longer."""
         if slow_s not in self._marks:
@@ -90,3 +103,31 @@ class Circuit:
                 ]
             self._marks[slow_s] = array("i", ranks)
         return self._marks[slow_s]
+
+
+@dataclass
+class Log:
+    """What was read.
+
+    Attributes:
+        title: the names of the files.
+        start: the wall-clock time at which the first call began, in seconds since the epoch.
+        calls: all calls that were made.
+        circuits: the same calls, for each circuit that saw a part of them.
+        holes: stretches of time in which a breaker rejected calls, so that nobody knows how these would have ended.
+        rejected: how many calls it rejected.
+        notes: what a reader of any figure must know about the reading.
+    """
+
+    title: str
+    start: float
+    calls: Calls
+    circuits: list[Circuit]
+    holes: list[tuple[float, float]] = field(default_factory=list)
+    rejected: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def length_s(self) -> float:
+        """The seconds from the beginning of the first call to that of the last."""
+        return self.calls.begin[-1]
