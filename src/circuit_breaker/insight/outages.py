@@ -37,6 +37,18 @@ TRIMMED: Final = 0.03
 class NoOrdinaryTimesError(ValueError):
     """More than half of all calls went wrong, so nothing tells an outage from ordinary times."""
 
+    def __init__(self, share: float) -> None:
+        super().__init__(share)
+        self.share = share
+
+
+class NoBadCallError(ValueError):
+    """Nothing went wrong in an outage that was named."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
 
 @dataclass(frozen=True)
 class Ordinary:
@@ -132,7 +144,7 @@ def find(calls: Calls, slow_s: float | None = None, ordinary: float | None = Non
     slow_s = slow_limit(calls) if slow_s is None else slow_s
     wrong = gone_wrong(calls, slow_s)
     if ordinary is None and sum(wrong) * 2 > len(wrong):
-        raise NoOrdinaryTimesError
+        raise NoOrdinaryTimesError(sum(wrong) / len(wrong))
     runs = list(_runs(wrong))
     share = _better_half(wrong) if ordinary is None else ordinary
     clump = FIRST_CLUMP * _spread(wrong, share)
@@ -146,6 +158,30 @@ def find(calls: Calls, slow_s: float | None = None, ordinary: float | None = Non
         if all(abs(now - before) <= 0.05 * before for now, before in zip((share, clump), former, strict=True)):
             break
     return Ordinary(share, clump, slow_s), [outage(calls, wrong, first, last) for first, last in found]
+
+
+def given(
+    calls: Calls, times: Sequence[tuple[float, float]], slow_s: float | None = None
+) -> tuple[Ordinary, list[Outage]]:
+    """Return what ordinary times are like outside of these times, and the outages in them.
+
+    Raises:
+        NoBadCallError: nothing went wrong in one of them.
+    """
+    slow_s = slow_limit(calls) if slow_s is None else slow_s
+    wrong = gone_wrong(calls, slow_s)
+    ranges: list[tuple[int, int]] = []
+    for number, (begin, end) in enumerate(times):
+        first, last = calls.between(begin, end)
+        first, last = wrong.find(1, first, last), wrong.rfind(1, first, last) + 1
+        if not last:
+            raise NoBadCallError(number)
+        ranges.append((first, last))
+    ranges.sort()
+    outside = b"".join(_outside(wrong, ranges))
+    share = _share(sum(outside), len(outside))
+    clump = max(_spread(outside, share), _cluster(outside, share))
+    return Ordinary(share, clump, slow_s), [outage(calls, wrong, first, last) for first, last in ranges]
 
 
 def outage(calls: Calls, wrong: bytes, first: int, last: int) -> Outage:

@@ -71,7 +71,8 @@ class Adviser:
     def advise(self, answer: float) -> Advice:
         """Return the settings for an answer, more than 0 and less than 1."""
         for window in WINDOWS:
-            peaks = peaks_of(self._scene.circuits, self._scene.outages, window, self._slow_s)
+            minimum = int(window * MINIMUM_PART)
+            peaks = peaks_of(self._scene, window, minimum, self._slow_s)
             raised = peaks.ordinary.share * ROOM > answer
             if not raised:
                 break
@@ -82,11 +83,17 @@ class Adviser:
             failure_threshold=max(by_chance, ceil(peaks.ordinary.streak * ROOM) + 1),
             error_rate_threshold=rate,
             error_rate_window=window,
-            minimum_calls=int(window * MINIMUM_PART),
+            minimum_calls=minimum,
             slow_call_duration_s=self._slow_s,
             slow_call_rate_threshold=None if self._slow_s is None else rate,
         )
         return Advice(answer, self._with_best_timeout(config, answer), raised, peaks)
+
+    def peaks(self, config: CircuitBreakerConfig) -> Peaks:
+        """Return how close ordinary times and outages come to the thresholds of a configuration."""
+        window = config.error_rate_window
+        calls = window if isinstance(window, int) else WINDOWS[0]
+        return peaks_of(self._scene, calls, min(config._minimum_calls, calls), self._slow_s)
 
     def loss(self, config: CircuitBreakerConfig, answer: float) -> float:
         """Return what a setting costs in the outages of the log and the made ones, without a breaker being 1."""
@@ -105,52 +112,54 @@ class Adviser:
         return best
 
 
-def peaks_of(circuits: Sequence[Circuit], outages: Sequence[Outage], window: int, slow_s: float | None) -> Peaks:
+def peaks_of(scene: Scene, window: int, minimum: int, slow_s: float | None) -> Peaks:
     """Return how high the rules of a breaker with this window would have come, had it never opened."""
-    highest = [Peak(0.0, 0) for _ in range(len(outages) + 1)]  # the last one is that of ordinary times
-    for circuit in circuits:
-        answers = circuit.answers()
-        _raise_peaks(highest, circuit, answers, circuit.marks(), outages, window, streaks=True)
+    highest = [Peak(0.0, 0) for _ in range(len(scene.outages) + 1)]  # the last one is that of ordinary times
+    for circuit in scene.circuits:
+        raiser = _Raiser(circuit, scene.outages, window, minimum)
+        raiser.raise_peaks(highest, circuit.marks(), streaks=True)
         if slow_s is not None:
             took, outcome, order = circuit.calls.took, circuit.calls.outcome, circuit.order
             slow = [rank for rank, call in enumerate(order) if took[call] >= slow_s and outcome[call] != IGNORED]
-            _raise_peaks(highest, circuit, answers, slow, outages, window, streaks=False)
+            raiser.raise_peaks(highest, slow, streaks=False)
     return Peaks(highest[-1], highest[:-1])
 
 
-def _raise_peaks(
-    highest: list[Peak],
-    circuit: Circuit,
-    answers: Sequence[int],
-    marks: Sequence[int],
-    outages: Sequence[Outage],
-    window: int,
-    *,
-    streaks: bool,
-) -> None:
-    minimum = int(window * MINIMUM_PART)
-    recent: deque[int] = deque()
-    start = streak = number = current = 0
-    for rank in marks:
-        now = circuit.ends[rank]
-        while current < len(outages) and outages[current].settled < now:
-            # A breaker that opened in this outage has closed since, and has begun anew.
-            start = answers[bisect_right(circuit.ends, outages[current].settled)]
-            recent.clear()
-            streak = 0
-            current += 1
-        former, number = number, answers[rank + 1]
-        streak = streak + 1 if streak and number == former + 1 else 1
-        recent.append(number)
-        while recent[0] <= number - window:
-            recent.popleft()
-        calls = number - start
-        share = len(recent) / min(calls, window) if calls >= minimum else 0.0
-        place = current if current < len(outages) and outages[current].begin <= now else -1
-        if place == -1 and calls >= minimum:
-            # A breaker that has just closed counts from there on, so any `minimum` calls may be all that it knows.
-            newest = len(recent) - bisect_right(recent, number - minimum)
-            share = max(share, newest / minimum)
-        peak = highest[place]
-        if share > peak.share or (streaks and streak > peak.streak):
-            highest[place] = Peak(max(peak.share, share), max(peak.streak, streak) if streaks else peak.streak)
+class _Raiser:
+    """Follows the windows of one circuit through its log."""
+
+    def __init__(self, circuit: Circuit, outages: Sequence[Outage], window: int, minimum: int) -> None:
+        self._circuit = circuit
+        self._answers = circuit.answers()
+        self._outages = outages
+        self._window = window
+        self._minimum = minimum
+
+    def raise_peaks(self, highest: list[Peak], marks: Sequence[int], *, streaks: bool) -> None:
+        """Raise the peaks to what windows of these calls, given by their ranks, come to; streaks only if asked for."""
+        ends, answers, outages = self._circuit.ends, self._answers, self._outages
+        window, minimum = self._window, self._minimum
+        recent: deque[int] = deque()
+        start = streak = number = current = 0
+        for rank in marks:
+            now = ends[rank]
+            while current < len(outages) and outages[current].settled < now:
+                # A breaker that opened in this outage has closed since, and has begun anew.
+                start = answers[bisect_right(ends, outages[current].settled)]
+                recent.clear()
+                streak = 0
+                current += 1
+            former, number = number, answers[rank + 1]
+            streak = streak + 1 if streak and number == former + 1 else 1
+            recent.append(number)
+            while recent[0] <= number - window:
+                recent.popleft()
+            calls = number - start
+            share = len(recent) / min(calls, window) if calls >= minimum else 0.0
+            place = current if current < len(outages) and outages[current].begin <= now else -1
+            if place == -1 and calls >= minimum:
+                # A breaker that has just closed counts from there on, so any `minimum` calls may be all that it knows.
+                share = max(share, (len(recent) - bisect_right(recent, number - minimum)) / minimum)
+            peak = highest[place]
+            if share > peak.share or (streaks and streak > peak.streak):
+                highest[place] = Peak(max(peak.share, share), max(peak.streak, streak) if streaks else peak.streak)

@@ -1,0 +1,101 @@
+"""The report as text: the verdict, the code, the table, and a band for each outage, as wide as the terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from math import ceil, inf
+from typing import Final
+
+from ..._common.words import CircuitState
+from ..._demo.screen import STATE_COLOURS, Marks, Paint
+from ..outages import gone_wrong
+from ..study import Findings, Row
+from . import pictures, verdict, wording
+from .pictures import CloseUp
+
+NARROWEST: Final = 60
+WIDEST: Final = 120
+LABEL: Final = 18
+TOTAL: Final = 22
+ORDER: Final = (CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED)
+
+
+def text(findings: Findings, width: int, marks: Marks, paint: Paint) -> Iterator[str]:
+    """Give the lines of the report, none longer than the width unless that is too small for the table."""
+    width = min(max(width, NARROWEST), WIDEST)
+    yield from _wrapped(verdict.about(findings, findings.log.title), width)
+    for warning in verdict.warnings(findings):
+        yield ""
+        yield from _wrapped(warning, width, "! ")
+    yield ""
+    for line in _wrapped(verdict.headline(findings), width):
+        yield paint(line, "bold")
+    yield from _wrapped(verdict.reason(findings), width)
+    yield ""
+    yield from (f"    {line}" for line in wording.code(findings.picked.config))
+    yield ""
+    for value, label in verdict.six(findings):
+        yield f"{value:>12}  {label}"
+    yield ""
+    yield from _table(findings, paint)
+    shown = pictures.close_ups(findings)
+    for outage in shown:
+        yield ""
+        yield from _bands(findings, outage, width, marks, paint)
+    if shown:
+        yield ""
+        yield "  ".join(f"{paint(marks.states[state], STATE_COLOURS[state])} {wording.STATES[state]}" for state in marks.states)
+
+
+def _wrapped(words: str, width: int, first: str = "") -> Iterator[str]:
+    for line in words.splitlines():
+        yield from textwrap.wrap(line, width, initial_indent=first, subsequent_indent=" " * len(first))
+        first = " " * len(first)
+
+
+def _table(findings: Findings, paint: Paint) -> Iterator[str]:
+    """Give the table turned on its side, so that it is no wider than a terminal: a column for each setting."""
+    names = [row.name for row in findings.rows]
+    columns = [verdict.cells(row) for row in findings.rows]
+    heads = verdict.heads(findings)
+    label = max(map(len, heads))
+    widths = [max(len(name), *map(len, column)) for name, column in zip(names, columns, strict=True)]
+
+    def row(head: str, cells: Iterable[str]) -> str:
+        shown = [
+            paint(f"{cell:>{width}}", "bold") if one is findings.picked else f"{cell:>{width}}"
+            for cell, width, one in zip(cells, widths, findings.rows, strict=True)
+        ]
+        return f"{head:{label}}  " + "  ".join(shown)
+
+    yield row("", names)
+    for index, head in enumerate(heads):
+        yield row(head, [column[index] for column in columns])
+    yield ""
+    for one in findings.rows:
+        yield f"{one.name:>{LABEL - 2}}  {wording.in_short(one.config)}"
+    yield from (f"false alarm: {alarm}" for alarm in verdict.false_alarms(findings))
+
+
+def _bands(findings: Findings, shown: CloseUp, width: int, marks: Marks, paint: Paint) -> Iterator[str]:
+    room = width - LABEL - TOTAL
+    outage, start = shown.outage, findings.log.start
+    slow_s = findings.question.slow_s
+    counted = pictures.bins(
+        findings.log.calls, gone_wrong(findings.log.calls, inf if slow_s is None else slow_s), shown.begin, shown.end, room
+    )
+    begin = wording.moment(start + outage.begin)
+    lasts = wording.seconds(outage.end - outage.begin)
+    mild = "" if findings.worth[shown.number - 1] else ", milder than your answer"
+    yield f"Outage {shown.number}, {begin}: {wording.share(findings.share(outage))} fail for {lasts}{mild}"
+    for label, figures, colour in (("calls", counted.good, "green"), ("failures", counted.bad, "red")):
+        bars = "".join(_bar(figure, counted.most, marks) for figure in figures)
+        yield f"{label:{LABEL}}{paint(bars, colour)}"
+    for row in findings.rows:
+        opened, closed = wording_of_times(row, shown.number - 1)
+        yield f"{row.name:{LABEL}}{_states(row, shown, room, marks, paint)}  {opened:>9} {closed:>10}"
+
+
+def _bar(figure: int, most: int, marks: Marks) -> str:
+    return marks.bars[ceil(figure / most * len(marks.bars)) - 1] if figure else " "

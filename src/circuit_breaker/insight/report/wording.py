@@ -1,0 +1,100 @@
+"""Numbers, times and settings as people read them, in the same words in every form of the report."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime, timedelta, timezone
+from math import floor, inf, log10
+from typing import Any
+
+from ..._breaker.config import CircuitBreakerConfig
+from ..._common.words import CircuitState
+
+STATES = {CircuitState.CLOSED: "closed", CircuitState.OPEN: "open", CircuitState.HALF_OPEN: "probing"}
+
+
+def number(count: int, what: str, many: str = "") -> str:
+    """Return a count with its noun: `1 call`, `2,000 calls`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {many or what + 's'}"
+
+
+def share(part: float) -> str:
+    """Return a share in per cent, with two digits where it is small."""
+    percent = part * 100
+    if percent and percent < 9.95:
+        return f"{percent:.{max(0, 1 - floor(log10(percent)))}f}".rstrip("0").rstrip(".") + "%"
+    return f"{percent:.0f}%"
+
+
+def exact_share(part: float) -> str:
+    """Return a share as it was set."""
+    return f"{part * 100:.4g}%"
+
+
+def seconds(value: float) -> str:
+    """Return a time as `0.25 s`, `12 s`, `3 min`, `2 h 5 min`, `4 days`."""
+    if value == inf:
+        return "never"
+    if value < 9.95:
+        return f"{value:.2g} s"
+    if value < 119.5:
+        return f"{value:.0f} s"
+    if value < 119.5 * 60:
+        return f"{value / 60:.0f} min"
+    hours, minutes = divmod(round(value / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes and hours < 10 else f"{hours + minutes / 60:.0f} h"
+    return f"{value / 86_400:.0f} days"
+
+
+def moment(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return a wall-clock time, in UTC."""
+    return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=at)).strftime(form)
+
+
+def rules(config: CircuitBreakerConfig) -> str:
+    """Return when a breaker opens: `50% of the last 50 calls failed, or 18 in a row`."""
+    window = config.error_rate_window
+    of = f"the last {window:,} calls" if isinstance(window, int) else f"the calls of the last {seconds(window.total_seconds())}"
+    parts: list[str] = []
+    if config.error_rate_threshold is not None:
+        parts.append(f"{exact_share(config.error_rate_threshold)} of {of} failed")
+    if config.slow_call_rate_threshold is not None and config.slow_call_duration_s is not None:
+        slow = f"took {config.slow_call_duration_s:g} s or longer"
+        same = bool(parts) and config.slow_call_rate_threshold == config.error_rate_threshold
+        parts.append(f"as many {slow}" if same else f"{exact_share(config.slow_call_rate_threshold)} of {of} {slow}")
+    if config.failure_threshold is not None:
+        streak = number(config.failure_threshold, "failure")
+        parts.append(f"{config.failure_threshold:,} in a row" if parts else f"{streak} in a row were counted")
+    return ", or ".join(parts)
+
+
+def pause(config: CircuitBreakerConfig) -> str:
+    """Return how long it stays open."""
+    wait = config.reset_timeout_s
+    return "as long as a function says" if callable(wait) else seconds(wait)
+
+
+def in_short(config: CircuitBreakerConfig) -> str:
+    """Return a setting for the line of a table: `50% of the last 50 or 18 in a row, 5 s open`."""
+    text = rules(config).replace(" calls failed", "").replace(" failed", "").replace(" failures in a row were counted", " in a row")
+    return f"{text.replace(', or', ' or')}, {pause(config)} open"
+
+
+def code(config: CircuitBreakerConfig) -> list[str]:
+    """Return a setting as code to paste: what differs from the defaults."""
+    plain = CircuitBreakerConfig()
+    lines = [
+        f"    {field.name}={_literal(getattr(config, field.name))},"
+        for field in fields(config)
+        if getattr(config, field.name) != getattr(plain, field.name)
+    ]
+    return ["CircuitBreakerConfig(", *lines, ")"] if lines else ["CircuitBreakerConfig()"]
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, timedelta):
+        return f"timedelta(seconds={value.total_seconds():g})"
+    if isinstance(value, float):
+        return f"{value:g}" if value < inf else 'float("inf")'
+    return getattr(value, "__qualname__", repr(value))
