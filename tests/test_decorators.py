@@ -18,7 +18,9 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from basics import Clock, Down, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig

@@ -21,7 +21,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from patience import PATIENCE_S
 
 from circuit_breaker import (
     Bulkhead,

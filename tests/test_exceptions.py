@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
-from basics import Clock, Down, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._common.words import CircuitMode, CircuitState

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import pytest
-from basics import PATIENCE_S
+from patience import PATIENCE_S
 
 from circuit_breaker._demo.plan import Plan
 

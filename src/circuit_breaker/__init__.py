@@ -18,10 +18,13 @@ from ._breaker.breaker import CircuitBreaker
 from ._breaker.config import CircuitBreakerConfig
 from ._breaker.permit import Permit
 from ._breaker.registry import CircuitBreakerRegistry
+from ._breaker.rules import WindowCounts
+from ._breaker.totals import CircuitSnapshot, CircuitStats
 from ._bulkhead.bulkhead import Bulkhead
+from ._bulkhead.snapshot import BulkheadSnapshot
 from ._common.events import BulkheadRejected, CallFinished, CallRejected, RetryScheduled, StateChanged
 from ._common.retry_after import retry_after_hint
-from ._common.words import BulkheadSnapshot, CircuitMode, CircuitSnapshot, CircuitState, CircuitStats, Outcome
+from ._common.words import CircuitMode, CircuitState, Outcome
 from ._decorators import bulkhead, circuit_breaker, retry
 from ._retry.budget import RetryBudget
 from ._retry.plan import Attempt
@@ -31,6 +34,7 @@ from .exceptions import (
     CircuitOpenError,
     CodomyrmexError,
     ResilienceError,
+    UsageError,
     create_error_context,
     format_exception_chain,
 )
@@ -61,6 +65,8 @@ __all__ = [
     "RetryPolicy",
     "RetryScheduled",
     "StateChanged",
+    "UsageError",
+    "WindowCounts",
     "bulkhead",
     "circuit_breaker",
     "create_error_context",

@@ -1,37 +1,32 @@
 """The errors of this package, and two helpers for reports.
 
-Every refusal is a `ResilienceError`: its message is constant, so that logs group, and its figures are in `context`.
+Every rejection is a `ResilienceError`: its message is constant, so that logs group, and its figures are in `context`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from math import isfinite
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from ._common.words import CircuitState
+from ._common.words import CircuitMode, CircuitState
 
 __all__ = [
     "BulkheadFullError",
     "CircuitOpenError",
     "CodomyrmexError",
     "ResilienceError",
+    "UsageError",
     "create_error_context",
     "format_exception_chain",
 ]
 
 
-# Where CPython keeps them, whatever a subclass makes of the attributes.
-_ARGS: Final[Any] = BaseException.args
-_DICT: Final[Any] = vars(BaseException)["__dict__"]
-_NEW: Final = Exception.__new__
-_NOT_WHOLE: Final = object()
+class UsageError(RuntimeError):
+    """Raised when this library is used in a way that cannot work: the call says nothing about the dependency.
 
-
-def _readable(value: object) -> str:
-    """Round a float to three significant digits or to a whole number, as a person would say it."""
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return str(value)
+    Breakers ignore it, and no policy retries it. For example: waiting for a bulkhead where waiting is impossible,
+    settling a permit twice, releasing a slot that is not held.
+    """
 
 
 class ResilienceError(Exception):
@@ -61,25 +56,37 @@ class ResilienceError(Exception):
         return f"{text} (Context: {figures})" if figures else text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `error_type`, `error_code`, `message` and `context` as a dict of the caller's own."""
+        """Return `error_type`, `error_code`, `message` and `context`, ready for JSON: an infinite figure is None."""
         return {
             "error_type": type(self).__name__,
             "error_code": self.error_code,
             "message": self.message,
-            "context": dict(self.context),
+            "context": {key: _jsonable(value) for key, value in self.context.items()},
         }
+
+
+def _readable(value: object) -> str:
+    """Return a float rounded to three significant digits or a whole number, and a text on one line."""
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+    text = str(value)
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _jsonable(value: object) -> object:
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 CodomyrmexError = ResilienceError
 
 
 class CircuitOpenError(ResilienceError):
-    """The call was refused and the function not touched, because its circuit does not admit calls now.
+    """Raised in place of calling the function, because its circuit admits no call now.
 
     Attributes:
         circuit_name: the breaker's name.
         state: the `CircuitState` a caller meets, `OPEN` or `HALF_OPEN`; None in an error made by hand.
-        retry_after_s: seconds until a probe may pass; None when that is unknown (half-open or forced open).
+        retry_after_s: seconds until a probe may be made; None when that is unknown (half-open or forced open).
         last_failure: type and text (at most 200 characters) of the failure that opened the circuit, or None. It may
             hold secrets, so neither `str()` nor `to_dict()` shows it.
     """
@@ -94,66 +101,31 @@ class CircuitOpenError(ResilienceError):
         super().__init__(message, create_error_context(circuit_name=circuit_name), error_code)
         self.context.update(context or {}, **kwargs)
 
-    # Most refusals are caught and dropped. A breaker's own holds the name and the figures where its arguments should
-    # be, and is made whole by whoever looks at it first.
-    def _make_whole(self) -> None:
-        held: tuple[Any, ...] = _ARGS.__get__(self)
-        if not held or held[0] is not _NOT_WHOLE:
-            return
-        _, circuit_name, (state, mode, retry_after_s, last_failure) = held
-        whole = CircuitOpenError(
-            f"Circuit {circuit_name!r} is open",
-            circuit_name,
-            mode=mode.value,
-            retry_after_s=retry_after_s,
-            state=state,
-            last_failure=last_failure,
-        )
-        # Made beside and put in place in one step, before it is known as whole, for two threads may look at once.
-        present = _DICT.__get__(self)
-        present.update({**whole.__dict__, **present.copy()})
-        Exception.__init__(self, whole.message)
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            present = self.__dict__
-            if name in present:
-                return present[name]
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-        @property
-        def __dict__(self) -> dict[str, Any]:
-            self._make_whole()
-            return _DICT.__get__(self)
-
-        @property
-        def args(self) -> tuple[Any, ...]:
-            """What the error was made of: the message alone."""
-            self._make_whole()
-            return _ARGS.__get__(self)
-
-        @args.setter
-        def args(self, args: tuple[Any, ...]) -> None:
-            self._make_whole()
-            _ARGS.__set__(self, args)
-
-    def __repr__(self) -> str:
-        self._make_whole()
-        return super().__repr__()
-
-    def __reduce__(self) -> str | tuple[Any, ...]:
-        self._make_whole()
-        return super().__reduce__()
-
-
-def refused(circuit_name: str, figures: tuple[Any, ...]) -> CircuitOpenError:
-    """Make the error of a breaker from state, mode, seconds until a probe may pass, and last failure."""
-    return _NEW(CircuitOpenError, _NOT_WHOLE, circuit_name, figures)
+def circuit_open(
+    circuit_name: str,
+    state: CircuitState,
+    mode: CircuitMode,
+    retry_after_s: float | None,
+    last_failure: tuple[str, str] | None,
+) -> CircuitOpenError:
+    """Return the error of a breaker that rejects a call: what `CircuitOpenError(...)` makes, in a third of the time."""
+    message = f"Circuit {circuit_name!r} is {'half-open' if state is CircuitState.HALF_OPEN else 'open'}"
+    error = Exception.__new__(CircuitOpenError, message)
+    error.__dict__ = {
+        "message": message,
+        "context": {"circuit_name": circuit_name, "mode": mode._value_, "retry_after_s": retry_after_s},
+        "error_code": "CircuitOpenError",
+        "circuit_name": circuit_name,
+        "state": state,
+        "retry_after_s": retry_after_s,
+        "last_failure": last_failure,
+    }
+    return error
 
 
 class BulkheadFullError(ResilienceError):
-    """The call was refused and the function not touched, because every slot and every place in the line is taken.
+    """Raised in place of calling the function, because every slot and every place in the line is taken.
 
     Attributes:
         bulkhead_name: the bulkhead's name.

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import floors
 import measures
 import peers
+from failures import Down
 from measures import Measure
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, bulkhead, circuit_breaker, retry
@@ -48,10 +49,6 @@ class Case:
     beats_peers: bool = False
     slice_s: float = 0.0005
     rounds: float = 1.0
-
-
-class Down(Exception):
-    """What a failing call raises."""
 
 
 def work() -> None:

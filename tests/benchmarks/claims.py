@@ -19,17 +19,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import Any, TypeAlias
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
+from failures import Down
 
 OPEN_S = 0.2
 PROBERS = 8
 
 Function: TypeAlias = Callable[..., Any]
 Guard: TypeAlias = Callable[[Function], Function]
-
-
-class Down(Exception):
-    """What the other side raises when it is down."""
 
 
 def work() -> str:

@@ -21,6 +21,8 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
 import peers
 from cases import CASES, US, Case
 from measures import NS, Measure

@@ -18,32 +18,29 @@ from decimal import Decimal
 from typing import Any, NoReturn
 
 import pytest
-from basics import PATIENCE_S, WAYS, Body, Clock, Down, Way, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down, raising
+from patience import PATIENCE_S
+from ways import BREAKER, Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.open_blocks import stack
-from circuit_breaker._common.words import CircuitMode, CircuitState, CircuitStats
+from circuit_breaker._breaker.totals import CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 
 Make = Callable[..., CircuitBreaker]
 
 HALF_OPEN = CircuitState.HALF_OPEN
-ASYNC = {name for name in WAYS if "async" in name}
-RETURNING = ["decorator", "call", "async decorator", "call_async"]
+RETURNING = [name for name, way in BREAKER.items() if way.returns]
 
 
 def totals(breaker: CircuitBreaker) -> tuple[int, int, int]:
     """Give successes, failures and ignored."""
     stats = breaker.stats
     return (stats.success_count, stats.failure_count, stats.ignored_count)
-
-
-def raising(error: BaseException) -> Body:
-    def body() -> NoReturn:
-        raise error
-
-    return body
 
 
 def in_thread(action: Callable[[], object]) -> None:
@@ -188,15 +185,15 @@ def test_probes_made_in_any_way_give_their_permit_back_however_they_end(make: Ma
     assert breaker.state is HALF_OPEN
 
 
-@pytest.mark.parametrize("inner", [name for name in WAYS if "permit" not in name])
-@pytest.mark.parametrize("outer", WAYS)
+@pytest.mark.parametrize("inner", [name for name, way in BREAKER.items() if not way.own_permit])
+@pytest.mark.parametrize("outer", BREAKER)
 def test_calls_inside_a_probe_ride_in_every_way(make: Make, clock: Clock, outer: str, inner: str) -> None:
-    if outer in ASYNC and inner in ASYNC:
+    if BREAKER[outer].is_async and BREAKER[inner].is_async:
         return  # a loop does not run in a loop
     breaker = make(failure_threshold=1, success_threshold=2, half_open_max_calls=1)
     fail(breaker)
     clock.advance(30)
-    WAYS[outer](breaker, lambda: WAYS[inner](breaker, int))
+    BREAKER[outer](breaker, lambda: BREAKER[inner](breaker, int))
     assert breaker.state is HALF_OPEN
     assert totals(breaker) == (2, 1, 0)
     assert breaker.stats.rejected_count == 0
@@ -277,7 +274,7 @@ def test_a_returned_value_is_a_failure_if_the_predicate_says_so(make: Make, name
     breaker = make(failure_threshold=2, failure_result=lambda value: value["status"] >= 500)
     for status in (200, 503, 503):
         assert breaker.is_closed
-        assert WAYS[name](breaker, lambda status=status: {"status": status}) == {"status": status}
+        assert BREAKER[name](breaker, lambda status=status: {"status": status}) == {"status": status}
     assert breaker.is_open
     assert totals(breaker) == (1, 2, 0)
 
@@ -285,11 +282,11 @@ def test_a_returned_value_is_a_failure_if_the_predicate_says_so(make: Make, name
 @pytest.mark.parametrize("name", RETURNING)
 def test_the_predicate_is_still_asked_after_a_recovery(make: Make, clock: Clock, name: str) -> None:
     breaker = make(failure_threshold=1, success_threshold=1, failure_result=lambda value: value)
-    WAYS[name](breaker, lambda: True)
+    BREAKER[name](breaker, lambda: True)
     clock.advance(30)
-    WAYS[name](breaker, lambda: False)
+    BREAKER[name](breaker, lambda: False)
     assert breaker.is_closed
-    WAYS[name](breaker, lambda: True)
+    BREAKER[name](breaker, lambda: True)
     assert breaker.is_open
 
 
@@ -306,24 +303,24 @@ def test_a_predicate_on_the_value_that_raises_is_heard_and_the_call_is_ignored(
         return True
 
     breaker = make(failure_threshold=1, failure_result=predicate, half_open_max_calls=1)
-    WAYS[name](breaker, int)
+    BREAKER[name](breaker, int)
     clock.advance(30)
     broken[0] = True
     for _ in range(2):
         with pytest.raises(kind):
-            WAYS[name](breaker, int)
+            BREAKER[name](breaker, int)
         assert breaker.snapshot().probes_in_flight == 0
     assert totals(breaker) == (0, 1, 2)
     assert breaker.state is HALF_OPEN
 
 
-@pytest.mark.parametrize("name", sorted(set(WAYS) - set(RETURNING)))
+@pytest.mark.parametrize("name", [name for name in BREAKER if name not in RETURNING])
 def test_where_no_value_is_returned_no_predicate_is_asked(make: Make, name: str) -> None:
     def never(value: object) -> NoReturn:
         raise AssertionError
 
     breaker = make(failure_result=never)
-    WAYS[name](breaker, int)
+    BREAKER[name](breaker, int)
     assert totals(breaker) == (1, 0, 0)
 
 
@@ -903,7 +900,15 @@ def test_a_breaker_cannot_be_copied_or_pickled(make: Make, duplicate: Callable[[
 
 def test_everything_can_be_referred_to_weakly(make: Make) -> None:
     breaker = make()
-    things = [breaker, breaker.config, breaker.stats, breaker.permit(), breaker.snapshot(), breaker(int), breaker.state]
+    things = [
+        breaker,
+        breaker.config,
+        breaker.stats,
+        breaker.permit(),
+        breaker.snapshot(),
+        breaker(lambda: 0),
+        breaker.state,
+    ]
     assert [weakref.ref(thing)() for thing in things] == things
 
 

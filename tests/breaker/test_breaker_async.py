@@ -11,7 +11,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -20,7 +20,12 @@ from unittest.mock import AsyncMock
 import pytest
 import trio
 import trio.testing
-from basics import PATIENCE_S, Clock, Down, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from coroutines import Pause, run, settle
+from failures import Down
+from patience import PATIENCE_S
+from ways import BREAKER
 
 from circuit_breaker._breaker import open_blocks as _blocks
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -32,17 +37,6 @@ CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.H
 CALLS = int(os.environ.get("SHARED_CALLS", "10000"))
 
 Make = Callable[..., CircuitBreaker]
-Work = Callable[[], Coroutine[Any, Any, Any]]
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(main, PATIENCE_S))
-
-
-async def settle() -> None:
-    """Let every task that can run do so."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
@@ -51,61 +45,15 @@ def counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
     return stats.success_count, stats.failure_count, stats.ignored_count
 
 
-class Pause:
-    """Suspends the coroutine that awaits it, once, whatever drives it."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
+ASYNC_WAYS = {name: way.awaited for name, way in BREAKER.items() if way.is_async}
+"""Every way to guard a coroutine function: `ASYNC_WAYS[name](breaker, work)` is the coroutine of one call."""
 
 
-# Every way in which a coroutine is guarded: `ASYNC_WAYS[name](breaker, work)` is a coroutine.
-
-
-async def _in_block(breaker: CircuitBreaker, work: Work) -> Any:
-    async with breaker:
-        return await work()
-
-
-async def _in_plain_block(breaker: CircuitBreaker, work: Work) -> Any:
-    with breaker:
-        return await work()
-
-
-async def _in_permit(breaker: CircuitBreaker, work: Work) -> Any:
-    async with breaker.permit():
-        return await work()
-
-
-async def _in_decorator(breaker: CircuitBreaker, work: Work) -> Any:
-    @breaker
-    async def decorated() -> Any:
-        return await work()
-
-    return await decorated()
-
-
-async def _in_stream(breaker: CircuitBreaker, work: Work) -> Any:
-    @breaker
-    async def stream() -> AsyncIterator[Any]:
-        yield await work()
-
-    (value,) = [item async for item in stream()]
-    return value
-
-
-ASYNC_WAYS: dict[str, Callable[[CircuitBreaker, Work], Coroutine[Any, Any, Any]]] = {
-    "async with": _in_block,
-    "with": _in_plain_block,
-    "async permit": _in_permit,
-    "async decorator": _in_decorator,
-    "call_async": lambda breaker, work: breaker.call_async(work),
-    "async generator": _in_stream,
-}
 every_way = pytest.mark.parametrize("guarded", ASYNC_WAYS.values(), ids=ASYNC_WAYS)
 every_riding_way = pytest.mark.parametrize(
     "guarded",
-    [way for way in ASYNC_WAYS.values() if way is not _in_permit],
-    ids=[name for name in ASYNC_WAYS if name != "async permit"],
+    [way for name, way in ASYNC_WAYS.items() if not BREAKER[name].own_permit],
+    ids=[name for name in ASYNC_WAYS if not BREAKER[name].own_permit],
 )
 
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from basics import Clock
+from clocks import Clock
 from lookalikes import Array, Float, Index, async_generator_function, coroutine_function, generator_function
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -39,9 +39,10 @@ SHARE = {
 }
 ABOVE_ZERO = {
     "good": [0.001, 1, 86_400, Decimal("0.5"), Fraction(1, 2), Float(0.5), Index(1)],
-    "bad types": NO_NUMBERS,
-    "bad values": [*NOT_FINITE, 0, -0.0, -1],
+    "bad types": [value for value in NO_NUMBERS if not isinstance(value, timedelta)],
+    "bad values": [*NOT_FINITE, 0, -0.0, -1, timedelta(0)],
 }
+NO_SECONDS = [value for value in NO_NUMBERS if not isinstance(value, timedelta)]
 FUNCTION = {
     "good": [len, lambda value: value, [].append],
     "bad types": [
@@ -112,8 +113,8 @@ PARAMETERS: dict[str, tuple[dict[str, list[Any]], ...]] = {
     "reset_timeout_s": (
         {
             "good": [0, 30, 0.5, math.inf, Decimal(3), Fraction(1, 2), Float(0.5), Index(2), len, lambda opened: 2.0],
-            "bad types": [value for value in NO_NUMBERS if value is not int],
-            "bad values": [math.nan, -math.inf, -1, -0.001, 10**400],
+            "bad types": [value for value in NO_NUMBERS if value is not int and not isinstance(value, timedelta)],
+            "bad values": [timedelta(seconds=-1), math.nan, -math.inf, -1, -0.001, 10**400],
         },
         {"bad types": [None, int, list[int], coroutine_function, generator_function, async_generator_function]},
     ),
@@ -135,7 +136,7 @@ PARAMETERS: dict[str, tuple[dict[str, list[Any]], ...]] = {
     "half_open_timeout_s": (
         {
             "good": [*ABOVE_ZERO["good"], math.inf],
-            "bad types": NO_NUMBERS,
+            "bad types": NO_SECONDS,
             "bad values": [0, -1, -0.0, math.nan, -math.inf, 10**400],
         },
         REQUIRED,
@@ -145,9 +146,12 @@ PARAMETERS: dict[str, tuple[dict[str, list[Any]], ...]] = {
     "failure_result": (FUNCTION, OPTIONAL),
     "retry_after": (FUNCTION, OPTIONAL),
     "retry_after_max_s": (
-        {"good": [0, *ABOVE_ZERO["good"]], "bad types": NO_NUMBERS, "bad values": [*NOT_FINITE, -1, -0.001]},
+        {"good": [0, *ABOVE_ZERO["good"]], "bad types": NO_SECONDS, "bad values": [*NOT_FINITE, -1, -0.001]},
         REQUIRED,
     ),
+    "half_open_failure_threshold": (COUNT, REQUIRED),
+    "failure_threshold_within_s": (ABOVE_ZERO, OPTIONAL),
+    "trip_when": (FUNCTION, OPTIONAL),
 }
 BESIDE: dict[str, dict[str, Any]] = {"slow_call_rate_threshold": {"slow_call_duration_s": 1}}
 
@@ -210,7 +214,7 @@ def test_the_message_names_the_setting_what_it_got_and_what_it_takes(settings: A
 
 
 def test_a_type_that_is_never_judged_is_named() -> None:
-    with pytest.raises(ValueError, match="KeyboardInterrupt is no Exception and never judged by type"):
+    with pytest.raises(ValueError, match="KeyboardInterrupt is never judged by its type"):
         CircuitBreakerConfig(ignored_exceptions=(ValueError, KeyboardInterrupt))
 
 
@@ -292,7 +296,26 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "failure_result": None,
         "retry_after": None,
         "retry_after_max_s": 300.0,
+        "half_open_failure_threshold": 1,
+        "failure_threshold_within_s": None,
+        "trip_when": None,
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "reset_timeout_s",
+        "slow_call_duration_s",
+        "half_open_timeout_s",
+        "retry_after_max_s",
+        "failure_threshold_within_s",
+    ],
+)
+def test_a_duration_may_be_a_timedelta(name: str) -> None:
+    config = CircuitBreakerConfig(**{name: timedelta(minutes=1, milliseconds=500)})
+    assert getattr(config, name) == 60.5
+    assert type(getattr(config, name)) is float
 
 
 def test_a_setting_cannot_be_changed_afterwards() -> None:
@@ -306,6 +329,11 @@ def test_replacing_a_setting_checks_again() -> None:
     assert dataclasses.replace(config, failure_threshold=2).failure_exceptions is ValueError
     with pytest.raises(ValueError, match="failure_threshold"):
         dataclasses.replace(config, failure_threshold=0)
+    assert config.replace(failure_threshold=2) == dataclasses.replace(config, failure_threshold=2)
+    with pytest.raises(ValueError, match="failure_threshold"):
+        config.replace(failure_threshold=0)
+    with pytest.raises(TypeError, match="threshold"):
+        config.replace(threshold=1)
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda config: pickle.loads(pickle.dumps(config))])

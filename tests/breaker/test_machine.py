@@ -16,14 +16,17 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
+from patience import PATIENCE_S
 
-from circuit_breaker._breaker import machine as _machine
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
-from circuit_breaker._breaker.machine import Machine
 from circuit_breaker._breaker.permit import Permit
-from circuit_breaker._common.words import CircuitMode, CircuitState, CircuitStats
+from circuit_breaker._breaker.states import Asker, Closed
+from circuit_breaker._breaker.totals import CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import CircuitOpenError
 
 Make = Callable[..., CircuitBreaker]
@@ -690,7 +693,7 @@ def test_a_change_that_comes_in_as_an_outcome_is_counted_makes_it_late(make: Mak
     breaker = make(failure_threshold=2)
 
     def visit(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call" and frame.f_code is Machine._settle_closed.__code__:
+        if event == "call" and frame.f_code is Closed.settle.__code__:
             sys.setprofile(None)
             breaker.reset()
 
@@ -757,7 +760,7 @@ def test_calls_inside_a_probe_ride_and_take_no_permit(make: Make, clock: Clock) 
         if depth:
             return breaker.call(nested, depth - 1) + 1
         with breaker:
-            return breaker(int)()
+            return breaker(lambda: 0)()
 
     assert breaker.call(nested, 5) == 5
     assert breaker.stats.success_count == 8
@@ -980,10 +983,10 @@ def test_a_permit_that_a_listener_kept_from_its_caller_takes_no_record(make: Mak
 
     breaker = tripped(make, success_threshold=1, half_open_max_calls=1)
     clock.advance(30)
-    breaker._listeners = (leave,)
+    breaker.add_listener(leave)
     with pytest.raises(SystemExit):
         breaker.allow_request()
-    breaker._listeners = ()
+    breaker.remove_listener(leave)
     assert breaker.allow_request()
     breaker.record_success()
     assert breaker.is_closed
@@ -1013,7 +1016,7 @@ def test_what_shadow_lets_through_by_hand_is_remembered_a_thousand_times_and_no_
     for _ in range(1_500):
         assert breaker.allow_request()
     period: Any = breaker._machine.period
-    assert len(period.anonymous) == 1_000
+    assert len(period.book.anonymous) == 1_000
 
 
 @pytest.mark.parametrize("seconds", [2.007, 2.011, 0.1, 0.3, 7.0])
@@ -1101,7 +1104,7 @@ def test_a_changed_duration_applies_at_once(make: Make, clock: Clock) -> None:
 
 def test_a_changed_failure_result_applies_at_once(make: Make) -> None:
     breaker = make()
-    guarded = breaker(int)
+    guarded = breaker(lambda: 0)
     guarded()
     other(breaker, failure_result=lambda value: value == 0)
     guarded()
@@ -1253,7 +1256,7 @@ def test_all_of_the_callers_code_runs_outside_the_lock(clock: Clock) -> None:
 
     def runs(what: str) -> None:
         if made:
-            ran.add((what, made[0]._lock._is_owned()))  # type: ignore[attr-defined]
+            ran.add((what, made[0]._machine.lock._is_owned()))  # type: ignore[attr-defined]
 
     def give(what: str, value: Any) -> Callable[..., Any]:
         def function(*_: object) -> Any:
@@ -1330,32 +1333,9 @@ def test_permits_are_what_they_are_called() -> None:
 # What an idle machine does without
 
 
-def test_totals_that_idle_machines_share_cannot_be_counted_in() -> None:
-    with pytest.raises(TypeError, match="shared"):
-        _machine.NOTHING.success_count = 1
-    assert _machine.NOTHING.success_count == 0
-
-
-def test_a_machine_that_gets_its_totals_while_it_makes_them_keeps_the_first(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machine = make()._machine
-
-    def making() -> CircuitStats:
-        monkeypatch.undo()
-        machine._have_totals()
-        machine.totals.ignored_count = 1
-        return CircuitStats()
-
-    monkeypatch.setattr(_machine, "CircuitStats", making)
-    machine._have_totals()
-    assert machine.totals.ignored_count == 1
-
-
 def test_taking_back_an_admission_that_took_no_permit_changes_nothing(make: Make) -> None:
     breaker = make()
-    permission = breaker._admit()
-    breaker._machine.withdraw(permission)  # type: ignore[arg-type]
+    breaker._admit(Asker.CALL).withdraw(breaker._machine)
     assert breaker.snapshot().to_dict() == make().snapshot().to_dict()
 
 

@@ -9,15 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, Way, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE_S
+from ways import Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.permit import Permit
+from circuit_breaker._breaker.totals import CircuitStats
 from circuit_breaker._common.events import CallFinished, CallRejected, StateChanged
-from circuit_breaker._common.words import CircuitMode, CircuitState, CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import CircuitOpenError
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
@@ -149,7 +154,7 @@ def test_in_the_shadow_what_would_have_been_refused_counts_in_the_totals_alone(
         way(breaker, raise_down)
     assert states(breaker) == (CLOSED, OPEN)
     assert (breaker.stats.success_count, breaker.stats.failure_count) == (1, 2)
-    assert breaker.snapshot().window_calls == 0
+    assert breaker.snapshot().window_calls == 1  # as it was when the circuit opened
     clock.advance(29)
     assert states(breaker) == (CLOSED, HALF_OPEN)
 
@@ -521,16 +526,24 @@ def test_a_mode_at_construction_is_no_change(make: Make) -> None:
 
 
 @pytest.mark.parametrize("mode", list(CircuitMode))
-def test_a_reset_is_auto_and_closed_and_zero(make: Make, mode: CircuitMode) -> None:
+@pytest.mark.parametrize("later", list(CircuitMode))
+def test_a_reset_breaker_is_as_when_it_was_made(make: Make, mode: CircuitMode, later: CircuitMode) -> None:
     breaker = make(mode=mode, failure_threshold=2, slow_call_duration_s=1)
+    breaker.mode = later
     breaker.record_success(2000)
     breaker.record_failure(1000)
     breaker.record_failure()
     breaker.record_ignored()
     breaker.allow_request()
     breaker.reset()
-    assert breaker.snapshot() == make().snapshot()
+    assert breaker.snapshot() == make(mode=mode).snapshot()
     assert breaker.stats == CircuitStats()
+
+
+def test_a_reset_breaker_counts_from_zero(make: Make) -> None:
+    breaker = make(failure_threshold=2)
+    breaker.record_failure()
+    breaker.reset()
     breaker.record_failure()
     assert breaker.state is CLOSED
     assert breaker.stats.consecutive_failures == 1

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, fail
+from calls import fail
+from clocks import Clock
+from failures import Down, raising
+from patience import PATIENCE_S
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.open_blocks import stack
@@ -49,13 +52,6 @@ def enter(request: pytest.FixtureRequest) -> Callable[[Permit, Callable[[], Any]
             return body()
 
     return plain if request.param == "sync" else lambda permit, body: asyncio.run(in_a_task(permit, body))
-
-
-def raising(error: BaseException) -> Callable[[], None]:
-    def body() -> None:
-        raise error
-
-    return body
 
 
 # Admission

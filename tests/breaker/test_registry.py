@@ -19,14 +19,19 @@ from itertools import count, islice
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, fail, succeed
-from forks import needs_fork, told_by_child
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
+from forks import told_by_child
+from needs import needs_fork
+from patience import PATIENCE_S
 
 from circuit_breaker._breaker import registry as _registry
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._breaker.registry import CircuitBreakerRegistry
-from circuit_breaker._common.words import CircuitMode, CircuitState, CircuitStats
+from circuit_breaker._breaker.totals import CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 
 KEYS = int(os.environ.get("REGISTRY_KEYS", "6000"))  # 100,000 take ten seconds
 

@@ -17,12 +17,15 @@ from math import inf, nan
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Way, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from patience import PATIENCE_S
+from ways import Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
-from circuit_breaker._breaker.machine import Machine
-from circuit_breaker._common.words import CircuitMode, CircuitSnapshot, CircuitState, CircuitStats
+from circuit_breaker._breaker.totals import CircuitSnapshot, CircuitStats
+from circuit_breaker._common.words import CircuitMode, CircuitState
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -90,7 +93,23 @@ def test_an_open_circuit_shows_the_time_to_wait_and_the_refusals(make: Make, clo
     snapshot = breaker.snapshot()
     assert (snapshot.state, snapshot.machine_state, snapshot.retry_after_s) == (OPEN, OPEN, 18.0)
     assert (snapshot.stats.opened_count, snapshot.stats.rejected_count) == (1, 1)
-    assert (snapshot.window_calls, snapshot.window_failures, snapshot.error_rate) == (0, 0, 0.0)
+    assert (snapshot.window_calls, snapshot.window_failures, snapshot.error_rate) == (1, 1, 1.0)
+
+
+def test_the_window_is_that_of_the_opening_until_the_circuit_closes(make: Make, clock: Clock) -> None:
+    breaker = make(error_rate_threshold=0.5, error_rate_window=4, success_threshold=1)
+    succeed(breaker, 2)
+    fail(breaker, 2)
+    for seconds in (0, 10, 20, 30):
+        clock.advance(seconds)
+        snapshot = breaker.snapshot()
+        assert (snapshot.window_calls, snapshot.window_failures, snapshot.error_rate) == (4, 2, 0.5)
+    assert snapshot.state is HALF_OPEN
+    fail(breaker)
+    assert breaker.snapshot().window_failures == 2
+    clock.advance(30)
+    succeed(breaker)
+    assert breaker.snapshot().window_calls == 0
 
 
 def test_a_snapshot_is_a_look_that_begins_half_open(make: Make, clock: Clock) -> None:
@@ -99,7 +118,7 @@ def test_a_snapshot_is_a_look_that_begins_half_open(make: Make, clock: Clock) ->
     clock.advance(30)
     assert "open," in repr(breaker)
     snapshot = breaker.snapshot()
-    assert (snapshot.state, snapshot.machine_state, snapshot.retry_after_s) == (HALF_OPEN, HALF_OPEN, None)
+    assert (snapshot.state, snapshot.machine_state, snapshot.retry_after_s) == (HALF_OPEN, HALF_OPEN, 0.0)
     assert "half_open," in repr(breaker)
 
 
@@ -165,12 +184,12 @@ def test_a_snapshot_is_json_ready_in_every_state(make: Make, clock: Clock) -> No
         "machine_state": "half_open",
         "mode": "auto",
         "stats": asdict(breaker.snapshot().stats),
-        "window_calls": 0,
-        "window_failures": 0,
+        "window_calls": 2,
+        "window_failures": 1,
         "window_slow": 0,
-        "error_rate": 0.0,
+        "error_rate": 0.5,
         "slow_call_rate": 0.0,
-        "retry_after_s": None,
+        "retry_after_s": 0.0,
         "probes_in_flight": 0,
     }
 
@@ -217,22 +236,6 @@ def test_what_is_seen_while_threads_count_fits_together(
             thread.result(PATIENCE_S)
     snapshot = breaker.snapshot()
     assert (snapshot.stats.success_count, snapshot.stats.failure_count, snapshot.window_calls) == (300, 300, 50)
-
-
-@pytest.mark.parametrize("see", [lambda breaker: breaker.snapshot(), lambda breaker: breaker.stats.copy()])
-def test_what_is_seen_is_read_under_the_lock(
-    make: Make, monkeypatch: pytest.MonkeyPatch, see: Callable[[CircuitBreaker], object]
-) -> None:
-    breaker = make()
-    held: list[bool] = []
-    read = Machine.stats
-    monkeypatch.setattr(
-        Machine,
-        "stats",
-        lambda machine: held.append(breaker._lock._is_owned()) or read(machine),  # type: ignore[attr-defined]
-    )
-    see(breaker)
-    assert held == [True]
 
 
 # The live totals

@@ -15,7 +15,11 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from basics import PATIENCE_S, Clock, Down, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from coroutines import Pause
+from failures import Down
+from patience import PATIENCE_S
 
 from circuit_breaker._breaker import open_blocks as _blocks
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -118,11 +122,6 @@ class AsyncStreams(Streams):
             return stop.value
         except StopAsyncIteration as stop:
             raise Ended from stop
-
-
-class Pause:
-    def __await__(self) -> Iterator[None]:
-        yield
 
 
 @pytest.fixture(params=[Streams, AsyncStreams], ids=["generator", "async generator"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from types import FrameType
 from typing import Any, NamedTuple
@@ -13,8 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from circuit_breaker import CircuitBreakerConfig, CircuitMode, Outcome, WindowCounts
+from circuit_breaker._breaker import states as _states
 from circuit_breaker._breaker import window as _window
-from circuit_breaker._breaker.window import BUCKETS, CallWindow, Counts, TimeWindow
+from circuit_breaker._breaker.machine import Machine
+from circuit_breaker._breaker.states import Closed
+from circuit_breaker._breaker.window import BUCKETS
+
+LENGTH_S = 30.0
+WIDTH_S = LENGTH_S / BUCKETS
+ORIGIN = 1_000.0
 
 
 class Answer(NamedTuple):
@@ -23,29 +32,47 @@ class Answer(NamedTuple):
     slow: bool
 
 
-def counted(answers: list[Answer]) -> Counts:
-    return Counts(len(answers), sum(answer.failed for answer in answers), sum(answer.slow for answer in answers))
+def counted(answers: list[Answer]) -> tuple[int, int, int]:
+    return len(answers), sum(answer.failed for answer in answers), sum(answer.slow for answer in answers)
 
 
-class Told:
-    """A window that is told what it asks to be told, as a circuit does; and the list of all answers beside it."""
+class Watched:
+    """A closed circuit that no rule opens, with a window; and the list of all answers beside it."""
 
-    def __init__(self, window: CallWindow | TimeWindow, start: int = 0) -> None:
-        self.window = window
-        self.number = start
+    def __init__(self, size: int | timedelta, start: int = 0) -> None:
+        config = CircuitBreakerConfig(error_rate_threshold=1.0, error_rate_window=size, slow_call_duration_s=1.0)
+        self.machine = Machine(config, CircuitMode.FORCED_CLOSED, ORIGIN)
+        period = self.machine.period
+        assert isinstance(period, Closed)
+        self.period = period
         self.answers: list[Answer] = []
+        if start:  # answers from before the window began
+            self.machine.configure(CircuitBreakerConfig(error_rate_window=1), ORIGIN)
+            for _ in range(start):
+                self.answer(ORIGIN, failed=True, slow=True)
+            self.machine.configure(config, ORIGIN)
+            self.answers.clear()
 
     def answer(self, at: float, failed: bool = False, slow: bool = False) -> None:
-        self.number += 1
         self.answers.append(Answer(at, failed, slow))
-        if failed or slow or at >= self.window.until:
-            self.window.add(at, self.number, failed, slow)
+        if failed or slow or at >= self.period.quiet_until:
+            outcome = Outcome.FAILURE if failed else Outcome.SUCCESS
+            self.machine.settle(self.period, outcome, at, 0.0, slow)
+        else:  # as the breaker does where a call ends
+            self.period.successes += 1
+            self.period.streak = 0
 
-    def counts(self, now: float) -> Counts:
-        has_failures = self.window.has_failures(now, self.number)
-        counts = self.window.counts(now, self.number)
-        assert has_failures is (counts.failures > 0)
-        return counts
+    def counts(self, now: float) -> tuple[int, int, int]:
+        counts = self.machine.read().window_counts(now)
+        if not self.period.streak:
+            assert self.period.has_failures(now) is (counts.failures > 0)
+        return counts[:3]
+
+    def marks(self) -> int:
+        count, mark = 0, self.period.window.first if self.period.window is not None else None
+        while mark is not None:
+            count, mark = count + 1, mark.after
+        return count
 
 
 bits = st.tuples(st.booleans(), st.booleans())
@@ -55,14 +82,14 @@ thorough = settings(max_examples=150, deadline=None, derandomize=True)
 # Calls
 
 
-def test_a_window_of_calls_wants_to_be_told_of_bad_answers_alone() -> None:
-    assert CallWindow(10, 0).until == math.inf
+def test_good_answers_need_no_mark_in_a_window_of_calls() -> None:
+    assert Watched(10).period.quiet_until == math.inf
 
 
 @thorough
 @given(st.integers(1, 12), st.integers(0, 5), st.lists(bits, max_size=60))
 def test_a_window_of_calls_holds_the_last_n(size: int, start: int, answers: list[tuple[bool, bool]]) -> None:
-    told = Told(CallWindow(size, start), start)
+    told = Watched(size, start)
     for failed, slow in answers:
         told.answer(0.0, failed, slow)
         assert told.counts(0.0) == counted(told.answers[-size:])
@@ -71,36 +98,44 @@ def test_a_window_of_calls_holds_the_last_n(size: int, start: int, answers: list
 @thorough
 @given(st.integers(1, 12), st.lists(bits, max_size=60))
 def test_a_window_of_calls_is_right_when_it_is_read_only_once(size: int, answers: list[tuple[bool, bool]]) -> None:
-    told = Told(CallWindow(size, 0))
+    told = Watched(size)
     for failed, slow in answers:
         told.answer(0.0, failed, slow)
     assert told.counts(0.0) == counted(told.answers[-size:])
 
 
-def test_a_window_of_calls_remembers_no_more_bad_answers_than_it_is_long_and_counts_those_in_it() -> None:
-    window = CallWindow(10, 0)
+@pytest.mark.parametrize("looked_at", [True, False], ids=["looked at", "never looked at"])
+def test_a_window_of_calls_keeps_no_more_marks_than_it_is_long(looked_at: bool) -> None:
+    told = Watched(10)
     for number in range(1, 1_001):
-        window.add(0.0, number, failed=True, slow=number % 2 == 0)
-        assert len(window._failures) <= 10
-        assert len(window._slow) <= 10
-    assert window.counts(0.0, 1_000) == Counts(10, 10, 5)
-    window.add(0.0, 10_000, failed=True, slow=True)
-    assert window.counts(0.0, 10_000) == Counts(10, 1, 1)
-    assert (len(window._failures), len(window._slow)) == (1, 1)
+        told.answer(ORIGIN, failed=number % 3 > 0, slow=number % 2 == 0)
+        if looked_at:
+            assert told.counts(ORIGIN) == counted(told.answers[-10:])
+        assert told.marks() <= 12
+    for _ in range(10_000):
+        told.answer(ORIGIN)
+    told.answer(ORIGIN, failed=True, slow=True)
+    assert told.counts(ORIGIN) == (10, 1, 1)
+    assert told.marks() == 2
+
+
+def test_a_rare_failure_that_trips_nothing_leaves_no_marks_behind() -> None:
+    told = Watched(100)
+    told.machine.configure(CircuitBreakerConfig(failure_threshold=5), ORIGIN)
+    for number in range(20_000):
+        told.answer(ORIGIN, failed=number % 10 == 0)
+        assert told.marks() <= 102
 
 
 def test_a_window_of_more_calls_than_any_list_can_hold_is_one_like_others() -> None:
-    window = CallWindow(10**30, 0)
-    window.add(0.0, 2, failed=True, slow=False)
-    assert window.counts(0.0, 3) == Counts(3, 1, 0)
+    told = Watched(10**30)
+    told.answer(ORIGIN)
+    told.answer(ORIGIN, failed=True)
+    told.answer(ORIGIN)
+    assert told.counts(ORIGIN) == (3, 1, 0)
 
 
 # Time, in quarters of a second: a window of 30 s has buckets of one
-
-
-LENGTH_S = 30.0
-WIDTH_S = LENGTH_S / BUCKETS
-ORIGIN = 1_000.0
 
 
 def test_a_bucket_is_a_thirtieth_of_the_window() -> None:
@@ -121,7 +156,7 @@ quarters = st.one_of(st.integers(0, 6), st.integers(0, 160), st.integers(100, 10
 def test_a_window_of_time_holds_its_present_bucket_and_the_29_before(
     steps: list[tuple[float, tuple[bool, bool]]], read_often: bool, start: int
 ) -> None:
-    told = Told(TimeWindow(LENGTH_S, start, ORIGIN), start)
+    told = Watched(timedelta(seconds=LENGTH_S), start)
     now = ORIGIN
     for wait_s, (failed, slow) in steps:
         now += wait_s
@@ -141,7 +176,7 @@ def test_a_window_of_time_holds_its_present_bucket_and_the_29_before(
 def test_an_answer_counts_for_29_thirtieths_of_the_window_and_never_longer_than_it(
     length_s: float, steps: list[tuple[float, tuple[bool, bool]]]
 ) -> None:
-    told = Told(TimeWindow(length_s, 0, ORIGIN))
+    told = Watched(timedelta(seconds=length_s))
     now = ORIGIN
     for share, (failed, slow) in steps:
         now += share * length_s
@@ -155,7 +190,7 @@ def test_an_answer_counts_for_29_thirtieths_of_the_window_and_never_longer_than_
 
 
 def test_a_window_of_time_is_empty_after_it_was_idle_for_its_length() -> None:
-    told = Told(TimeWindow(LENGTH_S, 0, ORIGIN))
+    told = Watched(timedelta(seconds=LENGTH_S))
     told.answer(ORIGIN, failed=True)
     told.answer(ORIGIN + 0.75)
     assert told.counts(ORIGIN + 29.75) == (2, 1, 0)
@@ -163,7 +198,7 @@ def test_a_window_of_time_is_empty_after_it_was_idle_for_its_length() -> None:
 
 
 def test_what_comes_after_an_idle_time_stands_alone() -> None:
-    told = Told(TimeWindow(LENGTH_S, 0, ORIGIN))
+    told = Watched(timedelta(seconds=LENGTH_S))
     for _ in range(5):
         told.answer(ORIGIN, failed=True)
     told.answer(ORIGIN + 1e6)
@@ -172,7 +207,7 @@ def test_what_comes_after_an_idle_time_stands_alone() -> None:
 
 
 def test_a_clock_that_steps_back_empties_nothing() -> None:
-    told = Told(TimeWindow(LENGTH_S, 0, ORIGIN))
+    told = Watched(timedelta(seconds=LENGTH_S))
     told.answer(ORIGIN + 10, failed=True)
     told.answer(ORIGIN + 5, failed=True)
     assert told.counts(ORIGIN + 5) == (2, 2, 0)
@@ -181,22 +216,22 @@ def test_a_clock_that_steps_back_empties_nothing() -> None:
 
 @pytest.mark.parametrize("length_s", [1e-6, 10.0, 36_000.0])
 def test_a_window_of_time_keeps_no_more_than_a_mark_for_each_bucket(length_s: float) -> None:
-    told = Told(TimeWindow(length_s, 0, ORIGIN))
+    told = Watched(timedelta(seconds=length_s))
     for step in range(2_000):
         told.answer(ORIGIN + step * length_s / 100, failed=step % 3 == 0, slow=step % 5 == 0)
-        assert len(told.window._marks) <= BUCKETS  # type: ignore[union-attr]
+        assert told.marks() <= BUCKETS + 1
 
 
 # What it costs, in lines of the room that are run
 
 
 def lines_of(action: Callable[[], object]) -> int:
-    """Count the lines of the window's room that the action runs."""
+    """Count the lines of windows and states that the action runs."""
     lines = 0
 
     def watch(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal lines
-        if frame.f_code.co_filename != _window.__file__:
+        if frame.f_code.co_filename not in (_window.__file__, _states.__file__):
             return None
         lines += event == "line"
         return watch
@@ -212,7 +247,7 @@ def lines_of(action: Callable[[], object]) -> int:
 
 def one_length_of_answers(length_s: float) -> int:
     """Give the lines for 3,000 answers spread over three lengths of the window."""
-    told = Told(TimeWindow(length_s, 0, ORIGIN))
+    told = Watched(timedelta(seconds=length_s))
     return lines_of(
         lambda: [told.answer(ORIGIN + n * length_s / 1_000, failed=n % 2 == 0) for n in range(3_000)] and None
     )
@@ -225,26 +260,26 @@ def test_a_window_of_ten_seconds_and_one_of_ten_hours_cost_the_same() -> None:
 
 
 def test_a_success_costs_nothing_however_large_the_window_and_whatever_it_holds() -> None:
-    told = Told(CallWindow(1_000_000, 0))
+    told = Watched(1_000_000)
     for _ in range(1_000):
         told.answer(0.0, failed=True)
     assert lines_of(lambda: told.answer(0.0)) == 0
-    timed = Told(TimeWindow(36_000.0, 0, ORIGIN))
+    timed = Watched(timedelta(seconds=36_000.0))
     for second in range(1_000):
         timed.answer(ORIGIN + second, failed=True)
     assert lines_of(lambda: timed.answer(ORIGIN + 1_000)) == 0
 
 
 def test_a_success_that_begins_a_bucket_costs_a_few_lines_after_however_long() -> None:
-    told = Told(TimeWindow(LENGTH_S, 0, ORIGIN))
+    told = Watched(timedelta(seconds=LENGTH_S))
     for second in range(30):
         told.answer(ORIGIN + second, failed=True)
     assert lines_of(lambda: told.answer(ORIGIN + 1e9)) < 4 * BUCKETS
-    assert lines_of(lambda: told.answer(ORIGIN + 2e9)) < 20
+    assert lines_of(lambda: told.answer(ORIGIN + 2e9)) < 60
 
 
 def test_within_a_bucket_a_success_costs_nothing_whichever_bucket_it_is() -> None:
-    told = Told(TimeWindow(LENGTH_S, 0, ORIGIN))
+    told = Watched(timedelta(seconds=LENGTH_S))
     for bucket in (0, 1, 2, 50):
         told.answer(ORIGIN + bucket)
         assert lines_of(partial(told.answer, ORIGIN + bucket + 0.75)) == 0
@@ -255,28 +290,30 @@ def test_within_a_bucket_a_success_costs_nothing_whichever_bucket_it_is() -> Non
 
 
 def test_the_rates_are_shares_of_what_is_held() -> None:
-    assert (Counts(8, 2, 4).error_rate, Counts(8, 2, 4).slow_call_rate) == (0.25, 0.5)
+    counts = WindowCounts(calls=8, failures=2, slow_calls=4)
+    assert (counts.error_rate, counts.slow_call_rate) == (0.25, 0.5)
 
 
 def test_the_rates_of_nothing_are_zero() -> None:
-    assert Counts() == (0, 0, 0)
-    assert (Counts().error_rate, Counts().slow_call_rate) == (0.0, 0.0)
+    assert (WindowCounts().error_rate, WindowCounts().slow_call_rate) == (0.0, 0.0)
 
 
-def test_a_window_of_time_tells_without_change_whether_a_failure_is_in_it() -> None:
-    window = TimeWindow(30.0, 0, 0.0)
-    assert not window.has_failures(0.0, 0)
-    window.add(5.0, 1, True, False)
-    assert window.has_failures(34.0, 1)
-    assert not window.has_failures(36.0, 1)
-    assert window.counts(34.0, 1).failures == 1
+def test_a_window_of_time_tells_whether_a_failure_is_in_it() -> None:
+    told = Watched(timedelta(seconds=30))
+    assert not told.period.has_failures(ORIGIN)
+    told.answer(ORIGIN + 5.0, failed=True)
+    told.answer(ORIGIN + 5.0)
+    assert told.period.has_failures(ORIGIN + 34.0)
+    assert not told.period.has_failures(ORIGIN + 36.0)
+    assert told.counts(ORIGIN + 34.0)[1] == 1
 
 
 @pytest.mark.parametrize("leap", [1e300, sys.float_info.max])
 def test_a_window_of_time_forgets_over_a_leap_of_any_length(leap: float) -> None:
-    window = TimeWindow(1.0, 0, 0.0)
-    window.add(0.0, 1, True, False)
-    assert window.counts(leap, 1) == Counts(0)
-    assert not window.has_failures(leap, 1)
-    window.add(leap, 2, True, False)
-    assert window.counts(leap, 2) == Counts(1, 1)
+    told = Watched(timedelta(seconds=1))
+    told.answer(ORIGIN, failed=True)
+    told.answer(ORIGIN)
+    assert told.counts(leap) == (0, 0, 0)
+    assert not told.period.has_failures(leap)
+    told.answer(leap, failed=True)
+    assert told.counts(leap) == (1, 1, 0)

@@ -9,15 +9,17 @@ import inspect
 import pickle
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from types import ModuleType
 from typing import Any
 
 import pytest
-from basics import needs_timer
+from needs import needs_timer
+from patience import PATIENCE_S
 from storms import SHOTS, storm
+from ways import BULKHEAD
 
 from circuit_breaker._bulkhead import bulkhead as _bulkhead
 from circuit_breaker._bulkhead import line as _line
@@ -25,8 +27,6 @@ from circuit_breaker._bulkhead.bulkhead import Bulkhead
 from circuit_breaker._bulkhead.line import Slot, ThreadGate
 from circuit_breaker._common.events import BulkheadRejected
 from circuit_breaker.exceptions import BulkheadFullError
-
-PATIENCE_S = 20.0
 
 
 class Line:
@@ -466,9 +466,9 @@ def test_snapshot_tells_all_totals(line: Line) -> None:
 
 def test_everybody_who_came_in_is_counted_however_he_came() -> None:
     bulkhead = Bulkhead(max_concurrent=1)
-    for way in WAYS.values():
+    for way in BULKHEAD.values():
         before = bulkhead.snapshot().accepted_count
-        enter = way(bulkhead)
+        enter = way.ready(bulkhead, int)
         for _ in range(3):
             enter()
         assert bulkhead.snapshot().accepted_count == before + 3
@@ -968,84 +968,7 @@ def test_slot_left_by_somebody_who_was_interrupted_is_taken_back_by_the_next_who
 # Ctrl-C
 
 
-def drive(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Run what never has to wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration:
-        pass
-
-
-WAYS: dict[str, Callable[[Bulkhead], Callable[[], object]]] = {}
-
-
-def way(body: Callable[[Bulkhead], Callable[[], object]]) -> None:
-    WAYS[body.__name__] = body
-
-
-@way
-def call(bulkhead: Bulkhead) -> Callable[[], object]:
-    return lambda: bulkhead.call(int)
-
-
-@way
-def function(bulkhead: Bulkhead) -> Callable[[], object]:
-    return bulkhead(lambda: None)
-
-
-@way
-def generator(bulkhead: Bulkhead) -> Callable[[], object]:
-    @bulkhead
-    def numbers() -> Iterator[int]:
-        yield 1
-
-    return lambda: list(numbers())
-
-
-@way
-def coroutine_function(bulkhead: Bulkhead) -> Callable[[], object]:
-    @bulkhead
-    async def work() -> None: ...
-
-    return lambda: drive(work())
-
-
-@way
-def async_generator(bulkhead: Bulkhead) -> Callable[[], object]:
-    @bulkhead
-    async def numbers() -> AsyncIterator[int]:
-        yield 1
-
-    async def exhaust() -> list[int]:
-        return [number async for number in numbers()]
-
-    return lambda: drive(exhaust())
-
-
-@way
-def block(bulkhead: Bulkhead) -> Callable[[], object]:
-    def body() -> None:
-        with bulkhead:
-            pass
-
-    return body
-
-
-@way
-def async_block(bulkhead: Bulkhead) -> Callable[[], object]:
-    async def body() -> None:
-        async with bulkhead:
-            pass
-
-    return lambda: drive(body())
-
-
-@way
-def by_hand(bulkhead: Bulkhead) -> Callable[[], object]:
-    return lambda: bulkhead.acquire() and bulkhead.release()
-
-
-WHOLE = [way for way in WAYS if way not in ("block", "async_block", "by_hand")]
+WHOLE = [name for name, way in BULKHEAD.items() if way.is_whole]
 """What no interrupt can split; at the entry of `__exit__` and `release()`, nothing of ours has run yet."""
 
 
@@ -1088,14 +1011,14 @@ def interrupt(bulkhead: Bulkhead, sections: int, body: Callable[[], object], mom
 
 
 @pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize(("way", "moment"), [(way, "left") for way in WAYS] + [(way, "entered") for way in WHOLE])
+@pytest.mark.parametrize(("way", "moment"), [(way, "left") for way in BULKHEAD] + [(way, "entered") for way in WHOLE])
 def test_interrupt_at_any_locked_section_loses_no_slot(way: str, moment: str, known: bool) -> None:
     sections = 0
     found = True
     while found:
         sections += 1
         bulkhead = Bulkhead(max_concurrent=1)
-        body = WAYS[way](bulkhead)
+        body = BULKHEAD[way].ready(bulkhead, int)
         if known:
             body()
         found = interrupt(bulkhead, sections, body, moment)
@@ -1103,12 +1026,12 @@ def test_interrupt_at_any_locked_section_loses_no_slot(way: str, moment: str, kn
     assert sections > 2
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", BULKHEAD)
 def test_interrupt_at_any_locked_section_reaches_the_caller(way: str) -> None:
     interrupts = 0
     for sections in count(1):
         bulkhead = Bulkhead(max_concurrent=1)
-        body = WAYS[way](bulkhead)
+        body = BULKHEAD[way].ready(bulkhead, int)
         body()
         lock = bulkhead._line.lock
         bulkhead._line.lock = Interrupted(lock, sections)  # type: ignore[assignment]
@@ -1160,7 +1083,7 @@ def test_interrupt_after_any_locked_section_leaves_nobody_waiting_for_a_free_slo
 @pytest.mark.parametrize("way", WHOLE)
 def test_thousands_of_interrupts_lose_no_slot_and_leave_no_lock_held(way: str) -> None:
     bulkhead = Bulkhead(max_concurrent=1_000_000)
-    assert storm(WAYS[way](bulkhead)) == SHOTS
+    assert storm(BULKHEAD[way].ready(bulkhead, int)) == SHOTS
     assert is_free(bulkhead._line.lock)
     assert bulkhead.active_count == 0
 

@@ -8,12 +8,14 @@ import gc
 import inspect
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from basics import Down
+from coroutines import run, settle
+from failures import Down
+from patience import PATIENCE_S
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
@@ -21,18 +23,6 @@ from circuit_breaker._bulkhead import line as _line
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
 from circuit_breaker._common.events import BulkheadRejected
 from circuit_breaker.exceptions import BulkheadFullError
-
-PATIENCE_S = 20.0
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(main, PATIENCE_S))
-
-
-async def settle() -> None:
-    """Let every task that can run do so."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def in_line(bulkhead: Bulkhead) -> asyncio.Task[bool]:

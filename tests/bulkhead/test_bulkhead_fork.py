@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from basics import PATIENCE_S
-from forks import fork, needs_fork, told_by_child
+from forks import fork, told_by_child
+from needs import needs_fork
+from patience import PATIENCE_S
 
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
 from circuit_breaker._bulkhead.line import Slot, ThreadGate

@@ -12,9 +12,14 @@ from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, WAYS, Clock, Down, Way, fail, needs_timer, succeed
-from forks import needs_fork, told_by_child
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down, raising
+from forks import told_by_child
+from needs import needs_fork, needs_timer
+from patience import PATIENCE_S
 from storms import storm
+from ways import BREAKER, Way
 
 from circuit_breaker._breaker import admission as _core
 from circuit_breaker._breaker import breaker as _breaker
@@ -51,13 +56,6 @@ def on(kind: type, *actions: Callable[[], object]) -> Callable[[Any], None]:
             left.pop(0)()
 
     return listener
-
-
-def raising(error: BaseException) -> Callable[[], None]:
-    def action() -> None:
-        raise error
-
-    return action
 
 
 # Each event with its fields
@@ -327,7 +325,7 @@ def test_without_listeners_no_event_is_made(make: Make, clock: Clock, monkeypatc
         for name in ("CallFinished", "CallRejected", "StateChanged", "notify"):
             monkeypatch.setattr(room, name, paid, raising=False)
     breaker = make(failure_threshold=1, success_threshold=1)
-    for way in WAYS.values():
+    for way in BREAKER.values():
         way(breaker, int)
     fail(breaker)
     assert not breaker.allow_request()
@@ -456,7 +454,7 @@ def test_a_listener_that_stops_the_program_does_so_once_every_waiting_change_is_
 
 
 ADMISSIONS: dict[str, Callable[[CircuitBreaker], object]] = {
-    name: lambda breaker, way=way: way(breaker, int) for name, way in WAYS.items()
+    name: lambda breaker, way=way: way(breaker, int) for name, way in BREAKER.items()
 }
 ADMISSIONS |= {
     "allow_request": lambda breaker: breaker.allow_request(),

@@ -9,15 +9,20 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
-from basics import WAYS, Body, Clock, Down, Way, succeed
+from calls import succeed
+from clocks import Clock
+from failures import Down, raising
+from ways import BREAKER, Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
-from circuit_breaker._common.judging import is_cancellation, is_refusal, leaves
+from circuit_breaker._common import async_library
+from circuit_breaker._common.async_library import cancellation_types
+from circuit_breaker._common.judging import is_rejection, leaves
 from circuit_breaker._common.words import Outcome
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError, ResilienceError
 
-WITHOUT_A_LOOP = ["with", "decorator", "call", "permit", "generator"]
+WITHOUT_A_LOOP = [name for name, way in BREAKER.items() if not way.is_async]
 SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
 
 
@@ -112,7 +117,7 @@ def test_what_is_no_exception_is_ignored_whatever_a_listed_type_thinks_of_it() -
     ],
 )
 def test_a_refusal_is_ignored_and_wider_types_and_predicates_are_not_asked(refusal: Any, settings: Any) -> None:
-    assert is_refusal(refusal)
+    assert is_rejection(refusal)
     assert judged(refusal, **settings) is IGNORED
 
 
@@ -199,7 +204,8 @@ def test_a_group_as_deep_as_can_be_is_judged() -> None:
 @pytest.mark.parametrize("kind", [CancelledError, Cancelled])
 def test_a_cancelled_call_that_hung_is_a_failure(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trio", SimpleNamespace(Cancelled=Cancelled))  # type: ignore[misc]
-    assert is_cancellation(kind())
+    monkeypatch.setattr(async_library, "_found", (0, ()))
+    assert issubclass(kind, cancellation_types())
     assert judged(kind(), hung=True) is FAILURE
     assert judged(kind(), hung=False) is IGNORED
     assert judged(group(kind(), KeyError()), hung=True, ignored_exceptions=KeyError) is FAILURE
@@ -208,14 +214,15 @@ def test_a_cancelled_call_that_hung_is_a_failure(kind: Any, monkeypatch: pytest.
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_an_interrupt_never_hangs(kind: Any) -> None:
-    assert not is_cancellation(kind())
+    assert kind not in cancellation_types()
     assert judged(kind(), hung=True) is IGNORED
 
 
 def test_without_an_event_loop_loaded_nothing_is_a_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "asyncio")
     monkeypatch.delitem(sys.modules, "trio", raising=False)
-    assert not is_cancellation(CancelledError())
+    monkeypatch.setattr(async_library, "_found", (0, ()))
+    assert CancelledError not in cancellation_types()
 
 
 # Predicates that raise, and exceptions that lie
@@ -277,7 +284,7 @@ def test_an_exception_is_judged_by_its_real_type_whatever_it_says(
     error = strange()
 
     try:
-        WAYS[way](breaker, raising(error))
+        BREAKER[way](breaker, raising(error))
     except BaseException as raised:
         assert raised is error
     totals = (breaker.stats.success_count, breaker.stats.failure_count, breaker.stats.ignored_count)
@@ -297,13 +304,6 @@ def test_a_hostile_failure_that_opens_the_circuit_is_remembered_without_its_text
 
 
 # Every way of calling
-
-
-def raising(error: BaseException) -> Body:
-    def body() -> NoReturn:
-        raise error
-
-    return body
 
 
 @pytest.mark.parametrize("setting", ["failure_exceptions", "ignored_exceptions"])

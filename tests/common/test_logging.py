@@ -10,7 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, Clock, Down, Way, fail, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
+from patience import PATIENCE_S
+from ways import Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig

@@ -23,7 +23,7 @@ import aiohttp
 import httpx
 import pytest
 import requests
-from basics import Clock
+from clocks import Clock
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import sys
@@ -10,8 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from basics import WAYS, Clock, Way
-from ways import BREAKER, BULKHEAD, FALLBACK, POLICY, WHOLE, driven, with_a_fallback
+from clocks import Clock
+from coroutines import drive
+from failures import raising
+from ways import BREAKER, BREAKER_BY_HAND, BULKHEAD, POLICY, Body, Way
 
 from circuit_breaker import (
     Bulkhead,
@@ -160,21 +161,10 @@ def hostile(request: pytest.FixtureRequest) -> Exception:
     return MAKERS[request.param]()
 
 
-@pytest.fixture(params=[*WAYS, *FALLBACK])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
+@pytest.fixture(params=BREAKER)
+def way(request: pytest.FixtureRequest) -> Callable[[CircuitBreaker, Body], Any]:
     """Each way of making one call, without an event loop: asyncio's looks at what its tasks raise, and stumbles."""
-    monkeypatch.setattr(asyncio, "run", driven)
-    name: str = request.param
-    if name in WAYS:
-        return WAYS[name]
-    return functools.partial(with_a_fallback, WAYS[name.removesuffix(" with a fallback")])
-
-
-def raising(error: BaseException) -> Callable[[], Any]:
-    def body() -> Any:
-        raise error
-
-    return body
+    return lambda breaker, body: BREAKER[request.param].ready(breaker, body)()
 
 
 def caught(function: Callable[[], Any]) -> BaseException | None:
@@ -240,12 +230,14 @@ class TestExceptions:
         breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_threshold=1), clock=clock)
         breaker.record_failure()
 
-        def fallback(error: CircuitOpenError) -> Any:
+        def fallback(error: CircuitOpenError, *args: Any) -> Any:
             raise hostile
 
-        for name in ("decorator", "generator", "async decorator", "async generator"):
-            assert caught(WHOLE[name](circuit_breaker(breaker=breaker, fallback=fallback), int)) is hostile, name
-        assert (breaker.stats.failure_count, breaker.stats.rejected_count) == (1, 4)
+        guard = circuit_breaker(breaker=breaker, fallback=fallback)
+        ways = [way for way in BREAKER.values() if way.decorates]
+        for way in ways:
+            assert caught(way.ready(guard, int)) is hostile, way.name
+        assert (breaker.stats.failure_count, breaker.stats.rejected_count) == (1, len(ways))
 
     def test_are_retried_and_come_out_as_they_are(self, hostile: Exception) -> None:
         clock = FakeClock()
@@ -270,14 +262,14 @@ class TestExceptions:
     @pytest.mark.parametrize("name", BULKHEAD)
     def test_give_a_slot_back_in_every_way(self, name: str, hostile: Exception) -> None:
         pool = Bulkhead("pool", 1)
-        assert caught(BULKHEAD[name](pool, raising(hostile))) is hostile
+        assert caught(BULKHEAD[name].ready(pool, raising(hostile))) is hostile
         assert pool.active_count == 0
 
     @pytest.mark.parametrize("name", POLICY)
     def test_are_retried_in_every_way(self, name: str, hostile: Exception) -> None:
         events: list[Any] = []
         policy = RetryPolicy(2, 0.0, sleep=lambda seconds: None, listeners=[events.append])
-        assert caught(POLICY[name](policy, raising(hostile))) is hostile
+        assert caught(POLICY[name].ready(policy, raising(hostile))) is hostile
         assert [event.error is hostile for event in events] == [True, True]
 
     def test_give_a_slot_back(self, hostile: Exception) -> None:
@@ -310,14 +302,14 @@ class TestExceptions:
     def test_whose_text_wants_out_give_a_slot_back(self, name: str) -> None:
         pool = Bulkhead("pool", 1)
         error = Exiting()
-        assert caught(BULKHEAD[name](pool, raising(error))) is error
+        assert caught(BULKHEAD[name].ready(pool, raising(error))) is error
         assert pool.active_count == 0
 
     @pytest.mark.parametrize("name", POLICY)
     def test_whose_text_wants_out_are_retried(self, name: str) -> None:
         clock = FakeClock()
         error = Exiting()
-        assert caught(POLICY[name](RetryPolicy(2, sleep=clock.sleep, clock=clock), raising(error))) is error
+        assert caught(POLICY[name].ready(RetryPolicy(2, sleep=clock.sleep, clock=clock), raising(error))) is error
         assert len(clock.sleeps) == 2
 
 
@@ -335,12 +327,12 @@ def made_of(stop: Exception, name: str, problem: BaseException | None) -> bool:
 
 
 class TestStopIteration:
-    @pytest.mark.parametrize("name", [*BREAKER, *FALLBACK])
+    @pytest.mark.parametrize("name", [*BREAKER, *BREAKER_BY_HAND])
     def test_is_a_failure_like_any_other_and_comes_out_as_python_lets_it(
         self, name: str, stop: Exception, clock: Clock
     ) -> None:
         breaker = CircuitBreaker("api", CircuitBreakerConfig(1, half_open_max_calls=1), clock=clock)
-        call = {**BREAKER, **FALLBACK}[name](breaker, raising(stop))
+        call = (BREAKER | BREAKER_BY_HAND)[name].ready(breaker, raising(stop))
         for failures in (1, 2):
             assert made_of(stop, name, caught(call))
             assert breaker.stats.failure_count == breaker.stats.opened_count == failures
@@ -362,13 +354,13 @@ class TestStopIteration:
     def test_is_retried(self, name: str, stop: Exception) -> None:
         clock = FakeClock()
         policy = RetryPolicy(2, sleep=clock.sleep, clock=clock)
-        assert made_of(stop, name, caught(POLICY[name](policy, raising(stop))))
+        assert made_of(stop, name, caught(POLICY[name].ready(policy, raising(stop))))
         assert len(clock.sleeps) == 2
 
     @pytest.mark.parametrize("name", BULKHEAD)
     def test_gives_a_slot_back(self, name: str, stop: Exception) -> None:
         pool = Bulkhead("pool", 1)
-        assert made_of(stop, name, caught(BULKHEAD[name](pool, raising(stop))))
+        assert made_of(stop, name, caught(BULKHEAD[name].ready(pool, raising(stop))))
         assert pool.active_count == 0
 
 
@@ -413,26 +405,14 @@ class TestFunctions:
 
         patterns: list[Any] = [CircuitBreaker("api", clock=clock), Bulkhead("pool"), RetryPolicy()]
         for pattern in patterns:
-            assert driven(pattern(functools.partial(coroutine, 5))()) == 5
-            assert driven(pattern.call_async(functools.partial(coroutine, 6))) == 6
+            assert drive(pattern(functools.partial(coroutine, 5))()) == 5
+            assert drive(pattern.call_async(functools.partial(coroutine, 6))) == 6
             assert list(pattern(functools.partial(stream, 7))()) == [7]
-            assert driven(listed(pattern(functools.partial(async_stream, 8))())) == [8]
+            assert drive(listed(pattern(functools.partial(async_stream, 8))())) == [8]
 
 
-def _submitted(policy: Any, body: Callable[[], Any]) -> Callable[[], Any]:
-    def call() -> Any:
-        value: Any = None
-        for attempt in policy.attempts():
-            with attempt:
-                value = attempt.result(body())
-        return value
-
-    return call
-
-
-BY_VALUE = {name: WHOLE[name] for name in ("decorator", "call", "async decorator", "call_async")}
-WITH_A_VALUE = {**BY_VALUE, **{name: FALLBACK[name] for name in FALLBACK if "generator" not in name}}
-RETRIED_BY_VALUE = {**BY_VALUE, "attempts": _submitted}
+WITH_A_VALUE = [name for name, way in BREAKER.items() if way.returns]
+RETRIED_BY_VALUE = [name for name, way in POLICY.items() if way.returns]
 
 
 class TestPredicates:
@@ -450,7 +430,7 @@ class TestPredicates:
         self, answer: object, failed: int, name: str, clock: Clock
     ) -> None:
         breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_result=lambda v: answer), clock=clock)
-        assert WITH_A_VALUE[name](breaker, int)() == 0
+        assert BREAKER[name].ready(breaker, int)() == 0
         assert (breaker.stats.failure_count, breaker.stats.success_count) == (failed, 1 - failed)
 
     @pytest.mark.parametrize("setting", ["failure_exceptions", "ignored_exceptions"])
@@ -467,7 +447,7 @@ class TestPredicates:
     def test_of_values_that_are_vague_reach_the_caller_and_settle_the_call(self, name: str, clock: Clock) -> None:
         config = CircuitBreakerConfig(failure_result=lambda value: Vague())
         breaker = CircuitBreaker("api", config, clock=clock)
-        assert type(caught(WITH_A_VALUE[name](breaker, int))) is Hostility
+        assert type(caught(BREAKER[name].ready(breaker, int))) is Hostility
         assert breaker.stats.ignored_count == 1
 
     @pytest.mark.parametrize("name", WITH_A_VALUE)
@@ -477,7 +457,7 @@ class TestPredicates:
         breaker.record_failure()
         clock.advance(10.0)
         assert breaker.state is CircuitState.HALF_OPEN
-        call = WITH_A_VALUE[name](breaker, int)
+        call = BREAKER[name].ready(breaker, int)
         assert [type(caught(call)) for _ in range(3)] == [Hostility] * 3
         assert breaker.snapshot().probes_in_flight == 0
         assert breaker.stats.ignored_count == 3
@@ -488,7 +468,7 @@ class TestPredicates:
         clock = FakeClock()
         policy = RetryPolicy(1, retryable_exceptions=lambda e: answer, sleep=clock.sleep, clock=clock)  # type: ignore[arg-type,return-value]
         error = ValueError()
-        assert caught(POLICY[name](policy, raising(error))) is error
+        assert caught(POLICY[name].ready(policy, raising(error))) is error
         assert len(clock.sleeps) == (1 if answer else 0)
 
     @pytest.mark.parametrize("name", RETRIED_BY_VALUE)
@@ -496,20 +476,20 @@ class TestPredicates:
     def test_of_retried_values_may_answer_with_anything_that_is_true_or_false(self, answer: object, name: str) -> None:
         clock = FakeClock()
         policy = RetryPolicy(1, retry_result=lambda v: answer, sleep=clock.sleep, clock=clock)
-        assert RETRIED_BY_VALUE[name](policy, int)() == 0
+        assert POLICY[name].ready(policy, int)() == 0
         assert len(clock.sleeps) == (1 if answer else 0)
 
     @pytest.mark.parametrize("name", POLICY)
     def test_of_retries_that_are_vague_reach_the_caller(self, name: str) -> None:
         error = ValueError()
-        problem = caught(POLICY[name](RetryPolicy(retryable_exceptions=lambda e: Vague()), raising(error)))
+        problem = caught(POLICY[name].ready(RetryPolicy(retryable_exceptions=lambda e: Vague()), raising(error)))
         assert type(problem) is Hostility
         assert problem.__context__ is error
 
     @pytest.mark.parametrize("name", RETRIED_BY_VALUE)
     def test_of_retried_values_that_are_vague_reach_the_caller(self, name: str) -> None:
         policy = RetryPolicy(retry_result=lambda v: Vague())
-        assert type(caught(RETRIED_BY_VALUE[name](policy, int))) is Hostility
+        assert type(caught(POLICY[name].ready(policy, int))) is Hostility
 
     @pytest.mark.parametrize("wish", ["soon", -1.0, float("nan"), True, object(), Vague(), 10**400])
     def test_of_time_that_give_nonsense_are_no_wish(self, wish: object, clock: Clock) -> None:
@@ -592,7 +572,7 @@ class TestListeners:
         pool = Bulkhead("pool", 1, listeners=[leaving])
         called: list[int] = []
         with pool:
-            assert type(caught(BULKHEAD[name](pool, lambda: called.append(1)))) is SystemExit
+            assert type(caught(BULKHEAD[name].ready(pool, lambda: called.append(1)))) is SystemExit
             assert (called, pool.active_count, pool.snapshot().rejected_count) == ([], 1, 1)
         assert pool.active_count == 0
         assert pool.call(int) == 0
@@ -603,7 +583,7 @@ class TestListeners:
         budget = RetryBudget(0.0, 0.0, 2, clock=clock)
         policy = RetryPolicy(budget=budget, listeners=[leaving], sleep=clock.sleep, clock=clock)
         error = ValueError()
-        problem = caught(POLICY[name](policy, raising(error)))
+        problem = caught(POLICY[name].ready(policy, raising(error)))
         assert type(problem) is SystemExit
         assert problem.__context__ is error
         assert budget.tokens == 2

@@ -11,9 +11,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from basics import PATIENCE_S, WAYS, Clock, Down, fail, needs_timer, succeed
+from calls import fail, succeed
+from clocks import Clock
+from failures import Down
+from needs import needs_timer
+from patience import PATIENCE_S
 from storms import SHOTS, storm
-from ways import BREAKER
+from ways import BREAKER, BREAKER_BY_HAND, Body, Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
@@ -26,7 +30,6 @@ CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.H
 OVERDUE_S = 5.0
 
 Make = Callable[..., CircuitBreaker]
-Body = Callable[[], Any]
 
 pytestmark = needs_timer
 
@@ -38,7 +41,8 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
 
-every_way = pytest.mark.parametrize("way", BREAKER.values(), ids=BREAKER)
+WAYS = BREAKER | BREAKER_BY_HAND
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
 def alone(body: Body) -> None:
@@ -84,11 +88,9 @@ def nothing() -> None:
 
 
 @every_way
-def test_interrupts_in_calls_of_a_closed_circuit_leave_no_lock_held(
-    way: Callable[[CircuitBreaker, Body], Body], make: Make, clock: Clock
-) -> None:
+def test_interrupts_in_calls_of_a_closed_circuit_leave_no_lock_held(way: Way, make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=2, half_open_timeout_s=OVERDUE_S)
-    call = way(breaker, nothing)
+    call = way.ready(breaker, nothing)
     alone(lambda: storm(call, SHOTS // 8, lambda: unheld(breaker)))
     assert breaker.is_closed
     assert breaker.snapshot().stats.failure_count == 0
@@ -97,9 +99,7 @@ def test_interrupts_in_calls_of_a_closed_circuit_leave_no_lock_held(
 
 
 @every_way
-def test_interrupts_in_failing_calls_leave_the_breaker_whole(
-    way: Callable[[CircuitBreaker, Body], Body], make: Make, clock: Clock
-) -> None:
+def test_interrupts_in_failing_calls_leave_the_breaker_whole(way: Way, make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=2, reset_timeout_s=1, success_threshold=1, half_open_timeout_s=OVERDUE_S)
     failing = 0
 
@@ -110,7 +110,7 @@ def test_interrupts_in_failing_calls_leave_the_breaker_whole(
         if failing % 4:
             raise Down
 
-    call = way(breaker, body)
+    call = way.ready(breaker, body)
 
     def calls() -> None:
         clock.advance(0.3)
@@ -131,11 +131,9 @@ def test_interrupts_in_failing_calls_leave_the_breaker_whole(
 
 
 @every_way
-def test_probe_lost_to_an_interrupt_comes_back_when_it_is_overdue(
-    way: Callable[[CircuitBreaker, Body], Body], probing: Make, clock: Clock
-) -> None:
+def test_probe_lost_to_an_interrupt_comes_back_when_it_is_overdue(way: Way, probing: Make, clock: Clock) -> None:
     breaker = probing(success_threshold=1_000_000, half_open_timeout_s=OVERDUE_S)
-    call = way(breaker, nothing)
+    call = way.ready(breaker, nothing)
 
     def calls() -> None:
         with suppress(CircuitOpenError):
@@ -292,7 +290,7 @@ def test_interrupt_out_of_a_listener_at_admission_costs_no_permit(make: Make, cl
         if isinstance(event, StateChanged) and event.new_state is HALF_OPEN:
             raise KeyboardInterrupt
 
-    for way in WAYS.values():
+    for way in BREAKER.values():
         breaker = make(failure_threshold=1, success_threshold=1, half_open_max_calls=1, listeners=[listener])
         fail(breaker)
         clock.advance(30)

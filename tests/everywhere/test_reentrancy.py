@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any, TypeAlias
 
 import pytest
-from basics import Clock, Down
+from clocks import Clock
+from failures import Down
 
 from circuit_breaker._breaker import breaker as _breaker
 from circuit_breaker._breaker.breaker import CircuitBreaker

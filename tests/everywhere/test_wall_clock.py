@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from basics import Clock, Down
+from clocks import Clock
+from failures import Down
 
 from circuit_breaker import (
     Bulkhead,

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple, TypeAlias
 
-PATIENCE_S = 20.0
+from patience import PATIENCE_S
 
 
 class Request(NamedTuple):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from math import inf
 from typing import Any, NamedTuple
 
 from breaker_oracle import FAILURE, IGNORED, SUCCESS, Frame, Oracle, Ticket, judge, named
+from coroutines import Pause, drive
+from failures import Down
 from tally import Tally
+from ways import BREAKER, Way
 
 from circuit_breaker import (
     BulkheadFullError,
@@ -28,12 +31,6 @@ from circuit_breaker import (
 )
 
 WALL = 1_000_000_000.0
-
-
-class Down(Exception):
-    """A failure; it may carry the wish of a server."""
-
-    retry_after_s: float | None = None
 
 
 class Gone(Exception):
@@ -111,104 +108,13 @@ class Ending:
         return self.value
 
 
-class Pause:
-    """An awaitable that gives the driver of a coroutine its turn, and returns what is sent."""
-
-    def __await__(self) -> Generator[None, Any, Any]:
-        return (yield)
-
-
-def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits")
-
-
-Body = Callable[[], Any]
-
-
-def _with(breaker: CircuitBreaker, body: Body) -> Any:
-    with breaker:
-        return body()
-
-
-async def _async_with(breaker: CircuitBreaker, body: Body) -> Any:
-    async with breaker:
-        return body()
-
-
-def _permit_with(breaker: CircuitBreaker, body: Body) -> Any:
-    with breaker.permit():
-        return body()
-
-
-async def _async_permit_with(breaker: CircuitBreaker, body: Body) -> Any:
-    async with breaker.permit():
-        return body()
-
-
-async def _call_async(breaker: CircuitBreaker, body: Body) -> Any:
-    async def coroutine() -> Any:
-        return body()
-
-    return await breaker.call_async(coroutine)
-
-
-def _stream(breaker: CircuitBreaker, body: Body) -> Any:
-    @breaker
-    def stream() -> Iterator[Any]:
-        yield body()
-
-    (value,) = stream()
-    return value
-
-
-async def _async_stream(breaker: CircuitBreaker, body: Body) -> Any:
-    @breaker
-    async def stream() -> AsyncIterator[Any]:
-        yield body()
-
-    (value,) = [item async for item in stream()]
-    return value
-
-
-def _empty_stream(breaker: CircuitBreaker, body: Body) -> Any:
-    @breaker
-    def stream() -> Iterator[Any]:
-        value = body()
-        if value is None:
-            yield
-        return value
-
-    def whole() -> Iterator[Any]:
-        return (yield from stream())
-
-    try:
-        next(whole())
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it is not empty")
-
-
-WAYS: dict[str, Callable[[CircuitBreaker, Body], Any]] = {
-    "call": lambda breaker, body: breaker.call(body),
-    "decorator": lambda breaker, body: breaker(lambda: body())(),
-    "with": _with,
-    "permit with": _permit_with,
-    "fallback": lambda breaker, body: circuit_breaker(breaker=breaker, fallback=lambda e: "fallback")(body)(),
-    "stream": _stream,
-    "empty stream": _empty_stream,
-    "async with": lambda breaker, body: drive(_async_with(breaker, body)),
-    "async permit with": lambda breaker, body: drive(_async_permit_with(breaker, body)),
-    "call_async": lambda breaker, body: drive(_call_async(breaker, body)),
-    "async stream": lambda breaker, body: drive(_async_stream(breaker, body)),
-}
-OWN_PERMIT = ("permit with", "async permit with")
-BLOCKS = ("with", "async with")
-NO_VALUE = (*OWN_PERMIT, *BLOCKS, "stream", "empty stream", "async stream")
+A_VALUE_INSTEAD = Way(
+    "decorator with a fallback that returns",
+    lambda breaker, body: circuit_breaker(breaker=breaker, fallback=lambda error: "fallback")(body),
+    ("breaker",),
+    returns=True,
+)
+WAYS = BREAKER | {A_VALUE_INSTEAD.name: A_VALUE_INSTEAD}
 
 SAYINGS = ("", "success", "failure", "failure with error", "ignore")
 
@@ -294,7 +200,7 @@ class Real(Player):
             self.run(script)
             return ending.give()
 
-        self._try(ending, lambda: WAYS[way](self.breaker, body))
+        self._try(ending, WAYS[way].ready(self.breaker, body))
 
     def do_enter(self) -> None:
         self._try(None, lambda: self.breaker.__enter__() and None)
@@ -567,10 +473,10 @@ class Told(Player):
 
     def do_call(self, way: str, script: Script, ending: Ending) -> None:
         self.tally.met(f"way: {way}")
-        block = way in BLOCKS
-        ticket = self.oracle.admit(None if way in OWN_PERMIT else self.inside, block=block)
+        block = WAYS[way].is_block
+        ticket = self.oracle.admit(None if WAYS[way].own_permit else self.inside, block=block)
         if ticket is None:
-            if way == "fallback":
+            if way == A_VALUE_INSTEAD.name:
                 self.tally.met("a fallback")
                 self.said.append(("returned", "fallback"))
             else:
@@ -582,7 +488,7 @@ class Told(Player):
             self._leave(ending)
         else:
             frame.over = True
-            self._end(ticket, self.now - frame.started, ending, value=way not in NO_VALUE)
+            self._end(ticket, self.now - frame.started, ending, value=WAYS[way].returns)
 
     def do_enter(self) -> None:
         ticket = self.oracle.admit(self.inside, block=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
-from typing import Any
 from unittest import mock
 
 from bulkhead_oracle import BulkheadOracle, Caller
@@ -12,11 +11,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tally import LONG, Tally, missing
+from ways import BULKHEAD
 
 from circuit_breaker import Bulkhead, BulkheadFullError
 
 MODEL = "bulkhead"
-KINDS = ("acquire", "async with", "call_async", "decorator", "stream")
+WAYS = {name: way for name, way in BULKHEAD.items() if way.is_async}
+KINDS = ("acquire", *WAYS)
 
 
 class _Task:
@@ -31,8 +32,10 @@ class _Task:
     async def _run(self, kind: str) -> None:
         self.status = "waiting"
         try:
-            await getattr(self, f"_{kind.replace(' ', '_')}")()
-            if self.status == "inside" and kind != "acquire":
+            if kind == "acquire":
+                self.status = "inside" if await self._bulkhead.acquire_async() else "refused"
+            else:
+                await WAYS[kind].awaited(self._bulkhead, self._stay)
                 self.status = "left"
         except BulkheadFullError as error:
             assert error.bulkhead_name == "pool"
@@ -44,27 +47,6 @@ class _Task:
     async def _stay(self) -> None:
         self.status = "inside"
         await self.done.wait()
-
-    async def _acquire(self) -> None:
-        self.status = "inside" if await self._bulkhead.acquire_async() else "refused"
-
-    async def _async_with(self) -> None:
-        async with self._bulkhead:
-            await self._stay()
-
-    async def _call_async(self) -> None:
-        await self._bulkhead.call_async(self._stay)
-
-    async def _decorator(self) -> None:
-        await self._bulkhead(self._stay)()
-
-    async def _stream(self) -> None:
-        @self._bulkhead
-        async def stream() -> Any:
-            yield await self._stay()
-
-        async for _ in stream():
-            pass
 
 
 class BulkheadModel(RuleBasedStateMachine):

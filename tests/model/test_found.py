@@ -10,21 +10,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from clocks import Clock
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitMode, CircuitState
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 def test_the_last_success_may_be_one_that_came_late(clock: Clock) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from breaker_players import MAKERS, VALUES, Down, Ending, Gone, drive
+from breaker_players import MAKERS, VALUES, Ending, Gone
+from failures import Down
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from retry_oracle import BudgetOracle, RetryOracle
 from tally import LONG, Tally, missing
+from ways import POLICY, POLICY_BY_HAND
 
 from circuit_breaker import (
     BulkheadFullError,
@@ -27,17 +29,7 @@ from circuit_breaker import (
 from circuit_breaker.testing import FakeClock
 
 MODEL = "retry"
-WAYS = (
-    "call",
-    "decorator",
-    "call_async",
-    "async decorator",
-    "stream",
-    "async stream",
-    "loop",
-    "async loop",
-    "bare loop",
-)
+WAYS = POLICY | POLICY_BY_HAND
 
 
 def is_down(error: BaseException) -> object:
@@ -105,7 +97,7 @@ class RetryModel(RuleBasedStateMachine):
         given=policies,
         budgeted=st.booleans(),
         share=st.sampled_from([0.0, 0.5, 1.0]),
-        way=st.sampled_from(WAYS),
+        way=st.sampled_from(list(WAYS)),
         steps=steps,
     )
     def call(
@@ -131,7 +123,7 @@ class RetryModel(RuleBasedStateMachine):
             return end.give()
 
         self.clock.sleeps.clear()
-        seen = outcome(lambda: make_call(policy, way, body))
+        seen = outcome(WAYS[way].ready(policy, body))
         left_over = list(rest)
 
         oracle = RetryOracle(given, share, self.told, self.budget_oracle if budgeted else None, self.tally)
@@ -142,11 +134,7 @@ class RetryModel(RuleBasedStateMachine):
             self.told[0] += passes
             return end.give()
 
-        judged, blind = (
-            way in ("call", "decorator", "call_async", "async decorator", "loop", "async loop"),
-            way == "bare loop",
-        )
-        due = outcome(lambda: oracle.play(told_body, judged=judged, blind=blind))
+        due = outcome(lambda: oracle.play(told_body, judged=WAYS[way].returns, blind=WAYS[way].by_hand))
         assert (seen, left_over) == (due, rest)
         assert self.clock.sleeps == pytest.approx(oracle.sleeps)
         assert [e.attempt for e in events] == [event[0] for event in oracle.events]
@@ -177,56 +165,6 @@ def outcome(function: Any) -> tuple[str, Any]:
         return "returned", function()
     except BaseException as error:
         return "raised", error
-
-
-def make_call(policy: RetryPolicy, way: str, body: Any) -> Any:
-    async def coroutine() -> Any:
-        return body()
-
-    if way == "call":
-        return policy.call(body)
-    if way == "decorator":
-        return policy(lambda: body())()
-    if way == "call_async":
-        return drive(policy.call_async(coroutine))
-    if way == "async decorator":
-        return drive(policy(coroutine)())
-    if way == "stream":
-
-        @policy
-        def stream() -> Any:
-            yield body()
-
-        return next(iter(stream()))
-    if way == "async stream":
-
-        @policy
-        async def async_stream() -> Any:
-            yield body()
-
-        return drive(async_stream().__anext__())
-    if way == "loop":
-        for attempt in policy.attempts():
-            with attempt:
-                value = attempt.result(body())
-        return value
-    if way == "async loop":
-
-        async def loop() -> Any:
-            async for attempt in policy.attempts():
-                with attempt:
-                    value = attempt.result(body())
-            return value
-
-        return drive(loop())
-    error: BaseException | None = None
-    for _ in policy.attempts():
-        try:
-            return body()
-        except BaseException as raised:
-            error = raised
-    assert error is not None
-    raise error
 
 
 WANTED = {

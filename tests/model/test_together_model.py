@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 from breaker_oracle import CLOSED, HALF_OPEN, OPEN, SUCCESS, Oracle, judge
-from breaker_players import WALL, Ending, as_told, drive
+from breaker_players import WALL, Ending, as_told
 from bulkhead_oracle import BulkheadOracle
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from retry_oracle import RetryOracle
 from tally import LONG, Tally, missing
 from test_retry_model import outcome
+from ways import POLICY
 
 from circuit_breaker import (
     Bulkhead,
@@ -33,7 +34,7 @@ from circuit_breaker import (
 from circuit_breaker.testing import FakeClock
 
 MODEL = "together"
-WAYS = ("plain", "coroutine", "stream")
+WAYS = {name: way for name, way in POLICY.items() if way.decorates}
 
 retries = st.fixed_dictionaries(
     {
@@ -90,25 +91,10 @@ class TogetherModel(RuleBasedStateMachine):
         self.breaker = CircuitBreaker("api", config, listeners=listeners, clock=self.clock)
         self.pool = Bulkhead("pool", limit, listeners=listeners, clock=self.clock)
 
-        @policy
-        @self.breaker
-        @self.pool
-        def plain() -> Any:
-            return self.step()
+        def all_three(func: Any) -> Any:
+            return policy(self.breaker(self.pool(func)))
 
-        @policy
-        @self.breaker
-        @self.pool
-        async def coroutine() -> Any:
-            return self.step()
-
-        @policy
-        @self.breaker
-        @self.pool
-        def stream() -> Any:
-            yield self.step()
-
-        self.ways = {"plain": plain, "coroutine": lambda: drive(coroutine()), "stream": lambda: [*stream()].pop()}
+        self.ways = {name: way.ready(all_three, self.step) for name, way in WAYS.items()}
         self.now = [1000.0]
         self.circuit = Oracle(config, CircuitMode.AUTO, 1000.0, self.tally)
         self.slots = BulkheadOracle(limit, 0, 0.0, self.tally)
@@ -155,7 +141,7 @@ class TogetherModel(RuleBasedStateMachine):
             raise error
         return end.value
 
-    @rule(way=st.sampled_from(WAYS), steps=steps)
+    @rule(way=st.sampled_from(list(WAYS)), steps=steps)
     def call(self, way: str, steps: list[tuple[float, str]]) -> None:
         self.tally.met(f"way: {way}")
         endings = [(passes, Ending(kind)) for passes, kind in steps]
@@ -241,4 +227,4 @@ TestTogetherModel.settings = settings(
 
 
 def test_model_reaches_every_state_and_rule() -> None:
-    assert missing(MODEL, WANTED if LONG else {"way: plain"}) == set()
+    assert missing(MODEL, WANTED if LONG else {"way: decorator"}) == set()

@@ -16,11 +16,13 @@ import io
 import logging
 import os
 import re
+import runpy
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from enum import Enum
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -44,7 +46,8 @@ from circuit_breaker import (
 
 REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+GUIDE = REPOSITORY / ".github" / "CONTRIBUTING.md"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", GUIDE, *sorted(DOCS.rglob("*.md"))]
 MODULES = sorted((REPOSITORY / "src").rglob("*.py"))
 # Whose own code stands beside ours where one moves from them; it runs where they are installed.
 PEERS = {"aiobreaker", "backoff", "circuitbreaker", "codomyrmex", "interlock", "pybreaker", "stamina", "tenacity"}
@@ -52,7 +55,7 @@ PEERS = {"aiobreaker", "backoff", "circuitbreaker", "codomyrmex", "interlock", "
 PYTHON = RawFencedCodeBlockLexer(re.compile(r'python(?: title="(?P<title>[\w./]+)")?\n'))
 RECIPE = re.compile(r"^[ \t>]*```py\n(.*?)^[ \t>]*```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^[ \t>]*(?:```+|~~~+)(.*)$", re.MULTILINE)
-NO_CODE = {"bash", "json", "sh", "text"}
+NO_CODE = {"bash", "json", "sh", "text", "{eval-rst}"}
 
 
 def named(path: Path) -> str:
@@ -181,7 +184,7 @@ def anchors(path: Path) -> set[str]:
     text = path.read_text("utf-8")
     if path.suffix == ".py":
         return set(re.findall(r"^\s*(?:async def|def|class) (\w+)", text, re.MULTILINE))
-    named = set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)) | set(re.findall(r'id="([\w-]+)"', text))
+    named = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)$", text, re.MULTILINE)) | set(re.findall(r'id="([\w-]+)"', text))
     return named | {slug(heading) for heading in re.findall(r"^#+ (.+)$", BLOCK.sub("", text), re.MULTILINE)}
 
 
@@ -200,7 +203,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_the_api_page_has_every_public_name() -> None:
-    documented = re.findall(r"^::: circuit_breaker\.(\S+)$", (DOCS / "reference/api.md").read_text("utf-8"), re.M)
+    documented = re.findall(
+        r"^\.\. auto(?:class|function):: circuit_breaker\.(\S+)$", (DOCS / "reference/api.md").read_text("utf-8"), re.M
+    )
     names = [*circuit_breaker.__all__, *(f"testing.{name}" for name in testing.__all__)]
     assert sorted(documented) == sorted(names)
 
@@ -259,6 +264,23 @@ def test_every_error_has_its_place() -> None:
     assert set(raised) - {"CodomyrmexError"} <= set(headings)
 
 
+# What contributors run
+
+
+def test_the_hooks_run_what_is_run_before_a_merge() -> None:
+    commands = re.findall(r"^ +entry: (.+)$", (REPOSITORY / ".pre-commit-config.yaml").read_text("utf-8"), re.MULTILINE)
+    wanted = (REPOSITORY / ".ci" / "run").read_text("utf-8").splitlines()
+    assert len(commands) == 6
+    tests = ".venv/bin/python -m pytest -q"  # there for coverage, too
+    assert [command for command in commands if command not in wanted] == [tests]
+
+
+def test_the_files_that_contributors_run_exist() -> None:
+    files = re.findall(r"`[^`]*?((?:\.ci|tests)/[\w/.]+)", GUIDE.read_text("utf-8"))
+    assert len(files) > 10
+    assert [file for file in files if not (REPOSITORY / file).exists()] == []
+
+
 # Pictures and the site
 
 
@@ -272,24 +294,113 @@ ARROWS = {"CLOSED to OPEN", "OPEN to HALF_OPEN", "HALF_OPEN to CLOSED", "HALF_OP
 
 
 def test_every_arrow_is_linked_to_a_test() -> None:
-    text = (DOCS / "explanation/state-machine.md").read_text("utf-8")
+    text = (DOCS / "development/index.md").read_text("utf-8")
     linked = dict(
         re.findall(r"^\| \d\. (\w+ to \w+) \|.*\(\.\./\.\./tests/[\w/]+\.py#(test_\w+)\)", text, re.MULTILINE)
     )
     assert linked.keys() >= ARROWS
 
 
-def test_every_page_is_in_the_navigation_once() -> None:
-    _, _, nav = (REPOSITORY / ".mkdocs.yml").read_text("utf-8").partition("\nnav:\n")
-    assert sorted(re.findall(r": (\S+\.md)$", nav, re.MULTILINE)) == sorted(
-        page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")
-    )
+def test_every_rule_of_the_contract_is_pinned_by_tests() -> None:
+    text = (DOCS / "development/contract.md").read_text("utf-8")
+    rules = {part.partition(" ")[0]: part for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]}
+    assert len(rules) > 30
+    unpinned = [name for name, rule in rules.items() if not re.search(r"\.py#test_\w+\)", rule)]
+    assert unpinned == []
+    numbers = [tuple(map(int, name[1:].split("."))) for name in rules]
+    assert numbers == sorted(set(numbers))
 
 
-def test_the_site_builds_and_every_link_in_it_is_sound(tmp_path: Path) -> None:
-    for module in ("material", "mkdocs", "mkdocstrings_handlers"):
+def test_every_page_is_in_the_navigation_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    groups = runpy.run_path(str(DOCS / "conf.py"))["navigation"]
+    pages = [f"{page}.md" for titles in groups.values() for page in titles.values()]
+    assert sorted([*pages, "index.md"]) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site as `.ci/run` does: a warning fails it."""
+    for module in ("furo", "myst_parser", "sphinx", "sphinx_copybutton"):
         pytest.importorskip(module, reason="the site needs the extra docs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ".mkdocs.yml", "-d", str(tmp_path)]
-    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=REPOSITORY, env=quiet, capture_output=True, text=True, timeout=120, check=False)
+    built = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(built / ".doctrees")]
+    done = subprocess.run(
+        [*command, str(DOCS), str(built / "html")], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
+    return built / "html"
+
+
+class Parsed(HTMLParser):
+    """What a page of the site links to and loads, its anchors, and the parameters in its signatures."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.anchors: set[str] = set()
+        self.parameters: list[str] = []
+        self._in_parameter = False
+        self.feed(path.read_text("utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.anchors.add(given.get("id", ""))
+        if tag == "a":
+            self.links.append(given.get("href", ""))
+        if tag in ("img", "script", "source") and "src" in given:
+            self.loads.append(given["src"])
+        if tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload"):
+            self.loads.append(given["href"])
+        if tag == "em" and "sig-param" in given.get("class", ""):
+            self._in_parameter = True
+            self.parameters.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_parameter &= tag != "em"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_parameter:
+            self.parameters[-1] += data
+
+
+@pytest.fixture(scope="module")
+def parsed(site: Path) -> dict[Path, Parsed]:
+    return {path: Parsed(path) for path in site.rglob("*.html")}
+
+
+def test_every_link_of_the_site_leads_somewhere(parsed: dict[Path, Parsed]) -> None:
+    broken = []
+    for page in parsed.values():
+        for link in page.links:
+            path, _, anchor = link.partition("#")
+            if re.match(r"(https?|mailto):", link):
+                continue
+            target = Path(os.path.normpath(page.path.parent / path)) if path else page.path
+            if target not in parsed or anchor not in parsed[target].anchors | {""}:
+                broken.append((page.path.name, link))
+    assert broken == []
+
+
+def test_the_site_loads_nothing_from_elsewhere(parsed: dict[Path, Parsed]) -> None:
+    loaded = {(page.path.parent / load.partition("?")[0]).resolve() for page in parsed.values() for load in page.loads}
+    assert len(loaded) > 5
+    assert [path for path in loaded if not path.is_file()] == []
+
+
+def test_signatures_of_the_site_show_defaults_as_values(parsed: dict[Path, Parsed], site: Path) -> None:
+    parameters = parsed[site / "reference" / "api.html"].parameters
+    defaults = dict(parameter.split(" = ", 1) for parameter in parameters if " = " in parameter)
+    names = {default for default in defaults.values() if re.match(r"[A-Za-z_]", default)}
+    assert len(defaults) > 30
+    assert names <= {"None", "True", "False", "CircuitMode.AUTO", "time.monotonic", "retry_after_hint"}
+    assert [one for one in parameters if re.search(r"<|^\w+: Any$|ForwardRef", one)] == []
+    assert max(map(len, parameters)) <= 88  # what fits on a line
+
+
+def test_the_first_use_of_a_term_is_linked_to_the_glossary(parsed: dict[Path, Parsed], site: Path) -> None:
+    links = parsed[site / "explanation" / "state-machine.html"].links
+    to_streak = [link for link in links if link.endswith("glossary.html#streak")]
+    assert len(to_streak) == 1

@@ -201,7 +201,7 @@ def test_the_wheel_is_for_every_system(built: Path) -> None:
 
 def test_the_sdist_holds_what_the_tests_need_and_nothing_else(sdist: dict[str, int]) -> None:
     single = {"CHANGELOG.md", "LICENSE", "README.md", "py.typed", "pyproject.toml"}
-    single |= {".ci/run", ".gitignore", ".mkdocs.yml", ".mkdocs_hooks.py"}
+    single |= {".ci/run", ".github/CONTRIBUTING.md", ".gitignore", ".pre-commit-config.yaml"}
     below = files_below(ROOT / "src") | files_below(ROOT / "tests") | files_below(ROOT / "docs")
     assert sdist.keys() == single | below | {"PKG-INFO"}
 

@@ -18,6 +18,7 @@ Helper: TypeAlias = Function | ast.ClassDef
 Suite: TypeAlias = dict[str, ast.Module]
 
 EXPECTS = {"pytest.fail", "pytest.raises", "pytest.warns"}
+IN_SUPPORT = {"Clock", "Down", "PATIENCE_S", "Pause", "Way", "drive", "fork", "raising", "storm"}
 
 
 @cache
@@ -56,6 +57,15 @@ def expects(helper: Helper) -> bool:
 def helpers(tree: ast.Module) -> dict[str, Helper]:
     """Return the functions and classes of a file by their names; a class helps with all its methods."""
     return {node.name: node for node in ast.walk(tree) if isinstance(node, Helper)}
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """Give the names of what a file defines, without what is inside of it."""
+    for node in tree.body:
+        if isinstance(node, Helper):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from map(ast.unparse, node.targets)
 
 
 # Each check takes the files and gives what breaks its rule.
@@ -123,6 +133,14 @@ def leftovers(files: Suite) -> Iterator[str]:
                 yield f"{file}:{node.lineno} {ast.unparse(node)}"
 
 
+def made_a_second_time(files: Suite) -> Iterator[str]:
+    """A clock, a failure, a patience and the like, which are in `support/` for all."""
+    for file, tree in files.items():
+        if file.startswith("support/"):
+            continue
+        yield from (f"{file} {name}" for name in defined(tree) if name in IN_SUPPORT)
+
+
 CHECKS: dict[Callable[[Suite], Iterator[str]], list[str]] = {
     that_cannot_fail: [
         "def test_a():\n    call()",
@@ -144,6 +162,7 @@ CHECKS: dict[Callable[[Suite], Iterator[str]], list[str]] = {
         "def test_a():\n    assert x\ndef test_a():\n    assert y",
         "class Tests:\n    def test_a():\n        assert x\n    async def test_a():\n        assert y",
     ],
+    made_a_second_time: ["class Down(Exception): ...", "PATIENCE_S = 5.0", "def drive(coroutine):\n    assert x"],
     leftovers: ["def test_a():\n    print(x)\n    assert x", "def test_a():\n    assert x\n    breakpoint()"],
 }
 
@@ -174,3 +193,5 @@ def test_what_is_sound_is_let_through(sound: str) -> None:
 
 def test_the_whole_suite_is_read() -> None:
     assert len(list(each_test(suite()))) > 1000
+    shared = {name for file in suite() if file.startswith("support/") for name in defined(suite()[file])}
+    assert shared >= IN_SUPPORT

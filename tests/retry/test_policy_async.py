@@ -6,11 +6,12 @@ import asyncio
 import inspect
 import sys
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
+from coroutines import drive, run
 from trio.testing import MockClock
 
 from circuit_breaker._common import async_library as _running
@@ -18,8 +19,6 @@ from circuit_breaker._common.events import RetryScheduled
 from circuit_breaker._retry.budget import RetryBudget
 from circuit_breaker._retry.policy import RetryPolicy
 from circuit_breaker.testing import FakeClock
-
-PATIENCE_S = 20.0
 
 
 class Flaky:
@@ -35,20 +34,6 @@ class Flaky:
         if isinstance(step, BaseException) or (isinstance(step, type) and issubclass(step, BaseException)):
             raise step
         return step
-
-
-def run(main: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(main, PATIENCE_S))
-
-
-def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never waits, without any event loop."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    coroutine.close()
-    raise AssertionError("it waited")
 
 
 def policy_on(clock: FakeClock, *args: Any, **settings: Any) -> RetryPolicy:

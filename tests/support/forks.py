@@ -1,17 +1,19 @@
-"""A forked child that tells what it sees."""
+"""A forked child that says what it sees."""
 
 from __future__ import annotations
 
 import os
 import select
 import signal
+import time
+import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import pytest
-from basics import PATIENCE_S
+from patience import PATIENCE_S
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+HANGS = "hangs"
 
 
 def fork() -> int:
@@ -21,20 +23,53 @@ def fork() -> int:
         return os.fork()
 
 
-def told_by_child(tell: Callable[[], object], forking: Callable[[], int] = fork) -> str:
-    """Return the repr of what tell returns in a forked child; a child that hangs is ended and tells ''."""
-    reader, writer = os.pipe()
-    child = forking()
-    if child == 0:
+@dataclass(frozen=True)
+class Child:
+    """A forked process that says one thing and ends."""
+
+    pid: int
+    reader: int
+
+    @classmethod
+    def start(cls, tell: Callable[[], object], forking: Callable[[], int] = fork) -> Child:
+        """Fork; the child says the repr of what tell returns, or the traceback of what it raises."""
+        reader, writer = os.pipe()
+        pid = forking()
+        if pid == 0:
+            said = "the child was interrupted"
+            try:
+                said = repr(tell())
+            except BaseException:
+                said = f"failed: {traceback.format_exc()[-2_000:]}"
+            finally:
+                os.write(writer, said.encode())
+                os._exit(0)
+        os.close(writer)
+        return cls(pid, reader)
+
+    def hear(self, patience_s: float = PATIENCE_S) -> str:
+        """Return what it has said, once it has ended; one that does not end is killed, and `HANGS`."""
+        said = None
         try:
-            os.write(writer, repr(tell()).encode())
+            said = self._hear(time.monotonic() + patience_s)
         finally:
-            os._exit(0)
-    os.close(writer)
-    ready, _, _ = select.select([reader], [], [], PATIENCE_S)
-    told = os.read(reader, 10_000).decode() if ready else ""
-    os.close(reader)
-    if not ready:
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return told
+            os.close(self.reader)
+            if said is None:
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        return HANGS if said is None else said
+
+    def _hear(self, until: float) -> str | None:
+        """Read until the child has closed its end by ending: coverage is saved after the last word."""
+        said = b""
+        while select.select([self.reader], [], [], max(0.0, until - time.monotonic()))[0]:
+            more = os.read(self.reader, 10_000)
+            if not more:
+                return said.decode()
+            said += more
+        return None
+
+
+def told_by_child(tell: Callable[[], object], forking: Callable[[], int] = fork) -> str:
+    """Return the repr of what tell returns in a forked child."""
+    return Child.start(tell, forking).hear()

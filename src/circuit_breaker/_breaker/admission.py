@@ -1,11 +1,12 @@
-"""The lock around the machine: how a call is admitted, how its end is settled, and who is told."""
+"""How a call is admitted, how its result is settled, and who is notified: what every way of calling has in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import repeat
-from threading import RLock, get_ident
-from typing import Any
+from math import inf
+from threading import get_ident
+from typing import Any, Final, cast
 
 from .._common import checks
 from .._common.events import (
@@ -14,36 +15,41 @@ from .._common.events import (
     WARNING,
     CallFinished,
     CallRejected,
+    FirstError,
     Listener,
     StateChanged,
     log,
     notify,
     open_log,
+    raised_by_signal_handler,
 )
-from .._common.judging import is_refusal, leaves
+from .._common.judging import is_rejection, leaves
 from .._common.words import CircuitMode, CircuitState, Outcome
-from ..exceptions import CircuitOpenError, refused
+from ..exceptions import CircuitOpenError, circuit_open
 from . import open_blocks
 from .config import CircuitBreakerConfig
-from .machine import RESET_TIMEOUT_S_UNTIL_ASKED, Change, Machine, Unknown, WatchedMachine
-from .states import Closed, LastFailure, Open, Permission
+from .machine import OPEN_FOR_UNTIL_ASKED_S, UNDELIVERED_KEPT, Machine
+from .states import Asker, Closed, LastFailure, Open, Period, Permission, Probe, Unknown
 from .totals import LiveStats
 
-LAST_FAILURE_TEXT = 200
-FAILURE = Outcome.FAILURE
+LAST_FAILURE_TEXT: Final = 200
+SUCCESS: Final = Outcome.SUCCESS
+FAILURE: Final = Outcome.FAILURE
+IGNORED: Final = Outcome.IGNORED
+CALL: Final = Asker.CALL
 
 
-class Core:
-    """What every way of calling has in common."""
+class Admission:
+    """A machine with a name, a clock, listeners and a log."""
 
-    # `_lock` guards the machine and `_teller`. Under it no caller's code runs: no call, no predicate, no listener, no
-    # clock, no log line. It is reentrant, because a signal handler or the destructor of a dropped stream may come here
-    # in the middle of a locked section, on the thread that has it.
+    # The caller's code runs outside of the machine's lock: calls, predicates, listeners, clocks, log handlers.
 
     _listeners: tuple[Listener, ...] = ()
     _stats: LiveStats | None = None
-    _keeper: Callable[[], object] | None = None  # is told when this breaker must not be forgotten
-    _teller: int | None = None  # the thread whose turn it is to tell what changed
+    _keeper: Callable[[], object] | None = None  # called when this breaker must not be forgotten
+    _delivering: int | None = None  # the thread that notifies listeners of changes now
+    _deliver_more = False  # its own listeners have made a change
+    _warned = False
 
     def __init__(
         self,
@@ -56,85 +62,91 @@ class Core:
         open_log()
         self.name = name
         self._clock = clock
-        self._lock = RLock()
+        self._made_in = mode
         if listeners:
             self._listeners = listeners
-        self._machine = (WatchedMachine if listeners else Machine)(config, mode, checks.reading(clock))
+        self._machine = Machine(config, mode, checks.reading(clock), bool(listeners))
 
     # Admitting
 
-    def _admit(
-        self, *, riding: bool = True, block: bool = False, anonymous: bool = False
-    ) -> Permission | CircuitOpenError:
-        """Return the permission for one call, or the refusal, not raised."""
-        now = self._clock()
-        machine = self._machine
-        permission: Permission | None = None
-        with self._lock:
-            refusal = machine.refuse(now)
-            if refusal is None:
-                around = open_blocks.unsettled_probes(self) if riding else ()
-                permission = machine.admit_anonymous(now) if anonymous else machine.admit(now, around, block)
-                refusal = machine.refusal(now)
-        if machine.changes:
-            try:
-                self._tell()
-            except BaseException:
-                if permission is not None:
-                    with self._lock:
-                        machine.withdraw(permission)
-                raise
-        if permission is not None:
-            return permission
-        if self._listeners:
-            notify(self._listeners, CallRejected(self.name, refusal[2]))
-        return refused(self.name, refusal)
+    def _admit(self, asker: Asker) -> Permission:
+        """Return the permission for one call.
 
-    def _look(self) -> CircuitState:
-        """Return what a caller meets now."""
-        now = self._clock()
-        with self._lock:
-            self._machine.look(now)
-            state = self._machine.state
-        self._tell()
-        return state
-
-    def _failures_in_mind(self, now: float, mode: CircuitMode, config: CircuitBreakerConfig) -> bool | None:
-        """Tell whether failures would be forgotten with this breaker; None: more than that would.
-
-        It takes no lock, for its caller holds one. If the circuit opens meanwhile, `_keep` is told after that.
+        Raises:
+            CircuitOpenError: it is rejected.
         """
+        now = self._clock()
+        admitted = self._ask(asker, now)
+        if isinstance(admitted, Closed | Probe):
+            return admitted
+        raise self._rejection(admitted, now)
+
+    def _ask(self, asker: Asker, now: float) -> Permission | Period:
+        """Return the permission for one call, or the period that rejects it."""
         machine = self._machine
-        period = machine.period
-        if type(period) is not Closed or machine.mode is not mode or machine.config is not config:
-            return None
-        return period.has_failures(now)
+        if now < machine.period.rejects_until:
+            admitted = machine.admit(asker, now)
+        else:
+            rides = asker is CALL or asker is Asker.BLOCK
+            admitted = machine.admit(asker, now, open_blocks.unsettled_probes(self) if rides else ())
+        if machine.changes or self._listeners:
+            self._tell_of_admission(admitted, now)
+        return admitted
+
+    def _tell_of_admission(self, admitted: Permission | Period, now: float) -> None:
+        try:
+            self._publish()
+            if isinstance(admitted, Period) and not admitted.admits and self._listeners:
+                notify(self._listeners, CallRejected(self.name, self._retry_after_s(admitted, now)))
+        except BaseException:
+            if isinstance(admitted, Closed | Probe):
+                admitted.withdraw(self._machine)
+            raise
+
+    def _rejection(self, period: Period, now: float) -> CircuitOpenError:
+        retry_after_s = self._retry_after_s(period, now)
+        return circuit_open(self.name, period.met, self._machine.mode, retry_after_s, period.last_failure)
+
+    def _retry_after_s(self, period: Period, now: float) -> float | None:
+        """Return the seconds until this period, which has rejected a call, admits a probe; None: nobody knows."""
+        return period.retry_after_s(self._machine, period.book, now) if now < period.ends_at < inf else None
+
+    def _look(self) -> Period:
+        """Return the present period."""
+        period = self._machine.period
+        if period.admits:
+            return period
+        period = self._machine.look(self._clock())
+        self._publish()
+        return period
 
     # Settling
 
     def _settle_result(self, permission: Permission, now: float, latency_s: float, result: object) -> None:
         """Settle a call that returned."""
         failed = self._machine.config.failure_result
-        outcome = Outcome.SUCCESS
-        if failed is not None:
-            try:
-                outcome = Outcome.FAILURE if failed(result) else Outcome.SUCCESS
-            except BaseException:
-                self._settle(permission, Outcome.IGNORED, now, latency_s * 1_000, None)
-                raise
-        self._settle(permission, outcome, now, latency_s * 1_000, None)
+        if failed is None:
+            self._settle_success(permission, now, latency_s)
+            return
+        outcome = IGNORED
+        try:
+            outcome = FAILURE if failed(result) else SUCCESS
+        finally:
+            self._settle(permission, outcome, now, latency_s)
 
     def _settle_success(self, permission: Permission | Unknown, now: float, latency_s: float) -> None:
         """Settle a call or block that ended well, and has no value to look at."""
-        with self._lock:
-            # In another state this answer is late: asked under the lock, so that each counts in one period alone.
-            fast = self._machine.fast
-            if fast is not None and permission is fast and now < fast.until and latency_s < fast.slow_s:
+        machine = self._machine
+        with machine.lock:
+            # In another period this result is late: asked under the lock, so that each counts in one period alone.
+            fast = machine.fast
+            if fast is not None and permission is fast and now < fast.quiet_until and 0.0 <= latency_s < fast.slow_s:
                 fast.successes += 1
+                fast.streak = 0
                 fast.latency_s += latency_s
                 fast.last_success_at = now
                 return
-        self._settle(permission, Outcome.SUCCESS, now, latency_s * 1_000, None)
+        self._settle(permission, SUCCESS, now, latency_s)
 
     def _settle_error(
         self,
@@ -144,51 +156,40 @@ class Core:
         error: BaseException,
         waited_s: float | None = None,
     ) -> None:
-        """Settle a call that raised; it hangs if it was cancelled after waiting for long, else for its latency."""
+        """Settle a call that raised; if it was cancelled, how long it was waited for says whether it hung."""
         config = self._machine.config
-        waited_s = latency_s if waited_s is None else waited_s
-        hung = config.slow_call_duration_s is not None and waited_s >= config.slow_call_duration_s
+        outcome = IGNORED
         try:
-            outcome = config._judge.judge(error, hung)
-        except BaseException:
-            self._settle(permission, Outcome.IGNORED, now, latency_s * 1_000, error)
-            raise
-        if outcome is FAILURE:
-            with self._lock:
-                if self._machine.spare(permission, now, latency_s):
-                    return
-        self._settle(permission, outcome, now, latency_s * 1_000, error)
+            outcome = config._judge.judge(error, (latency_s if waited_s is None else waited_s) >= config._slow_s)
+        finally:
+            self._settle(permission, outcome, now, latency_s, error)
 
     def _settle(
         self,
         permission: Permission | Unknown,
         outcome: Outcome,
         now: float,
-        latency_ms: float,
-        error: BaseException | None,
+        latency_s: float,
+        error: BaseException | None = None,
     ) -> None:
-        """Count an outcome, and do what follows from it."""
+        """Count a result, and do what follows from it."""
         machine = self._machine
-        slow_s = machine.config.slow_call_duration_s
-        slow = (
-            slow_s is not None
-            and (latency_ms >= slow_s * 1_000 or latency_ms / 1_000 >= slow_s)  # in floats not always the same
-            and (error is None or not _is_refused(error))
-        )
-        with self._lock:
-            opened = machine.settle(permission, outcome, now, latency_ms, slow)
-            config = machine.config
+        if latency_s < 0.0:  # the clock has stepped back
+            latency_s = 0.0
+        slow = latency_s >= machine.config._slow_s and (error is None or not _is_rejected(error))
+        opened = machine.settle(permission, outcome, now, latency_s, slow)
+        if opened is None and not machine.changes and not self._listeners:
+            return
         try:
             if opened is not None:
                 self._keep()
-                self._ask(opened, config, error)
+                self._ask_how_long(opened, error)
         finally:
             try:
-                if machine.changes:
-                    self._tell()
+                self._publish()
             finally:
                 if self._listeners:
-                    notify(self._listeners, CallFinished(self.name, outcome, latency_ms, error))
+                    notify(self._listeners, CallFinished(self.name, outcome, latency_s * 1_000, error))
 
     # Following up
 
@@ -197,98 +198,126 @@ class Core:
         if self._keeper is not None:
             self._keeper()
 
-    def _ask(self, opened: Open, config: CircuitBreakerConfig, error: BaseException | None) -> None:
+    def _ask_how_long(self, opened: Open, error: BaseException | None) -> None:
         """Let the caller's functions say how long the circuit stays open, and keep in words why it opened."""
-        until = opened.until
-        if callable(config.reset_timeout_s):
-            wait_s = self._seconds("reset_timeout_s", config.reset_timeout_s, opened.openings, optional=False)
-            until = opened.at + (RESET_TIMEOUT_S_UNTIL_ASKED if wait_s is None else wait_s)
+        config = self._machine.config
+        open_for_s = self._open_for_s(opened)
         if config.retry_after is not None and error is not None:
             for leaf in leaves(error):
-                wish_s = self._seconds("retry_after", config.retry_after, leaf, optional=True)
-                if wish_s is not None:
-                    until = max(until, opened.at + min(wish_s, config.retry_after_max_s))
+                hint_s = self._seconds("retry_after", config.retry_after, leaf, optional=True)
+                if hint_s is not None:
+                    open_for_s = max(open_for_s, min(hint_s, cast("float", config.retry_after_max_s)))
         last_failure = None if error is None else LastFailure(type(error).__name__, _text(error))
-        with self._lock:
-            opened.until = until
-            opened.last_failure = last_failure
+        opened.end_after(self._machine, open_for_s, last_failure)
+
+    def _open_for_s(self, opened: Open) -> float:
+        """Return how long this period lasts by the configuration, which may be a function of the caller."""
+        wait: Any = self._machine.config.reset_timeout_s
+        if not callable(wait):
+            return float(wait)
+        asked_s = self._seconds("reset_timeout_s", wait, opened.openings - 1, optional=False)
+        return OPEN_FOR_UNTIL_ASKED_S if asked_s is None else asked_s
 
     def _seconds(self, name: str, function: Callable[[Any], Any], argument: object, *, optional: bool) -> float | None:
         try:
             seconds = function(argument)
             if seconds is None and optional:
                 return None
-            return checks.number(name, seconds, minimum=0, infinite=True)
+            return checks.seconds(name, seconds, minimum=0, infinite=True)
         except Exception as error:
+            if raised_by_signal_handler(error):
+                raise
             log(ERROR, "circuit %r: %s raised or gave no seconds", self.name, name, error=error)
             return None
 
-    def _tell(self) -> None:
-        """Tell what changed, in order: whoever has the turn tells for everybody, until nothing is left."""
+    def _publish(self) -> None:
+        """Log what has changed, then notify listeners of it."""
         machine = self._machine
-        if not machine.changes:
-            return
-        stop: BaseException | None = None
-        mine = False
-        try:
-            with self._lock:
-                if self._teller is None:
-                    self._teller, mine = get_ident(), True
-            for _ in repeat(None):
-                with self._lock:
-                    change = machine.changes.popleft() if mine and machine.changes else None
-                    if mine and change is None:
-                        self._teller, mine = None, False
-                if change is None:
-                    break
-                try:
-                    self._tell_change(change)
-                except BaseException as error:
-                    stop = error if stop is None else stop
-        finally:
-            if mine:
-                self._teller = None
-        if stop is not None:
-            try:
-                raise stop
-            finally:
-                stop = None
-
-    def _tell_change(self, change: Change) -> None:
-        try:
+        for change in machine.take_changes() if machine.changes else ():
+            level = WARNING if change.new_state is CircuitState.OPEN else INFO
+            old, new = change.old_state.value, change.new_state.value
             log(
-                WARNING if change.new_state is CircuitState.OPEN else INFO,
+                level,
                 "circuit %r: %s -> %s: %s",
                 self.name,
-                change.old_state.value,
-                change.new_state.value,
+                old,
+                new,
                 change.reason,
                 circuit_name=self.name,
-                old_state=change.old_state.value,
-                new_state=change.new_state.value,
+                old_state=old,
+                new_state=new,
                 reason=change.reason,
             )
-        finally:  # a Ctrl-C that lands in a slow handler keeps nothing from the listeners
-            if self._listeners:
-                notify(self._listeners, StateChanged(self.name, *change))
+        if machine.undelivered:
+            self._deliver()
+        if machine.lost and not self._warned:
+            self._warned = True
+            log(
+                WARNING,
+                "circuit %r: listeners do not keep up; of %d changes that wait for them the oldest are dropped",
+                self.name,
+                UNDELIVERED_KEPT,
+                circuit_name=self.name,
+            )
+
+    def _deliver(self) -> None:
+        """Notify listeners of changes in order, one thread at a time.
+
+        A thread delivers what was queued when its turn began, and what its own listeners have changed; the rest is for
+        whoever comes next, so that slow listeners keep nobody for long.
+        """
+        machine, me, mine = self._machine, get_ident(), False
+        first_error = FirstError()
+        try:
+            with machine.lock:
+                if self._delivering is None:
+                    self._delivering = me
+                    mine = True
+            if not mine:
+                self._deliver_more = self._delivering == me
+                return
+            for _ in repeat(None):
+                self._deliver_more = False
+                for _ in machine.undelivered:
+                    change = machine.take_undelivered()
+                    if change is None:
+                        break
+                    with first_error:
+                        notify(self._listeners, StateChanged(self.name, *change))
+                if not self._deliver_more:
+                    break
+        finally:
+            if mine:
+                self._delivering = None
+        first_error.raise_if_any()
+
+    def _change_listeners(self, change: Callable[[tuple[Listener, ...]], tuple[Listener, ...]]) -> None:
+        for _ in repeat(None):
+            listeners = self._listeners
+            changed = change(listeners)
+            with self._machine.lock:
+                if self._listeners is not listeners:
+                    continue
+                self._listeners = changed
+            self._machine.watch(bool(changed))
+            return
 
     # Forking
 
     def _after_fork_in_child(self) -> None:
-        self._lock = RLock()
-        if self._teller != get_ident():  # else a listener forks, and goes on to tell here too
-            self._teller = None
-        self._machine.forget_calls()
-        if self._stats is not None:
-            self._stats._lock = self._lock
+        if self._delivering != get_ident():  # else a listener forks, and goes on to deliver in the child
+            self._delivering = None
+        self._machine.after_fork_in_child()
 
 
-def _is_refused(error: BaseException) -> bool:
-    return all(is_refusal(leaf) for leaf in leaves(error))
+def _is_rejected(error: BaseException) -> bool:
+    return all(is_rejection(leaf) for leaf in leaves(error))
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:LAST_FAILURE_TEXT]
-    except Exception:
+    except Exception as problem:
+        if raised_by_signal_handler(problem):
+            raise
         return "<str() raised>"

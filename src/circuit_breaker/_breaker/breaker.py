@@ -1,47 +1,46 @@
-"""Every way to ask a breaker, and to tell it how a call ended."""
+"""Every way to make a call through a breaker, and to report how it ended."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
-from inspect import isawaitable
-from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Iterable
+from math import inf
+from types import NoneType, TracebackType
+from typing import Any, Final, Never, ParamSpec, TypeVar, overload
 
 from .._common import checks, fork
 from .._common.events import Listener
-from .._common.judging import NotAwaitable
-from .._common.pattern import check_callable, check_plain, wrap
-from .._common.streams import guarded, guarded_async
+from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
 from .._common.typing import Protected, ProtectedFunction
-from .._common.words import CircuitMode, CircuitSnapshot, CircuitState, CircuitStats, Outcome
-from ..exceptions import CircuitOpenError
+from .._common.words import CircuitMode, CircuitState
+from ..exceptions import UsageError
 from . import open_blocks
-from .admission import Core
+from .admission import FAILURE, IGNORED, SUCCESS, Admission
 from .config import CircuitBreakerConfig
-from .machine import Unknown
-from .open_blocks import OPEN_BLOCKS_REMEMBERED, Frame, enter, innermost
 from .permit import Permit
-from .states import Permission, Probe
+from .states import Asker, Permission, Probe, Unknown, in_flight
 from .stream import StreamGuard
-from .totals import LiveStats
+from .totals import CircuitSnapshot, CircuitStats, LiveStats
 
 __all__ = ["CircuitBreaker"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_Guards = TypeVar("_Guards")
+_Policy = TypeVar("_Policy")
+_Bulkhead = TypeVar("_Bulkhead")
 
-_DEFAULT_CONFIG = CircuitBreakerConfig()
-_NOT_ON_THE_WAY = ("allow_request", "record_failure", "record_ignored", "record_success")
+_DEFAULT_CONFIG: Final = CircuitBreakerConfig()
+_NOT_ON_THE_WAY: Final = ("allow_request", "record_failure", "record_ignored", "record_success")
+_CALL: Final = Asker.CALL
+_ANONYMOUS: Final = Asker.ANONYMOUS
+_ANY_CALL: Final = Unknown.ANONYMOUS
 
 
-class CircuitBreaker(Core):
-    """Stops calling what fails: after too many failures calls are refused at once, until probes show that it answers.
+class CircuitBreaker(Admission, Pattern, OnlyOne):
+    """Stops calling what fails: after too many failures calls are rejected at once, until probes show that it answers.
 
     One object serves any number of threads, tasks and event loops at the same time. Use it as a decorator, as a `with`
-    or `async with` block, through `call()` and `call_async()`, through a `permit()`, or record outcomes by hand.
+    or `async with` block, through `call()` and `call_async()`, through a `permit()`, or record results by hand.
 
     Args:
         name: shown in errors, events, log lines and snapshots; it need not be unique.
@@ -54,6 +53,8 @@ class CircuitBreaker(Core):
         TypeError: a setting is of the wrong type.
     """
 
+    _attribute = "circuit_breaker"
+
     def __init__(
         self,
         name: str = "default",
@@ -62,7 +63,10 @@ class CircuitBreaker(Core):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        **settings: Never,
     ) -> None:
+        if settings:
+            raise _misplaced(settings)
         super().__init__(
             checks.text("name", name),
             _DEFAULT_CONFIG if config is None else checks.instance("config", config, CircuitBreakerConfig),
@@ -79,10 +83,8 @@ class CircuitBreaker(Core):
                 raise TypeError(f"{cls.__name__} overrides {name}(), which calls do not go through: use listeners=")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}: {self._machine.state.value}, mode {self._machine.mode.value}>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a CircuitBreaker cannot be copied or pickled: its state is that of this one object")
+        machine = self._machine
+        return f"<{type(self).__name__} {self.name!r}: {machine.period.met.value}, mode {machine.mode.value}>"
 
     # Reading
 
@@ -94,53 +96,54 @@ class CircuitBreaker(Core):
     @property
     def state(self) -> CircuitState:
         """What a caller meets now; an open circuit whose time is over is half-open from this look on."""
-        return self._look()
+        return self._look().met
 
     @property
     def is_open(self) -> bool:
-        """Whether callers are refused until some time is over."""
-        return self.state is CircuitState.OPEN
+        """Whether callers are rejected until some time is over."""
+        return self._look().met is CircuitState.OPEN
 
     @property
     def is_closed(self) -> bool:
         """Whether every caller is admitted."""
-        return self.state is CircuitState.CLOSED
+        return self._look().met is CircuitState.CLOSED
 
     @property
     def stats(self) -> CircuitStats:
         """The totals, as one live object."""
-        return self._live_stats()
+        return self._stats or self._live_stats()
 
     def _live_stats(self) -> LiveStats:
-        with self._lock:
+        stats = LiveStats(self._machine, self._clock)
+        with self._machine.lock:
             if self._stats is None:
-                self._stats = LiveStats(self._machine, self._lock, self._clock)
+                self._stats = stats
             return self._stats
 
     def snapshot(self) -> CircuitSnapshot:
         """Return a consistent copy of everything there is to see."""
-        live = self._live_stats()
+        live = self._stats or self._live_stats()
         wall, now = time.time(), self._clock()
-        with self._lock:
-            machine = self._machine
-            state = machine.look(now).state
-            counts = machine.counts(now)
-            refusing = machine.state is not CircuitState.CLOSED
-            snapshot = CircuitSnapshot(
-                name=self.name,
-                state=machine.state,
-                machine_state=state,
-                mode=machine.mode,
-                stats=live.copy_locked(wall, now),
-                window_calls=counts.calls,
-                window_failures=counts.failures,
-                window_slow=counts.slow,
-                error_rate=counts.error_rate,
-                slow_call_rate=counts.slow_call_rate,
-                retry_after_s=machine.retry_after_s(now) if refusing else 0.0,
-                probes_in_flight=machine.probes_in_flight(now),
-            )
-        self._tell()
+        machine = self._machine
+        machine.look(now)
+        reading = machine.read()
+        period, counts = reading.period, reading.window_counts(now)
+        admits_all = period.met is CircuitState.CLOSED
+        snapshot = CircuitSnapshot(
+            name=self.name,
+            state=period.met,
+            machine_state=period.state,
+            mode=reading.mode,
+            stats=live.dated(reading.stats(), wall, now),
+            window_calls=counts.calls,
+            window_failures=counts.failures,
+            window_slow=counts.slow_calls,
+            error_rate=counts.error_rate,
+            slow_call_rate=counts.slow_call_rate,
+            retry_after_s=0.0 if admits_all else period.retry_after_s(machine, reading.book, now),
+            probes_in_flight=len(in_flight(reading.book, machine.config, now)),
+        )
+        self._publish()
         return snapshot
 
     # Steering
@@ -149,18 +152,15 @@ class CircuitBreaker(Core):
     def config(self) -> CircuitBreakerConfig:
         """The configuration; another one takes effect at once.
 
-        The window starts anew if its kind or size changed, the streak stays, and an open period keeps its end.
+        The window begins anew if its kind or size changed, the streak stays, and an open period keeps its end.
         """
         return self._machine.config
 
     @config.setter
     def config(self, config: CircuitBreakerConfig) -> None:
         checks.instance("config", config, CircuitBreakerConfig)
-        now = self._clock()
-        with self._lock:
-            self._machine.configure(config, now)
-        self._keep()
-        self._tell()
+        self._machine.configure(config, self._clock())
+        self._publish()
 
     @property
     def mode(self) -> CircuitMode:
@@ -170,30 +170,76 @@ class CircuitBreaker(Core):
     @mode.setter
     def mode(self, mode: CircuitMode) -> None:
         checks.member("mode", mode, CircuitMode)
-        now = self._clock()
-        with self._lock:
-            self._machine.set_mode(mode, now)
+        self._machine.set_mode(mode, self._clock())
         self._keep()
-        self._tell()
+        self._publish()
 
     def reset(self) -> None:
-        """Be as new: mode AUTO, closed, all totals zero. Answers of calls that are out count in the totals alone."""
-        now = self._clock()
-        with self._lock:
-            self._machine.reset(now)
-        self._keep()
-        self._tell()
+        """Be as new: in the mode it was made with, closed (unless that is FORCED_OPEN), all totals zero.
 
-    # Admissions and outcomes by hand
+        Results of calls that are out count in the totals alone.
+        """
+        self._machine.reset(self._made_in, self._clock())
+        self._publish()
+
+    def trip(self, open_for_s: float | None = None) -> None:
+        """Open the circuit now, as if a rule had; a circuit that is open stays open from now on.
+
+        Args:
+            open_for_s: seconds until it probes, >= 0; None: as long as `reset_timeout_s` says.
+
+        Raises:
+            UsageError: the mode is FORCED_OPEN or FORCED_CLOSED, in which nothing opens or closes the circuit.
+            TypeError, ValueError: `open_for_s` is no such number.
+        """
+        wait_s = None if open_for_s is None else checks.seconds("open_for_s", open_for_s, minimum=0, infinite=True)
+        if self._machine.mode in (CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED):
+            raise UsageError(f"{self!r}: trip() has no effect in this mode; set mode to AUTO or SHADOW first")
+        now = self._clock()
+        opened = self._machine.trip(now, "by hand")
+        self._keep()
+        try:
+            open_for_s = self._open_for_s(opened) if wait_s is None else wait_s
+            opened.end_after(self._machine, now - opened.at + open_for_s, opened.last_failure)
+        finally:
+            self._publish()
+
+    def add_listener(self, listener: Listener) -> None:
+        """Notify one more function of every event from now on.
+
+        Raises:
+            TypeError: listener is no function.
+        """
+        added = checks.function("listener", listener, "a function of one event")
+        self._change_listeners(lambda listeners: (*listeners, added))
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Notify a function no more; events that are being delivered may still reach it.
+
+        Raises:
+            ValueError: listener is none of the listeners.
+        """
+
+        def without(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+            if listener not in listeners:
+                raise ValueError(f"listener must be one of the listeners of {self!r}, got {listener!r}")
+            place = listeners.index(listener)
+            return listeners[:place] + listeners[place + 1 :]
+
+        self._change_listeners(without)
+
+    # Admissions and results by hand
 
     def allow_request(self) -> bool:
         """Tell whether one call may be made now; each True should be followed by one `record_*`.
 
-        In half-open it takes a permit, which the next `record_*` gives back. Nothing tells which call a record is
-        about, so the answer of one from before the circuit opened is taken for that of a probe: where this matters
-        use `permit()`.
+        In half-open it takes a probe slot, which the next `record_*` frees. Nothing tells which call a record is about,
+        so the late result of a call from before the circuit opened is taken for that of a probe: where this matters use
+        `permit()`. A call through the breaker that finds no free slot takes over the oldest of these.
         """
-        return not isinstance(self._admit(anonymous=True), CircuitOpenError)
+        if self._machine.fast is not None:
+            return True
+        return self._ask(_ANONYMOUS, self._clock()).admits
 
     def record_success(self, latency_ms: float = 0.0) -> None:
         """Count one success toward the present state.
@@ -204,74 +250,51 @@ class CircuitBreaker(Core):
         Raises:
             TypeError: `latency_ms` is no number; nothing is counted.
         """
-        self._record(Outcome.SUCCESS, checks.latency("latency_ms", latency_ms))
+        if type(latency_ms) is not float or not 0.0 <= latency_ms < inf:
+            latency_ms = checks.latency("latency_ms", latency_ms)
+        latency_s = latency_ms / 1_000
+        now = self._clock()
+        machine = self._machine
+        with machine.lock:
+            fast = machine.fast
+            if fast is not None and now < fast.quiet_until and latency_s < fast.slow_s:
+                fast.successes += 1
+                fast.streak = 0
+                fast.latency_s += latency_s
+                fast.last_success_at = now
+                return
+        self._settle(_ANY_CALL, SUCCESS, now, latency_s)
 
     def record_failure(self, latency_ms: float = 0.0) -> None:
         """Count one failure toward the present state; latency and errors as for `record_success`."""
-        self._record(Outcome.FAILURE, checks.latency("latency_ms", latency_ms))
+        if type(latency_ms) is not float or not 0.0 <= latency_ms < inf:
+            latency_ms = checks.latency("latency_ms", latency_ms)
+        self._settle(self._machine.fast or _ANY_CALL, FAILURE, self._clock(), latency_ms / 1_000)
 
     def record_ignored(self) -> None:
-        """Give back what `allow_request` took: the call says nothing about the dependency."""
-        self._record(Outcome.IGNORED, 0.0)
+        """Free what `allow_request` took: the call says nothing about the dependency."""
+        self._settle(_ANY_CALL, IGNORED, self._clock(), 0.0)
 
     def permit(self) -> Permit:
         """Admit one call now, and return the right to make it, to be settled exactly once from anywhere.
 
         Raises:
-            CircuitOpenError: refused.
+            CircuitOpenError: rejected.
         """
-        fast = self._machine.fast
-        permission = _admitted(self._admit(riding=False)) if fast is None else fast
+        permission = self._machine.fast or self._admit(Asker.PERMIT)
         return Permit(self, permission, self._clock())
 
     # Blocks
 
     def __enter__(self) -> CircuitBreaker:
-        fast = self._machine.fast
-        permission = _admitted(self._admit(block=True)) if fast is None else fast
-        # What `open_blocks.push` does, written out here: a call more would make every block some hundredths dearer.
-        outer = innermost()
-        while outer is not None and outer.owner is None:
-            outer = outer.outer
-        frame = Frame()
-        frame.owner = self
-        frame.permission = permission
-        frame.outer = outer
-        if outer is None:
-            frame.depth = 1
-        else:
-            frame.depth = outer.depth + 1
-            if frame.depth > OPEN_BLOCKS_REMEMBERED:
-                frame.forget()
-        frame.started = self._clock()
-        enter(frame)
+        permission = self._machine.fast or self._admit(Asker.BLOCK)
+        open_blocks.push(self, permission, self._clock())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         now = self._clock()
-        frame = innermost()
-        if frame is not None and error is None:
-            latency_s = now - frame.started
-            with self._lock:
-                # The usual end of the innermost block; its frame stays on the stack until the next one is put there.
-                fast = self._machine.fast
-                if (
-                    fast is not None
-                    and frame.permission is fast
-                    and frame.owner is self
-                    and now < fast.until
-                    and latency_s < fast.slow_s
-                ):
-                    frame.owner = None
-                    fast.successes += 1
-                    fast.latency_s += latency_s
-                    fast.last_success_at = now
-                    return
-        self._leave_block(now, error)
-
-    def _leave_block(self, now: float, error: BaseException | None) -> None:
         frame = open_blocks.innermost_block(self)
         permission: Permission | Unknown = Unknown.ELSEWHERE
         latency_s = 0.0
@@ -294,61 +317,42 @@ class CircuitBreaker(Core):
     # Calling and decorating
 
     @overload
-    def __call__(self, func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | CircuitBreaker]: ...
+    def __call__(
+        self, func: Protected[_P, _R, Any, _Policy, _Bulkhead], /
+    ) -> ProtectedFunction[_P, _R, CircuitBreaker, _Policy, _Bulkhead]: ...
     @overload
-    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, CircuitBreaker]: ...
+    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, CircuitBreaker, object, object]: ...
     def __call__(self, func: Any, /) -> Any:
         """Return func, of whatever kind, such that every call is guarded; a generator is over its whole iteration."""
-        return wrap(self, func, "circuit_breaker", None)
+        return self._decorate(func)
 
-    def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call func, and count how it ends.
+    # The two ways that everybody pays for are written out: what `_run` and `_settle_success` do for a call that is
+    # admitted by a closed circuit and returns.
 
-        Raises:
-            CircuitOpenError: refused; func was not touched.
-            TypeError: func is a coroutine function or a generator, or cannot be called.
-        """
-        check_plain(func)
-        return self._wrap_plain(func, None)(*args, **kwargs)  # type: ignore[no-any-return]
-
-    async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call func, await its result, and count how that ends; cancelling says nothing about the dependency.
-
-        Raises:
-            CircuitOpenError: refused; func was not touched.
-            TypeError: func cannot be called, or what it returned cannot be awaited.
-        """
-        check_callable(func)
-        guarded = self._wrap_coroutine(partial(_awaitable, func), None)
-        return await guarded(*args, **kwargs)  # type: ignore[no-any-return]
-
-    def _wrap_plain(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
+    def _wrap_plain(self, func: Function) -> Function:
         machine, clock = self._machine, self._clock
+        finished: type[object] = NoneType  # the type of the last result, which was found to need no awaiting
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal finished
             fast = machine.fast
             if fast is None:
-                permission = self._admit()
-                if not isinstance(permission, CircuitOpenError):
-                    return self._run(permission, func, args, kwargs)
-                try:
-                    if fallback is None:
-                        raise permission
-                    return fallback(permission, *args, **kwargs)
-                finally:
-                    del permission  # an exception that is kept in a frame of its own traceback is a circle
+                return self._run(func, args, kwargs)
             started = clock()
             try:
-                result = func(*args, **kwargs)
+                result: object = func(*args, **kwargs)
+                if type(result) is not finished:
+                    check_finished(func, result)
+                    finished = type(result)
             except BaseException as error:
                 now = clock()
                 self._settle_error(fast, now, now - started, error)
                 raise
             now = clock()
-            with self._lock:
-                # Another state, and this answer is late: asked under the lock, so that none is counted twice.
-                if fast is machine.fast and now < fast.until and now - started < fast.slow_s:
+            with machine.lock:
+                if fast is machine.fast and now < fast.quiet_until and 0.0 <= now - started < fast.slow_s:
                     fast.successes += 1
+                    fast.streak = 0
                     fast.latency_s += now - started
                     fast.last_success_at = now
                     return result
@@ -357,22 +361,13 @@ class CircuitBreaker(Core):
 
         return wrapper
 
-    def _wrap_coroutine(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
+    def _wrap_coroutine(self, func: Function) -> Function:
         machine, clock = self._machine, self._clock
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             fast = machine.fast
             if fast is None:
-                permission = self._admit()
-                if not isinstance(permission, CircuitOpenError):
-                    return await self._run_async(permission, func, args, kwargs)
-                try:
-                    if fallback is None:
-                        raise permission
-                    value = fallback(permission, *args, **kwargs)
-                    return await value if isawaitable(value) else value
-                finally:
-                    del permission
+                return await self._run_async(func, args, kwargs)
             started = clock()
             try:
                 result = await func(*args, **kwargs)
@@ -381,9 +376,10 @@ class CircuitBreaker(Core):
                 self._settle_error(fast, now, now - started, error)
                 raise
             now = clock()
-            with self._lock:
-                if fast is machine.fast and now < fast.until and now - started < fast.slow_s:
+            with machine.lock:
+                if fast is machine.fast and now < fast.quiet_until and 0.0 <= now - started < fast.slow_s:
                     fast.successes += 1
+                    fast.streak = 0
                     fast.latency_s += now - started
                     fast.last_success_at = now
                     return result
@@ -392,21 +388,16 @@ class CircuitBreaker(Core):
 
         return wrapper
 
-    def _wrap_generator(self, func: Callable[..., Any], fallback: Callable[..., Any] | None) -> Callable[..., Any]:
-        return guarded(func, partial(StreamGuard, self, fallback))
+    def _new_guard(self) -> StreamGuard:
+        return StreamGuard(self)
 
-    def _wrap_async_generator(
-        self, func: Callable[..., Any], fallback: Callable[..., Any] | None
-    ) -> Callable[..., Any]:
-        return guarded_async(func, partial(StreamGuard, self, fallback))
-
-    def _run(
-        self, permission: Permission, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        permission = self._machine.fast or self._admit(_CALL)
         started = self._clock()
-        frame = self._enter(permission, started)
+        frame = open_blocks.push(self, permission, started) if type(permission) is Probe else None
         try:
             result = func(*args, **kwargs)
+            check_finished(func, result)
         except BaseException as error:
             _leave(frame)
             now = self._clock()
@@ -417,11 +408,10 @@ class CircuitBreaker(Core):
         self._settle_result(permission, now, now - started, result)
         return result
 
-    async def _run_async(
-        self, permission: Permission, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        permission = self._machine.fast or self._admit(_CALL)
         started = self._clock()
-        frame = self._enter(permission, started)
+        frame = open_blocks.push(self, permission, started) if type(permission) is Probe else None
         try:
             result = await func(*args, **kwargs)
         except BaseException as error:
@@ -434,32 +424,16 @@ class CircuitBreaker(Core):
         self._settle_result(permission, now, now - started, result)
         return result
 
-    def _enter(self, permission: Permission, started: float) -> open_blocks.Frame | None:
-        """Show calls made inside that they ride on this probe."""
-        return open_blocks.push(self, permission, started) if type(permission) is Probe else None
-
-    def _record(self, outcome: Outcome, latency_ms: float) -> None:
-        self._settle(Unknown.ANONYMOUS, outcome, self._clock(), latency_ms, None)
-
 
 def _leave(frame: open_blocks.Frame | None) -> None:
     if frame is not None:
         open_blocks.end(frame)
 
 
-def _admitted(admitted: Permission | CircuitOpenError) -> Permission:
-    if isinstance(admitted, CircuitOpenError):
-        try:
-            raise admitted
-        finally:
-            del admitted
-    return admitted
-
-
-async def _awaitable(func: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
-    awaitable = func(*args, **kwargs)
-    if not isawaitable(awaitable):
-        raise NotAwaitable(
-            f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
-        )
-    return await awaitable
+def _misplaced(settings: dict[str, Any]) -> TypeError:
+    """Return the error of keyword arguments that a breaker does not have; those of its configuration get a hint."""
+    of_config = [name for name in settings if name in CircuitBreakerConfig.__dataclass_fields__]
+    if not of_config:
+        return TypeError(f"CircuitBreaker() got an unexpected keyword argument {next(iter(settings))!r}")
+    given = ", ".join(f"{name}={settings[name]!r}" for name in of_config)
+    return TypeError(f"CircuitBreaker() takes {given} in its configuration: use config=CircuitBreakerConfig({given})")

@@ -1,4 +1,4 @@
-"""The state machine: who is admitted, and which outcome leads where. No lock, no I/O, no logging, no waiting.
+"""The state machine of a circuit: which period follows which, and the totals. It logs nothing and waits for nothing.
 
 ::
 
@@ -6,59 +6,44 @@
       CLOSED ──────────────────▶ OPEN ──────────────────────────────▶ HALF_OPEN
         ▲                         ▲   (on the first look after it)      │    │
         │                         │                                     │    │
-        │                         └───────────── a probe fails ─────────┘    │
+        │                         └──────────── probes fail ────────────┘    │
         └───────────────────── enough probes succeed ────────────────────────┘
 
-An operator's mode and `reset()` lead to a fresh CLOSED period from everywhere, FORCED_OPEN to one that is OPEN without
-end. One stay in one state is a period, an object that holds what its state needs. A permit belongs to the period that
-issued it, so the answer of a call from an earlier one is known by `is not`: it counts in the totals alone.
-
-Every method is for one thread at a time: the breaker calls it under its lock, with the time it read before. Only a
-destructor or a signal handler may come in between, on the same thread, wherever a function is called. So what belongs
-together is written without a call in between, iterating is over a copy, and `self.period` is asked for again by whoever
-has called something since.
+A mode that an operator sets and `reset()` lead to a fresh CLOSED period from everywhere, FORCED_OPEN to an OPEN one
+without end. A permission belongs to the period that issued it, so a late result is known by `is not`: it counts in the
+totals alone. What happens in a state is told in `states`; the machine owns the transitions, and only those.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from copy import copy
-from enum import Enum
-from math import inf
-from typing import Final, NamedTuple, TypeAlias
+from itertools import repeat
+from threading import RLock
+from typing import Final, NamedTuple, cast
 
-from .._common.words import CircuitMode, CircuitState, CircuitStats, Outcome
+from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
-from .states import Closed, HalfOpen, LastFailure, Open, Period, Permission, Probe
-from .window import Counts
+from .rules import WindowCounts
+from .states import (
+    Asker,
+    Book,
+    Closed,
+    ForcedOpen,
+    HalfOpen,
+    Open,
+    Period,
+    Permission,
+    Probe,
+    Unknown,
+)
+from .totals import NEVER, ZERO, CircuitStats, Tally, Totals
+from .window import Mark
 
-RESET_TIMEOUT_S_UNTIL_ASKED: Final = 30.0
-FORCED_OPEN: Final = CircuitMode.FORCED_OPEN
+OPEN_FOR_UNTIL_ASKED_S: Final = 30.0
+UNDELIVERED_KEPT: Final = 1_000
+CLOSED: Final = CircuitState.CLOSED
+IGNORED: Final = Outcome.IGNORED
+FAILURE: Final = Outcome.FAILURE
 SHADOW: Final = CircuitMode.SHADOW
-
-# State, mode, seconds until a probe may pass (None: nobody knows), and why the circuit opened.
-Refusal: TypeAlias = tuple[CircuitState, CircuitMode, float | None, LastFailure | None]
-
-
-class _Nothing(CircuitStats):
-    """Totals of zero, for all machines that have not counted anything there; nobody can count in them."""
-
-    def __init__(self) -> None:
-        pass
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise TypeError("these totals are shared")
-
-
-NOTHING: Final = _Nothing()
-
-
-class Unknown(Enum):
-    """Who settles without a permission in hand."""
-
-    ANONYMOUS = "a record, perhaps of what was allowed before"
-    ELSEWHERE = "the end of a `with` block, left where it was not entered"
 
 
 class Change(NamedTuple):
@@ -69,368 +54,372 @@ class Change(NamedTuple):
     reason: str
 
 
+class Reading(NamedTuple):
+    """What there was at one moment: the period, what it had counted, and all totals."""
+
+    period: Period
+    mode: CircuitMode
+    counted: Tally
+    streak: int
+    book: Book
+    first_mark: Mark | None
+    totals: Totals
+
+    def stats(self) -> CircuitStats:
+        """Return the totals as people read them; times in them are readings of the breaker's clock."""
+        totals = self.totals
+        return CircuitStats(
+            totals.successes,
+            totals.failures,
+            self.streak,
+            None if totals.last_failure_at == NEVER else totals.last_failure_at,
+            None if totals.last_success_at == NEVER else totals.last_success_at,
+            round(totals.latency_s * 1_000, 6),  # to the nanosecond, so that sums of whole milliseconds are whole
+            ignored_count=totals.ignored,
+            rejected_count=totals.rejected,
+            slow_count=totals.slow,
+            opened_count=totals.opened,
+            shadow_rejected_count=totals.shadow_rejected,
+        )
+
+    def window_counts(self, now: float) -> WindowCounts:
+        """Return what the window held; while the circuit is not closed, what it held when it opened."""
+        return self.period.window_counts(self.counted, self.streak, self.first_mark, now)
+
+
 class Machine:
-    """Where a circuit stands, and what it has counted.
+    """Where a circuit stands, and what it has counted. Every method may be called from any thread.
 
     Attributes:
-        fast: the present period if it is CLOSED and a success only needs counting there, else None.
-        totals: what is not counted in the present CLOSED period; times in it are readings of the breaker's clock.
-        changes: what has not been told to anybody yet, oldest first; None until the first.
+        lock: guards all that follows, and the fields of the present period. Under it nothing is called or made.
+        period: the present stay in one state.
+        fast: the period if it is CLOSED and a success only needs counting there, else None.
+        totals: what ended periods have counted, and what belongs to none.
+        start: what there was when the totals were last reset.
+        watched: every result and every change is delivered to listeners.
+        changes: what has not been logged yet, oldest first.
+        undelivered: what listeners have not been notified of yet, oldest first, and at most 1,000.
+        lost: how many changes were dropped because listeners did not take them.
     """
 
-    __slots__ = ("changes", "config", "fast", "mode", "period", "totals")
+    __slots__ = (
+        "changes",
+        "config",
+        "fast",
+        "lock",
+        "lost",
+        "mode",
+        "period",
+        "start",
+        "totals",
+        "undelivered",
+        "watched",
+    )
 
-    watched = False  # every outcome is told to somebody
-
-    def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, now: float) -> None:
+    def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, watched: bool = False) -> None:
+        self.lock = RLock()
         self.config = config
         self.mode = mode
-        self.totals: CircuitStats = NOTHING
-        self.changes: deque[Change] | None = None
-        self.fast: Closed | None
-        self.period: Period = self._beginning(mode, now)
-        self._find_fast()
-        if self.fast is None:
-            self._have_totals()
-
-    def _have_totals(self) -> None:
-        """Get totals of its own, which an idle machine does without; asked before anything is counted in them."""
-        if self.totals is NOTHING:
-            totals = CircuitStats()
-            if self.totals is NOTHING:
-                self.totals = totals
+        self.watched = watched
+        self.totals = Totals()
+        self.start = ZERO
+        self.changes: tuple[Change, ...] = ()
+        self.undelivered: tuple[Change, ...] = ()
+        self.lost = 0
+        self.period: Period = self._first_period(mode, now)
+        self.fast: Closed | None = self.fast_of(self.period, config)
 
     # Admitting
 
     def look(self, now: float) -> Period:
         """Return the present period; an open one whose time is over ends here."""
         period = self.period
-        if isinstance(period, Open) and now >= period.until:
-            half_open = HalfOpen(period.last_failure, period.openings + 1)
-            self._enter(period, half_open, f"open for {now - period.at:.3g} s")
-        return self.period
+        if now >= period.ends_at:
+            following, reason = period.following(self, now)
+            self._enter(period, following, reason)
+            return self.period
+        return period
 
-    def admit(self, now: float, around: Iterable[Probe] = (), block: bool = False) -> Permission | None:
-        """Return the permission for one call, or None to refuse it; `around` it are probes, the innermost first."""
-        period = self.look(now)
-        if isinstance(period, Closed):
-            return period
-        if isinstance(period, HalfOpen):
-            probe = self._probe(period, now, around, block)
-            if probe is not None:
-                return probe
-        if self.mode is SHADOW:
-            self.totals.shadow_rejected_count += 1
-            return Probe(None, now, block)
-        self.totals.rejected_count += 1
-        return None
-
-    def _probe(self, period: HalfOpen, now: float, around: Iterable[Probe], block: bool) -> Probe | None:
-        probe = Probe(period, now, block)
-        outer = next((other for other in around if other.period is period), None)
-        if outer is None:
-            return probe if period.admit(self.config, now, probe) else None
-        # A probe that is overdue may be lost for good, and its verdict with it: what is inside it gives one if it can.
-        probe.rides = not (outer.overdue(self.config, now) and period.admit(self.config, now, probe))
-        return probe
-
-    def admit_anonymous(self, now: float) -> Permission | None:
-        """Admit one call whose answer will not say which it is; in half-open the next such answer is taken for it."""
-        admitted = self.admit(now)
-        period = self.period
-        if isinstance(admitted, Probe) and isinstance(period, HalfOpen):
-            period.remember(admitted)
-        return admitted
-
-    def refuse(self, now: float) -> Refusal | None:
-        """Refuse one call if the circuit is open and stays so."""
-        period, mode = self.period, self.mode
-        if type(period) is not Open or now >= period.until or mode is SHADOW:
-            return None
-        self.totals.rejected_count += 1
-        return period.state, mode, None if mode is FORCED_OPEN else period.until - now, period.last_failure
-
-    def refusal(self, now: float) -> Refusal:
-        """Return the figures of a refusal by `admit`."""
-        return self.period.state, self.mode, self.retry_after_s(now), self.period.last_failure
-
-    def withdraw(self, permission: Permission) -> None:
-        """Take a permission back that nobody got to use: nothing is counted."""
-        if isinstance(permission, Probe):
-            self._give_back(permission)
-            if permission.period is not None and permission in permission.period.anonymous:
-                permission.period.anonymous.remove(permission)
+    def admit(self, asker: Asker, now: float, inside: tuple[Probe, ...] = ()) -> Permission | Period:
+        """Return the permission for one call, or the period that rejects it; `inside`: see `Period.admit`."""
+        for _ in repeat(None):
+            period = self.period
+            if now < period.rejects_until:
+                with self.lock:
+                    if self.period is period:
+                        self.totals.rejected += 1
+                        return period
+                continue
+            period = self.look(now)
+            probe = Probe(asker, now)
+            permission = period.admit(self, probe, inside, now)
+            if permission is not None:
+                return permission
+            with self.lock:
+                if self.period is not period:
+                    continue
+                shadow = self.mode is SHADOW
+                if shadow:
+                    self.totals.shadow_rejected += 1
+                else:
+                    self.totals.rejected += 1
+            if not shadow:
+                return period
+            if asker is Asker.ANONYMOUS:
+                period.remember(self, probe)
+            return probe
+        raise AssertionError  # never reached
 
     # Settling
 
     def settle(
-        self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_ms: float, slow: bool
+        self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_s: float, slow: bool
     ) -> Open | None:
-        """Count the outcome of a call; return the period that it opened, if it did."""
-        self._have_totals()
-        if isinstance(permission, Probe) and permission.settled and permission.period is self.period:
-            permission = Unknown.ELSEWHERE  # a block that was left elsewhere has settled this one's probe
-        settled = self._find(permission, now) if isinstance(permission, Unknown) else permission
-        period = self.period
-        if settled is period:
-            if isinstance(period, Closed):
-                return self._settle_closed(period, outcome, now, latency_ms, slow)
-            if isinstance(period, HalfOpen):
-                return self._settle_half_open(period, False, outcome, now, latency_ms, slow)
-        elif isinstance(settled, Probe) and not settled.settled:
-            self._give_back(settled)
-            if settled.period is period and isinstance(period, HalfOpen):
-                return self._settle_half_open(period, settled.rides, outcome, now, latency_ms, slow)
-        self.count(outcome, now, latency_ms, slow)
-        return None
+        """Count the result of a call; return the period that it opened, if it did."""
+        period: Period | None = self.period
+        if permission is not period:
+            period = self.look(now) if isinstance(permission, Unknown) else permission.period
+            if period is None or period is not self.period:
+                self.count_late(outcome, now, latency_s, slow)
+                return None
+        return period.settle(self, permission, outcome, now, latency_s, slow)
 
-    def _find(self, unknown: Unknown, now: float) -> Permission | Period:
-        """Return what the outcome of a call that nothing is known of counts for: a probe, or the present period."""
-        period = self.look(now)
-        if isinstance(period, HalfOpen):
-            period.forget_overdue(self.config, now)
-            if unknown is Unknown.ELSEWHERE:
-                return next((probe for probe in list(period.out) if probe.block), period)
-            if period.anonymous:
-                return period.anonymous.popleft()
-        return period
+    def count_late(self, outcome: Outcome, now: float, latency_s: float, slow: bool) -> None:
+        """Count a result in the totals alone."""
+        failed = outcome is FAILURE
+        with self.lock:
+            totals, period = self.totals, self.period
+            if outcome is IGNORED:
+                totals.ignored += 1
+                return
+            totals.latency_s += latency_s
+            totals.slow += slow
+            if failed:
+                totals.failures += 1
+                totals.last_failure_at = now
+            else:
+                totals.successes += 1
+                totals.last_success_at = now
+            if not period.admits:
+                period.streak = period.streak + 1 if failed else 0
 
-    def _give_back(self, probe: Probe) -> None:
-        probe.settled = True
-        if probe.period is not None:
-            probe.period.out.pop(probe, None)
-
-    def _settle_closed(
-        self, period: Closed, outcome: Outcome, now: float, latency_ms: float, slow: bool
-    ) -> Open | None:
-        if outcome is Outcome.IGNORED:
-            self.totals.ignored_count += 1
-            return None
-        failed = outcome is Outcome.FAILURE
-        if self.period is not period:
-            self.count(outcome, now, latency_ms, slow)
-            return None
-        self.totals.total_latency_ms += latency_ms
-        self.totals.slow_count += slow
-        if failed:
-            self.totals.last_failure_time = now
-            period.failures += 1
-            period.streak = period.streak + 1 if period.streak_successes == period.successes else 1
-            period.streak_successes = period.successes
-        else:
-            period.successes += 1
-            period.last_success_at = now
-        reason = period.trips(self.config, now, failed, slow)
-        if reason is None or self.mode is CircuitMode.FORCED_CLOSED:
-            return None
-        return self._open(period, now, reason)
-
-    def spare(self, permission: Permission | Unknown, now: float, latency_s: float) -> bool:
-        """Count the failure of a call if no rule needs to look at it, and tell whether it was so."""
-        period, totals = self.fast, self.totals
-        if period is None or permission is not period or period.window is None or totals is NOTHING:
-            return False
-        streak = period.streak + 1 if period.streak_successes == period.successes else 1
-        if streak > self.config._spared or latency_s >= period.slow_s:
-            return False
-        period.streak = streak
-        period.streak_successes = period.successes
-        period.failures += 1
-        period.latency_s += latency_s
-        totals.last_failure_time = now
-        period.window.add(now, period.successes + period.failures, True, False)
-        period.until = period.window.until
-        return True
-
-    def _settle_half_open(
-        self, period: HalfOpen, rides: bool, outcome: Outcome, now: float, latency_ms: float, slow: bool
-    ) -> Open | None:
-        self.count(outcome, now, latency_ms, slow)
-        if outcome is Outcome.IGNORED:
-            return None
-        if outcome is Outcome.FAILURE:
-            return self._open(period, now, "a probe failed")
-        if slow and not rides and self.config.slow_call_rate_threshold is not None:
-            return self._open(period, now, "a probe was slow")
-        if not rides:
-            period.successes += 1
-            if period.successes >= self.config.success_threshold:
-                self._enter(period, Closed(self.config, now), f"{period.successes} probes succeeded")
-        return None
-
-    def count(self, outcome: Outcome, now: float, latency_ms: float, slow: bool) -> None:
-        """Count an outcome in the totals alone."""
-        self._have_totals()
-        totals = self.totals
-        if outcome is Outcome.IGNORED:
-            totals.ignored_count += 1
-            return
-        totals.total_latency_ms += latency_ms
-        totals.slow_count += slow
-        if outcome is Outcome.FAILURE:
-            totals.failure_count += 1
-            totals.consecutive_failures += 1
-            totals.last_failure_time = now
-        else:
-            totals.success_count += 1
-            totals.consecutive_failures = 0
-            totals.last_success_time = now
-
-    def count_by_hand(self, outcome: Outcome, now: float, latency_ms: float) -> None:
+    def count_by_hand(self, failed: bool, now: float, latency_s: float) -> None:
         """Count a success or failure in the totals and the streak; nothing follows from it."""
-        self.count(outcome, now, latency_ms, False)
-        period = self.period
-        if isinstance(period, Closed):
-            period.streak_on(outcome is Outcome.FAILURE)
+        with self.lock:
+            totals, period = self.totals, self.period
+            totals.latency_s += latency_s
+            if failed:
+                totals.failures += 1
+                totals.last_failure_at = now
+                period.streak += 1
+            else:
+                totals.successes += 1
+                totals.last_success_at = now
+                period.streak = 0
 
     # Changing
 
+    def open(self, former: Period, now: float, reason: str, counts: WindowCounts) -> Open | None:
+        """Open the circuit, unless another thread has left the former period meanwhile."""
+        wait = self.config.reset_timeout_s
+        open_for_s = OPEN_FOR_UNTIL_ASKED_S if callable(wait) else cast("float", wait)
+        period = Open(now, open_for_s, former.openings + 1, counts, self.mode is SHADOW)
+        return period if self._enter(former, period, reason, opened=1) else None
+
+    def close(self, former: HalfOpen, now: float, reason: str) -> None:
+        """Close the circuit, unless another thread has left the former period meanwhile."""
+        self._enter(former, self.closed(now), reason)
+
+    def trip(self, now: float, reason: str) -> Open:
+        """Open the circuit by hand; return the new period, or the present one if it is open already."""
+        for _ in repeat(None):
+            self.look(now)
+            reading = self.read()
+            if isinstance(reading.period, Open):
+                return reading.period
+            opened = self.open(reading.period, now, reason, reading.window_counts(now))
+            if opened is not None:
+                return opened
+        raise AssertionError  # never reached
+
     def configure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Take another configuration; what is under way stays under way."""
-        period = self.look(now)
-        former, self.config = self.config, config
-        if isinstance(period, Closed):
-            if former.error_rate_window == config.error_rate_window:
-                period.limit(config)
-            else:
-                period.configure(config, now)
-        elif isinstance(period, HalfOpen):
-            period.next_overdue = -inf
-        self._find_fast()
+        for _ in repeat(None):
+            rules = () if self.mode is CircuitMode.FORCED_CLOSED else config._rules
+            if self.look(now).configure(self, config, rules, now):
+                return
 
     def set_mode(self, mode: CircuitMode, now: float) -> None:
         """Begin a fresh period under another mode."""
-        if mode is not self.mode:
-            self._begin(mode, now, f"mode {mode.value}")
+        for _ in repeat(None):
+            former = self.period
+            if mode is self.mode or self._enter(former, self._first_period(mode, now), f"mode {mode.value}", mode=mode):
+                return
 
-    def reset(self, now: float) -> None:
-        """Be as new."""
-        self._begin(CircuitMode.AUTO, now, "reset")
-        self.zero()
+    def reset(self, mode: CircuitMode, now: float) -> None:
+        """Be as new, in this mode."""
+        for _ in repeat(None):
+            if self._enter(self.period, self._first_period(mode, now), "reset", mode=mode, totals=Totals()):
+                return
 
-    def zero(self) -> None:
-        """Begin the totals and the streak anew."""
-        self.totals = CircuitStats()
-        period = self.period
-        if isinstance(period, Closed):
+    def reset_totals(self) -> None:
+        """Begin the totals and the streak anew; the circuit stays as it is."""
+        start = Totals()
+        with self.lock:
+            totals, period = self.totals, self.period
+            start.successes = totals.successes + period.successes
+            start.failures = totals.failures + period.failures
+            start.slow = totals.slow + period.slow
+            start.latency_s = totals.latency_s + period.latency_s
+            start.ignored = totals.ignored
+            start.opened = totals.opened
+            start.rejected = totals.rejected
+            start.shadow_rejected = totals.shadow_rejected
+            totals.last_success_at = period.last_success_at = NEVER
+            totals.last_failure_at = period.last_failure_at = NEVER
             period.streak = 0
-            self.totals.success_count -= period.successes
-            self.totals.failure_count -= period.failures
-            self.totals.total_latency_ms -= period.latency_s * 1_000
-            period.last_success_at = None
+            self.start = start
 
-    def forget_calls(self) -> None:
-        """Keep what is counted, and make late whatever is under way: it is so in another process."""
-        period = self.period
-        if isinstance(period, HalfOpen):
-            self.period = HalfOpen(period.last_failure, period.openings, period.successes)
-        elif isinstance(period, Closed):
-            self.period = copy(period)
-        self.changes = None
-        self._find_fast()
+    def watch(self, watched: bool) -> None:
+        """Deliver every result and change to listeners from now on, or to nobody."""
+        for _ in repeat(None):
+            period, config = self.period, self.config
+            fast = None if watched else self._plain_fast_of(period, config)
+            with self.lock:
+                if self.period is period and self.config is config:
+                    self.watched = watched
+                    self.fast = fast
+                    return
 
-    def _open(self, former: Period, now: float, reason: str) -> Open | None:
-        wait_s = self.config.reset_timeout_s
-        until = now + (RESET_TIMEOUT_S_UNTIL_ASKED if callable(wait_s) else wait_s)
-        period = Open(now, until, former.openings)
-        return period if self._enter(former, period, reason, opened=1) else None
+    def after_fork_in_child(self) -> None:
+        """Keep what is counted; the results of calls that are out are late, for they are made in another process."""
+        self.lock = RLock()
+        self.period = self.period.copy_for_child()
+        self.changes = self.undelivered = ()
+        self.fast = self.fast_of(self.period, self.config)
 
-    def _begin(self, mode: CircuitMode, now: float, reason: str) -> None:
-        period = self._beginning(mode, now)
-        while not self._enter(self.period, period, reason, mode=mode):
-            pass
+    def fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
+        """Return what `fast` is with this period and configuration."""
+        return None if self.watched else self._plain_fast_of(period, config)
 
-    def _beginning(self, mode: CircuitMode, now: float) -> Period:
-        return Open(now, inf, 0) if mode is CircuitMode.FORCED_OPEN else Closed(self.config, now)
+    def _plain_fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
+        return period if isinstance(period, Closed) and config.failure_result is None else None
+
+    def _first_period(self, mode: CircuitMode, now: float) -> Period:
+        if mode is CircuitMode.FORCED_OPEN:
+            return ForcedOpen(now)
+        return Closed(self.config, () if mode is CircuitMode.FORCED_CLOSED else self.config._rules, now)
+
+    def closed(self, now: float) -> Period:
+        """Return the period that follows when enough probes have succeeded."""
+        return Closed(self.config, self.config._rules, now)
+
+    def half_open(self, opened: Open) -> Period:
+        """Return the period that follows an open one."""
+        return HalfOpen(opened)
+
+    def take_changes(self) -> tuple[Change, ...]:
+        """Return what has not been logged, oldest first; from now on it is."""
+        with self.lock:
+            changes = self.changes
+            self.changes = ()
+        return changes
+
+    def take_undelivered(self) -> Change | None:
+        """Return the oldest change that listeners have not been notified of; from now on they are."""
+        for _ in repeat(None):
+            undelivered = self.undelivered
+            if not undelivered:
+                return None
+            oldest, rest = undelivered[0], undelivered[1:]
+            with self.lock:
+                if self.undelivered is undelivered:
+                    self.undelivered = rest
+                    return oldest
+        raise AssertionError  # never reached
 
     def _enter(
-        self, former: Period, period: Period, reason: str, *, opened: int = 0, mode: CircuitMode | None = None
+        self,
+        former: Period,
+        period: Period,
+        reason: str,
+        *,
+        opened: int = 0,
+        mode: CircuitMode | None = None,
+        totals: Totals | None = None,
     ) -> bool:
-        """Go from one period to another, unless something came in between and has gone elsewhere."""
-        self._have_totals()
-        left = former if isinstance(former, Closed) else None
-        change = Change(former.state, period.state, reason)
-        changes = self.changes if self.changes is not None else deque[Change]()
-        fast = period if isinstance(period, Closed) else None
-        # From here on nothing comes in between, since nothing is called until the change is queued.
-        if self.period is not former:
-            return False
-        self.period = period
-        self.mode = self.mode if mode is None else mode
-        self.fast = None if self.watched or self.config.failure_result is not None else fast
-        totals = self.totals
-        totals.opened_count += opened
-        if left is not None:
-            totals.success_count += left.successes
-            totals.failure_count += left.failures
-            totals.total_latency_ms += left.latency_s * 1_000
-            totals.consecutive_failures = left.streak if left.streak_successes == left.successes else 0
-        if period.state is not former.state:
-            self.changes = changes
-            changes.append(change)
-        if left is not None:
-            totals.last_success_time = _later(totals.last_success_time, left.last_success_at)
-        return True
-
-    def _find_fast(self) -> None:
-        period = self.period
-        fast = period if isinstance(period, Closed) else None
-        if self.period is period:  # else it was found by what came in between
-            self.fast = None if self.watched or self.config.failure_result is not None else fast
+        """Go from one period to another, unless another thread has left the former one meanwhile."""
+        new = () if period.state is former.state else (Change(former.state, period.state, reason),)
+        for _ in repeat(None):
+            config, watched, changes, undelivered = self.config, self.watched, self.changes, self.undelivered
+            fast = self.fast_of(period, config)
+            logging = changes + new
+            delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if watched else ()
+            lost = len(undelivered) + len(new) - len(delivering) if watched else 0
+            inherits_streak = not period.admits
+            with self.lock:
+                if self.period is not former:
+                    return False
+                if (
+                    self.config is not config
+                    or self.watched is not watched
+                    or self.changes is not changes
+                    or self.undelivered is not undelivered
+                ):
+                    continue
+                self.period = period
+                self.fast = fast
+                self.changes = logging
+                self.undelivered = delivering
+                self.lost += lost
+                if mode is not None:
+                    self.mode = mode
+                if inherits_streak:
+                    period.streak = former.streak
+                if totals is not None:
+                    self.totals = totals
+                    self.start = ZERO
+                    period.streak = 0
+                else:
+                    ended = self.totals
+                    ended.successes += former.successes
+                    ended.failures += former.failures
+                    ended.slow += former.slow
+                    ended.latency_s += former.latency_s
+                    ended.opened += opened
+                    if former.last_success_at > ended.last_success_at:
+                        ended.last_success_at = former.last_success_at
+                    if former.last_failure_at > ended.last_failure_at:
+                        ended.last_failure_at = former.last_failure_at
+                return True
+        raise AssertionError  # never reached
 
     # Reading
 
+    def read(self) -> Reading:
+        """Return a consistent copy of what there is."""
+        counted, sums = Tally(), Totals()
+        with self.lock:
+            period, totals, start, mode = self.period, self.totals, self.start, self.mode
+            counted.successes = period.successes
+            counted.failures = period.failures
+            counted.slow = period.slow
+            sums.successes = totals.successes + period.successes - start.successes
+            sums.failures = totals.failures + period.failures - start.failures
+            sums.slow = totals.slow + period.slow - start.slow
+            sums.latency_s = totals.latency_s + period.latency_s - start.latency_s
+            sums.ignored = totals.ignored - start.ignored
+            sums.opened = totals.opened - start.opened
+            sums.rejected = totals.rejected - start.rejected
+            sums.shadow_rejected = totals.shadow_rejected - start.shadow_rejected
+            here, before = period.last_success_at, totals.last_success_at
+            sums.last_success_at = here if here > before else before
+            here, before = period.last_failure_at, totals.last_failure_at
+            sums.last_failure_at = here if here > before else before
+            streak, book, window = period.streak, period.book, period.window
+            first = None if window is None else window.first
+        return Reading(period, mode, counted, streak, book, first, sums)
+
     def stats(self) -> CircuitStats:
-        """Return a copy of all totals; times in it are readings of the breaker's clock."""
-        totals, present = self.totals, self.period
-        period = present if isinstance(present, Closed) else None
-        return CircuitStats(
-            totals.success_count + (period.successes if period else 0),
-            totals.failure_count + (period.failures if period else 0),
-            period.consecutive_failures() if period else totals.consecutive_failures,
-            totals.last_failure_time,
-            _later(totals.last_success_time, period.last_success_at if period else None),
-            totals.total_latency_ms + (period.latency_s * 1_000 if period else 0.0),
-            ignored_count=totals.ignored_count,
-            rejected_count=totals.rejected_count,
-            slow_count=totals.slow_count,
-            opened_count=totals.opened_count,
-            shadow_rejected_count=totals.shadow_rejected_count,
-        )
-
-    def counts(self, now: float) -> Counts:
-        """Return what is in the window; nothing is while the circuit is not closed."""
-        period = self.period
-        return period.counts(self.config, now) if isinstance(period, Closed) else Counts()
-
-    def retry_after_s(self, now: float) -> float | None:
-        """Return the seconds until a probe may pass; None: nobody knows."""
-        period = self.period
-        if isinstance(period, Open) and self.mode is not CircuitMode.FORCED_OPEN:
-            return max(0.0, period.until - now)
-        return None
-
-    def probes_in_flight(self, now: float) -> int:
-        """Return how many half-open permits are out and not overdue."""
-        period = self.period
-        if not isinstance(period, HalfOpen):
-            return 0
-        period.forget_overdue(self.config, now)
-        return len(period.out)
-
-    @property
-    def state(self) -> CircuitState:
-        """What a caller meets."""
-        return CircuitState.CLOSED if self.mode is CircuitMode.SHADOW else self.period.state
-
-
-class WatchedMachine(Machine):
-    """A machine whose every outcome is told to somebody, so that none only needs counting."""
-
-    __slots__ = ()
-
-    watched = True
-
-
-def _later(one: float | None, other: float | None) -> float | None:
-    return max((at for at in (one, other) if at is not None), default=None)
+        """Return all totals; times in them are readings of the breaker's clock."""
+        return self.read().stats()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Final
 
-from .states import Permission, Probe
+from .states import Asker, Permission, Probe
 
 OPEN_BLOCKS_REMEMBERED: Final = 1_000
 
@@ -85,10 +85,10 @@ def innermost_block(owner: object) -> Frame | None:
 
 
 def _of_block(permission: Permission) -> bool:
-    return type(permission) is not Probe or permission.block
+    return type(permission) is not Probe or permission.asker is Asker.BLOCK
 
 
-def unsettled_probes(owner: object) -> list[Probe]:
+def unsettled_probes(owner: object) -> tuple[Probe, ...]:
     """Return the unsettled probes of this owner that this code is inside of, the innermost first."""
     found: list[Probe] = []
     frame = innermost()
@@ -96,4 +96,4 @@ def unsettled_probes(owner: object) -> list[Probe]:
         if frame.owner is owner and type(frame.permission) is Probe and not frame.permission.settled:
             found.append(frame.permission)
         frame = frame.outer
-    return found
+    return tuple(found)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import NoReturn
 
 from .._common import checks
+from .._common.pattern import OnlyOne
 from .._common.words import Outcome
+from ..exceptions import UsageError
 from . import open_blocks
-from .admission import Core
+from .admission import Admission
 from .states import Permission, Probe
 
 __all__ = ["Permit"]
 
 
-class Permit:
+class Permit(OnlyOne):
     """The right to make one call, already admitted; it counts exactly once, wherever and whenever it is settled.
 
     `CircuitBreaker.permit()` gives it. Either say how the call ended, from any thread or task, or let a `with` or
@@ -22,10 +23,10 @@ class Permit:
     One that is never settled counts nothing, and in half-open takes a place until it is overdue.
     """
 
-    __slots__ = ("__weakref__", "_core", "_entered", "_frame", "_permission", "_settled", "_started")
+    __slots__ = ("__weakref__", "_admission", "_entered", "_frame", "_permission", "_settled", "_started")
 
-    def __init__(self, core: Core, permission: Permission, started: float) -> None:
-        self._core = core
+    def __init__(self, admission: Admission, permission: Permission, started: float) -> None:
+        self._admission = admission
         self._permission = permission
         self._started = started
         self._settled = False
@@ -33,16 +34,13 @@ class Permit:
         self._frame: open_blocks.Frame | None = None
 
     def __repr__(self) -> str:
-        return f"<Permit of circuit {self._core.name!r}: {'settled' if self._settled else 'out'}>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Permit cannot be copied or pickled: it is the right to make one call")
+        return f"<Permit of circuit {self._admission.name!r}: {'settled' if self._settled else 'out'}>"
 
     def success(self) -> None:
         """Say that the call succeeded.
 
         Raises:
-            RuntimeError: this permit has been settled before; nothing has changed.
+            UsageError: this permit has been settled before; nothing has changed.
         """
         self._settle(Outcome.SUCCESS, None)
 
@@ -50,7 +48,7 @@ class Permit:
         """Say that the call failed, and with which error if there is one.
 
         Raises:
-            RuntimeError: this permit has been settled before; nothing has changed.
+            UsageError: this permit has been settled before; nothing has changed.
             TypeError: `error` is no exception; nothing has changed.
         """
         self._settle(Outcome.FAILURE, None if error is None else checks.instance("error", error, BaseException))
@@ -59,28 +57,28 @@ class Permit:
         """Give the permit back: the call says nothing about the dependency.
 
         Raises:
-            RuntimeError: this permit has been settled before; nothing has changed.
+            UsageError: this permit has been settled before; nothing has changed.
         """
         self._settle(Outcome.IGNORED, None)
 
     def _settle(self, outcome: Outcome, error: BaseException | None) -> None:
-        now = self._core._clock()
+        now = self._admission._clock()
         if not self._claim():
-            raise RuntimeError(f"{self!r}: a permit is settled once")
-        self._core._settle(self._permission, outcome, now, (now - self._started) * 1_000, error)
+            raise UsageError(f"{self!r}: a permit is settled once")
+        self._admission._settle(self._permission, outcome, now, now - self._started, error)
 
     def _claim(self) -> bool:
-        with self._core._lock:
+        with self._admission._machine.lock:
             claimed = not self._settled
             self._settled = True
         return claimed
 
     def __enter__(self) -> Permit:
         if self._settled or self._entered:
-            raise RuntimeError(f"{self!r}: a permit is for one call, and this one has been used")
+            raise UsageError(f"{self!r}: a permit is for one call, and this one has been used")
         self._entered = True
         if type(self._permission) is Probe:
-            self._frame = open_blocks.push(self._core, self._permission, self._started)
+            self._frame = open_blocks.push(self._admission, self._permission, self._started)
         return self
 
     def __exit__(
@@ -88,12 +86,12 @@ class Permit:
     ) -> None:
         if self._frame is not None:
             open_blocks.end(self._frame)
-        now = self._core._clock()
+        now = self._admission._clock()
         if self._claim():
             if error is None:
-                self._core._settle_success(self._permission, now, now - self._started)
+                self._admission._settle_success(self._permission, now, now - self._started)
             else:
-                self._core._settle_error(self._permission, now, now - self._started, error)
+                self._admission._settle_error(self._permission, now, now - self._started, error)
 
     async def __aenter__(self) -> Permit:
         return self.__enter__()

@@ -2,70 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable
-from inspect import isasyncgen
+from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from .._common.streams import AsyncStream, Guard, Stream
-from ..exceptions import CircuitOpenError
 from . import open_blocks
-from .admission import Core
-from .states import Permission, Probe
+from .admission import Admission
+from .states import Asker, Permission, Probe
 
 
 class StreamGuard(Guard):
-    """Its latency is the time to the first item; what it waits for after that can only hang, not be slow."""
+    """Guards one iteration. Its latency is the time to the first item; what comes after that can hang, but not be slow.
 
-    def __init__(self, core: Core, fallback: Callable[..., Any] | None) -> None:
-        self._core = core
-        self._fallback = fallback
+    A stream that is stopped by its consumer after an item is a success, and so is a probe that still gives items after
+    `half_open_timeout_s`: it is settled then, for it may be endless.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
         self._permission: Permission | None = None
         self._frame: open_blocks.Frame | None = None
+        self._admitted = 0.0
         self._asked = 0.0
         self._latency_s: float | None = None
+        self._has_given = False
 
     def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
-        """Admit the iteration, and give its first item; refused, that of the fallback."""
-        refusal = self._admit()
-        if refusal is not None:
-            try:
-                if self._fallback is None:
-                    raise refusal
-                return super().open(_iterate, (self._fallback(refusal, *args, **kwargs),), {})
-            finally:
-                del refusal  # an exception that is kept in a frame of its own traceback is a circle
+        """Admit the iteration, and give its first item."""
+        self._admit()
         self.resume()
         try:
-            return super().open(func, args, kwargs)
+            opened = super().open(func, args, kwargs)
+            self._has_given = True
         finally:
             self.pause()
+        return opened
 
     async def open_async(
         self, func: Callable[..., AsyncStream], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[AsyncStream, Any]:
         """Do the same as `open`."""
-        refusal = self._admit()
-        if refusal is not None:
-            try:
-                if self._fallback is None:
-                    raise refusal
-                return await super().open_async(_async_stream, (self._fallback(refusal, *args, **kwargs),), {})
-            finally:
-                del refusal  # an exception that is kept in a frame of its own traceback is a circle
+        self._admit()
         self.resume()
         try:
-            return await super().open_async(func, args, kwargs)
+            opened = await super().open_async(func, args, kwargs)
+            self._has_given = True
         finally:
             self.pause()
+        return opened
+
+    def _admit(self) -> None:
+        permission = self._admission._admit(Asker.CALL)
+        self._permission = permission
+        self._admitted = self._admission._clock()
+        # Only a probe, and a stream that may hang, needs to know when each item is asked for and given.
+        self.watches_items = type(permission) is Probe or self._admission._machine.config._slow_s < inf
 
     def resume(self) -> None:
-        """Enter the body: calls in it on the same breaker ride on this probe."""
+        """Enter the body: calls in it on the same breaker are part of this probe."""
         if self._permission is None:
             return
-        self._asked = self._core._clock()
+        self._asked = self._admission._clock()
         if type(self._permission) is Probe:
             self._permission.since = self._asked
-            self._frame = open_blocks.push(self._core, self._permission, self._asked)
+            self._frame = open_blocks.push(self._admission, self._permission, self._asked)
 
     def pause(self) -> None:
         """Leave the body; a probe that gives items is not overdue."""
@@ -74,40 +75,27 @@ class StreamGuard(Guard):
         if self._frame is not None:
             open_blocks.end(self._frame)
             self._frame = None
-        now = self._core._clock()
-        if type(self._permission) is Probe:
-            self._permission.since = now
+        now = self._admission._clock()
         if self._latency_s is None:
             self._latency_s = now - self._asked
+        if type(self._permission) is Probe:
+            self._permission.since = now
+            if self._has_given and now >= self._admitted + self._admission._machine.config._overdue_s:
+                self._settle_success(now)
 
     def end(self, error: BaseException | None) -> None:
-        """Settle, if it was admitted."""
-        permission, self._permission = self._permission, None
-        if permission is None:
+        """Settle, if that was not done before."""
+        if self._permission is None:
             return
-        now = self._core._clock()
-        latency_s = 0.0 if self._latency_s is None else self._latency_s
-        if error is None:
-            self._core._settle_success(permission, now, latency_s)
-        else:
-            self._core._settle_error(permission, now, latency_s, error, waited_s=now - self._asked)
+        now = self._admission._clock()
+        if error is None or (self._has_given and issubclass(type(error), GeneratorExit)):
+            self._settle_success(now)
+            return
+        permission, self._permission = self._permission, None
+        self._admission._settle_error(permission, now, self._latency_s or 0.0, error, waited_s=now - self._asked)
 
-    def _admit(self) -> CircuitOpenError | None:
-        admitted = self._core._admit()
-        if isinstance(admitted, CircuitOpenError):
-            return admitted
-        self._permission = admitted
-        return None
-
-
-def _iterate(items: Stream) -> Stream:
-    return (yield from items)
-
-
-def _async_stream(items: Any) -> AsyncStream:
-    return items if isasyncgen(items) else _iterate_async(items)
-
-
-async def _iterate_async(items: AsyncIterable[Any]) -> AsyncStream:
-    async for item in items:
-        yield item
+    def _settle_success(self, now: float) -> None:
+        permission, self._permission = self._permission, None
+        self.watches_items = False
+        if permission is not None:
+            self._admission._settle_success(permission, now, self._latency_s or 0.0)

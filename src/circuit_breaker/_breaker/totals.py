@@ -1,37 +1,189 @@
-"""The totals of a breaker as one object that people keep: it computes when it is read."""
+"""What a breaker counts: plain sums, and what people read of them.
+
+A period counts what happens in it. When it ends, its sums are added to the totals of the machine, which also hold
+what belongs to no period: late results, rejections, ignored results. Where totals were reset, what there was then is
+kept, and subtracted when somebody reads. Inside, times are seconds, and moments are readings of the breaker's clock.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import fields
-from threading import RLock
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
+from math import inf
+from typing import Any, Final, Protocol
 
 from .._common import checks
-from .._common.words import CircuitStats, Outcome
-from .machine import Machine
+from .._common.words import CircuitMode, CircuitState
+
+__all__ = ["CircuitSnapshot", "CircuitStats"]
+
+NEVER: Final = -inf  # when there was no success, or no failure, yet
+
+
+class Tally:
+    """Sums of successes and failures; slow calls are among both."""
+
+    __slots__ = ("failures", "last_failure_at", "last_success_at", "latency_s", "slow", "successes")
+
+    successes: int
+    failures: int
+    slow: int
+    latency_s: float
+    last_success_at: float
+    last_failure_at: float
+
+    def __init__(self) -> None:
+        self.successes = 0
+        self.failures = 0
+        self.slow = 0
+        self.latency_s = 0.0
+        self.last_success_at = NEVER
+        self.last_failure_at = NEVER
+
+
+class Totals(Tally):
+    """The sums of all periods that have ended, and of what belongs to none."""
+
+    __slots__ = ("ignored", "opened", "rejected", "shadow_rejected")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ignored = 0
+        self.rejected = 0
+        self.opened = 0
+        self.shadow_rejected = 0
+
+
+ZERO: Final = Totals()  # what is subtracted where nothing was reset; nobody counts in it
+
+
+@dataclass
+class CircuitStats:
+    """Totals since the start or the last `reset()`.
+
+    `last_failure_time` and `last_success_time` are wall-clock seconds since the epoch. `rejected_count` counts
+    rejected calls, `shadow_rejected_count` those that `SHADOW` admitted all the same, `slow_count` successes and
+    failures that lasted `slow_call_duration_s` or longer. Latencies are those of successes and failures.
+    """
+
+    success_count: int = 0
+    failure_count: int = 0
+    consecutive_failures: int = 0
+    last_failure_time: float | None = None
+    last_success_time: float | None = None
+    total_latency_ms: float = 0.0
+    ignored_count: int = field(default=0, kw_only=True)
+    rejected_count: int = field(default=0, kw_only=True)
+    slow_count: int = field(default=0, kw_only=True)
+    opened_count: int = field(default=0, kw_only=True)
+    shadow_rejected_count: int = field(default=0, kw_only=True)
+
+    @property
+    def error_rate(self) -> float:
+        """The share of failures among successes and failures; 0.0 when there are none."""
+        answered = self.success_count + self.failure_count
+        return self.failure_count / answered if answered else 0.0
+
+    @property
+    def avg_latency_ms(self) -> float:
+        """The mean latency of successes and failures in milliseconds; 0.0 when there are none."""
+        answered = self.success_count + self.failure_count
+        return self.total_latency_ms / answered if answered else 0.0
+
+    def record_success(self, latency_ms: float) -> None:
+        """Count one success in these totals alone."""
+        self.success_count += 1
+        self.consecutive_failures = 0
+        self.last_success_time = time.time()
+        self.total_latency_ms += latency_ms
+
+    def record_failure(self, latency_ms: float) -> None:
+        """Count one failure in these totals alone."""
+        self.failure_count += 1
+        self.consecutive_failures += 1
+        self.last_failure_time = time.time()
+        self.total_latency_ms += latency_ms
+
+    def reset(self) -> None:
+        """Set every total to what it was at construction by default."""
+        for total in fields(CircuitStats):
+            setattr(self, total.name, total.default)
+
+
+@dataclass(frozen=True)
+class CircuitSnapshot:
+    """What a breaker was at one moment.
+
+    Attributes:
+        state: what a caller meets.
+        machine_state: what the machine is in; differs from `state` in `SHADOW`.
+        window_calls: successes and failures in the window; `window_failures` and `window_slow` are among them. While
+            the circuit is open or half-open, what the window held when it opened.
+        error_rate: share of failures in the window; 0.0 when it is empty. `slow_call_rate` likewise.
+        retry_after_s: seconds until a probe may be made; 0.0 when a call would be admitted now, None when unknown.
+        probes_in_flight: probes that are out and not overdue.
+    """
+
+    name: str
+    state: CircuitState
+    machine_state: CircuitState
+    mode: CircuitMode
+    stats: CircuitStats
+    window_calls: int
+    window_failures: int
+    window_slow: int
+    error_rate: float
+    slow_call_rate: float
+    retry_after_s: float | None
+    probes_in_flight: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as plain values that `json.dumps` takes; an infinite or unknown time is None."""
+        stats = {key: _plain(value) for key, value in asdict(self.stats).items()}
+        return {key: _plain(value) for key, value in asdict(self).items()} | {"stats": stats}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    return None if value in (inf, -inf) else value
+
+
+class Source(Protocol):
+    """Where the live totals come from: the machine."""
+
+    @property
+    def lock(self) -> Any: ...
+    @property
+    def period(self) -> Any: ...
+    @property
+    def totals(self) -> Totals: ...
+    @property
+    def start(self) -> Totals: ...
+    def stats(self) -> CircuitStats: ...
+    def count_by_hand(self, failed: bool, now: float, latency_s: float) -> None: ...
+    def reset_totals(self) -> None: ...
 
 
 class LiveStats(CircuitStats):
     """The present totals of one breaker; `copy()` gives those of one moment, an attribute only itself."""
 
-    def __init__(self, machine: Machine, lock: RLock, clock: Callable[[], float]) -> None:
+    # Each attribute reads what it needs under the lock; see `Machine` for what stands there.
+
+    def __init__(self, machine: Source, clock: Callable[[], float]) -> None:
         self._machine = machine
-        self._lock = lock
         self._clock = clock
-        self._dates: dict[float, float] = {}  # of the readings of that clock that were shown last
+        self._dates: dict[float, float] = {}  # of the moments that were shown last
 
     def copy(self) -> CircuitStats:
         """Return plain totals of this moment."""
-        wall, now = time.time(), self._clock()
-        with self._lock:
-            return self.copy_locked(wall, now)
+        return self.dated(self._machine.stats(), time.time(), self._clock())
 
-    def copy_locked(self, wall: float, now: float) -> CircuitStats:
-        """Return plain totals; the two clocks, read at once, date them. What has been shown once keeps its date."""
-        stats = self._machine.stats()
+    def dated(self, stats: CircuitStats, wall: float, now: float) -> CircuitStats:
+        """Turn the moments in these totals into dates; two clocks that were read at once say how. A date stays."""
         shown, self._dates = self._dates, {}
         for name in ("last_failure_time", "last_success_time"):
             at: float | None = getattr(stats, name)
@@ -41,23 +193,16 @@ class LiveStats(CircuitStats):
         return stats
 
     def record_success(self, latency_ms: float) -> None:
-        """Count one success in the totals; it ends the streak, and is no answer of a call: no window holds it."""
-        self._count(Outcome.SUCCESS, latency_ms)
+        """Count one success in the totals; it ends the streak, and no window holds it, since it was no call."""
+        self._machine.count_by_hand(False, self._clock(), checks.latency("latency_ms", latency_ms) / 1_000)
 
     def record_failure(self, latency_ms: float) -> None:
         """Count one failure in the totals and the streak; `CircuitBreaker.record_failure` is what opens the circuit."""
-        self._count(Outcome.FAILURE, latency_ms)
+        self._machine.count_by_hand(True, self._clock(), checks.latency("latency_ms", latency_ms) / 1_000)
 
     def reset(self) -> None:
         """Begin all totals and the streak of failures anew; the circuit stays as it is."""
-        with self._lock:
-            self._machine.zero()
-
-    def _count(self, outcome: Outcome, latency_ms: float) -> None:
-        latency_ms = checks.latency("latency_ms", latency_ms)
-        now = self._clock()
-        with self._lock:
-            self._machine.count_by_hand(outcome, now, latency_ms)
+        self._machine.reset_totals()
 
     def __repr__(self) -> str:
         return repr(self.copy())
@@ -72,10 +217,70 @@ class LiveStats(CircuitStats):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return copy.copy, (self.copy(),)
 
+    # The attributes of `CircuitStats`, read-only.
 
-def _total(name: str) -> property:
-    return property(lambda self: getattr(self.copy(), name))
+    @property
+    def success_count(self) -> int:  # type: ignore[override]
+        machine = self._machine
+        with machine.lock:
+            count: int = machine.totals.successes + machine.period.successes - machine.start.successes
+        return count
 
+    @property
+    def failure_count(self) -> int:  # type: ignore[override]
+        machine = self._machine
+        with machine.lock:
+            count: int = machine.totals.failures + machine.period.failures - machine.start.failures
+        return count
 
-for _name in (*(field.name for field in fields(CircuitStats)), "error_rate", "avg_latency_ms"):
-    setattr(LiveStats, _name, _total(_name))
+    @property
+    def consecutive_failures(self) -> int:  # type: ignore[override]
+        streak: int = self._machine.period.streak
+        return streak
+
+    @property
+    def last_failure_time(self) -> float | None:  # type: ignore[override]
+        return self.copy().last_failure_time
+
+    @property
+    def last_success_time(self) -> float | None:  # type: ignore[override]
+        return self.copy().last_success_time
+
+    @property
+    def total_latency_ms(self) -> float:  # type: ignore[override]
+        return self._machine.stats().total_latency_ms
+
+    @property
+    def ignored_count(self) -> int:  # type: ignore[override]
+        return self._machine.stats().ignored_count
+
+    @property
+    def rejected_count(self) -> int:  # type: ignore[override]
+        return self._machine.stats().rejected_count
+
+    @property
+    def slow_count(self) -> int:  # type: ignore[override]
+        return self._machine.stats().slow_count
+
+    @property
+    def opened_count(self) -> int:  # type: ignore[override]
+        return self._machine.stats().opened_count
+
+    @property
+    def shadow_rejected_count(self) -> int:  # type: ignore[override]
+        return self._machine.stats().shadow_rejected_count
+
+    @property
+    def error_rate(self) -> float:
+        """The share of failures among successes and failures; 0.0 when there are none."""
+        machine = self._machine
+        with machine.lock:
+            failures = machine.totals.failures + machine.period.failures - machine.start.failures
+            successes = machine.totals.successes + machine.period.successes - machine.start.successes
+        answered = successes + failures
+        return failures / answered if answered else 0.0
+
+    @property
+    def avg_latency_ms(self) -> float:
+        """The mean latency of successes and failures in milliseconds; 0.0 when there are none."""
+        return self._machine.stats().avg_latency_ms

@@ -1,127 +1,136 @@
-"""Which recent answers were failures, and which were slow: among the last N calls, or in the last so much time.
+"""Which recent answers were failures, and which were slow: among the last N calls, or in the last N seconds.
 
-The caller numbers the answers from 1, and tells a window of the bad ones alone, so a good one costs it nothing: what is
-among the last N follows from the numbers, and what is of the last so much time from totals noted when a bucket ends.
+A window is a chain of marks from the oldest to the newest. A mark holds the totals of its period at one moment; what
+the window holds is the present totals less those at the last mark outside of it. A window of calls has a mark for each
+bad answer, so good answers cost it nothing; a window of time has one for each bucket in which there were answers.
+
+The closed state links marks, under the lock. All else here is done without a lock: marks do not change once they are
+linked, and from an older mark every newer one is reached.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import deque
+from datetime import timedelta
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
+
+from .rules import WindowCounts
 
 BUCKETS: Final = 30
 
 
-class Counts(NamedTuple):
-    """What a window holds."""
+class Mark:
+    """The totals of a period once the answers up to `position` were in: the number of an answer, or of a bucket."""
 
-    calls: int = 0
-    failures: int = 0
-    slow: int = 0
+    __slots__ = ("after", "answers", "failures", "position", "slow")
 
-    @property
-    def error_rate(self) -> float:
-        """The share of failures; 0.0 of nothing."""
-        return self.failures / self.calls if self.calls else 0.0
-
-    @property
-    def slow_call_rate(self) -> float:
-        """The share of slow calls; 0.0 of nothing."""
-        return self.slow / self.calls if self.calls else 0.0
-
-
-class CallWindow:
-    """The last `size` answers, exactly; its memory grows with the bad ones alone."""
-
-    __slots__ = ("_failures", "_size", "_slow", "_start")
-
-    until: Final = inf
-
-    def __init__(self, size: int, start: int) -> None:
-        self._size = size
-        self._start = start  # answers up to this number are not among them
-        most = min(size, sys.maxsize)
-        self._failures: deque[int] = deque(maxlen=most)
-        self._slow: deque[int] = deque(maxlen=most)
-
-    def add(self, now: float, number: int, failed: bool, slow: bool) -> None:
-        """Note that the answer of this number, the newest, is a failure, slow, both or neither."""
-        if failed:
-            self._failures.append(number)
-        if slow:
-            self._slow.append(number)
-
-    def counts(self, now: float, number: int) -> Counts:
-        """Return what the window holds once this number of answers is in."""
-        self._forget(self._failures, number)
-        self._forget(self._slow, number)
-        return Counts(min(number - self._start, self._size), len(self._failures), len(self._slow))
-
-    def has_failures(self, now: float, number: int) -> bool:
-        """Tell whether there is a failure in it; it changes nothing, and needs no lock."""
-        out = number - self._size
-        return max(self._failures.copy(), default=out) > out
-
-    def _forget(self, numbers: deque[int], newest: int) -> None:
-        while numbers and numbers[0] <= newest - self._size:
-            numbers.popleft()
-
-
-class _Mark(NamedTuple):
-    """The totals before the first answer of a bucket."""
-
-    bucket: int
+    after: Mark | None
     answers: int
     failures: int
+    position: int
     slow: int
 
 
-class TimeWindow:
-    """The answers of the last `length_s` seconds, in thirtieths of it: the present one and the 29 before.
+def _first_mark() -> Mark:
+    """Return the mark that a window begins with: nothing is before it."""
+    mark = Mark()
+    mark.after = None
+    mark.position = mark.answers = mark.failures = mark.slow = 0
+    return mark
 
-    So an answer counts no longer than `length_s`, and at least 29 thirtieths of it. At most 31 marks are kept, however
-    long the time and however many the answers.
+
+class _Marks:
+    """The chain of marks.
+
+    Attributes:
+        size: over how many positions the window goes.
+        first: the last mark outside of the window, as far as anybody has looked.
+        newest: where the next mark is linked.
     """
 
-    __slots__ = ("_failures", "_marks", "_origin", "_slow", "_width_s", "until")
+    __slots__ = ("first", "newest")
 
-    def __init__(self, length_s: float, start: int, now: float) -> None:
+    size: int
+
+    def __init__(self) -> None:
+        self.first = self.newest = _first_mark()
+
+    def _last_outside(self, first: Mark, limit: int) -> Mark:
+        """Return the last mark at or before this position, from an earlier one on; older ones are dropped."""
+        mark = first
+        while (after := mark.after) is not None and after.position <= limit:
+            mark = after
+        self.first = mark
+        return mark
+
+
+class CallWindow(_Marks):
+    """The last `size` answers, exactly; its memory grows with the bad ones alone."""
+
+    __slots__ = ("_start", "size")
+
+    bucket = 0  # all answers are in one
+    marks_bad_answers: Final = True
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self._start = self.first
+
+    def bucket_at(self, now: float) -> int:
+        """Return the bucket of a moment."""
+        return 0
+
+    def end_of(self, bucket: int) -> float:
+        """Return when a bucket ends."""
+        return inf
+
+    def counts(self, first: Mark, now: float, answers: int, failures: int, slow: int, streak: int) -> WindowCounts:
+        """Return what the window holds once the totals are these; `first` was read together with them."""
+        outside = self._last_outside(first, answers - self.size)
+        calls = min(answers - self._start.answers, self.size)
+        return WindowCounts(calls, failures - outside.failures, slow - outside.slow, streak)
+
+
+class TimeWindow(_Marks):
+    """The answers of the last `length_s` seconds, in thirtieths of it: the present one and the 29 before.
+
+    So an answer counts no longer than `length_s`, and at least 29 thirtieths of it. At most 31 marks are kept.
+    """
+
+    __slots__ = ("_origin", "_width_s", "bucket")
+
+    size = BUCKETS
+
+    marks_bad_answers: Final = False
+
+    def __init__(self, length_s: float, now: float) -> None:
+        super().__init__()
         self._width_s = length_s / BUCKETS
         self._origin = now
-        self._failures = 0
-        self._slow = 0
-        self._marks = deque([_Mark(0, start, 0, 0)])
-        self.until = now + self._width_s  # before this instant a good answer needs no telling
+        self.bucket = 0
 
-    def add(self, now: float, number: int, failed: bool, slow: bool) -> None:
-        """Note an answer of the present bucket; its number is the newest."""
-        self._turn(now, number - 1)
-        self._failures += failed
-        self._slow += slow
+    def end_of(self, bucket: int) -> float:
+        """Return when a bucket ends."""
+        return self._origin + (bucket + 1) * self._width_s
 
-    def counts(self, now: float, number: int) -> Counts:
-        """Return what the window holds now that this number of answers is in."""
-        self._turn(now, number)
-        first = self._marks[0]
-        return Counts(number - first.answers, self._failures - first.failures, self._slow - first.slow)
+    def bucket_at(self, now: float) -> int:
+        """Return the bucket of a moment; it is never before that of an earlier answer, whatever the clock does."""
+        return max(self.bucket, int(min((now - self._origin) / self._width_s, sys.maxsize)))
 
-    def has_failures(self, now: float, number: int) -> bool:
-        """Tell whether there is a failure in it; it changes nothing, and needs no lock."""
-        oldest = self._bucket(now) - BUCKETS
-        return any(self._failures > mark.failures for mark in self._marks.copy() if mark.bucket > oldest)
+    def counts(self, first: Mark, now: float, answers: int, failures: int, slow: int, streak: int) -> WindowCounts:
+        """Return what the window holds now, when the totals are these; `first` was read together with them."""
+        limit = self.bucket_at(now) - BUCKETS
+        if self.bucket <= limit:
+            return WindowCounts(consecutive_failures=streak)
+        outside = self._last_outside(first, limit)
+        return WindowCounts(answers - outside.answers, failures - outside.failures, slow - outside.slow, streak)
 
-    def _turn(self, now: float, answers: int) -> None:
-        """Begin the bucket that `now` falls into, if it is a later one; forget those before the window."""
-        if now < self.until:
-            return
-        bucket = self._bucket(now)
-        if bucket > self._marks[-1].bucket:
-            self._marks.append(_Mark(bucket, answers, self._failures, self._slow))
-            while self._marks[0].bucket <= bucket - BUCKETS:
-                self._marks.popleft()
-        self.until = self._origin + (bucket + 1) * self._width_s
 
-    def _bucket(self, now: float) -> int:
-        return int(min((now - self._origin) / self._width_s, sys.maxsize))
+Window: TypeAlias = CallWindow | TimeWindow
+
+
+def new_window(size: int | timedelta, now: float) -> Window:
+    """Return an empty window of this size."""
+    return TimeWindow(size.total_seconds(), now) if isinstance(size, timedelta) else CallWindow(size)

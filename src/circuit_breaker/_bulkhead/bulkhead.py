@@ -6,31 +6,29 @@ the line, by one call, before anything else; the line takes it back at once, or 
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from .._common import checks
 from .._common.events import BulkheadRejected, Listener, notify, open_log
-from .._common.pattern import check_callable, check_plain, wrap
-from .._common.streams import AsyncStream, Guard, Stream, guarded, guarded_async
-from .._common.words import BulkheadSnapshot
+from .._common.pattern import OnlyOne, Pattern, check_finished
+from .._common.streams import AsyncStream, Guard, Stream
+from .._common.typing import Protected, ProtectedFunction
 from ..exceptions import BulkheadFullError
 from .line import Line, Slot, TaskGate, ThreadGate
-
-if TYPE_CHECKING:
-    from .._common.typing import Protected, ProtectedFunction
+from .snapshot import BulkheadSnapshot
 
 __all__ = ["Bulkhead"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_Guards = TypeVar("_Guards")
+_Breaker = TypeVar("_Breaker")
+_Policy = TypeVar("_Policy")
 
 
-class Bulkhead:
+class Bulkhead(Pattern, OnlyOne):
     """Never more than `max_concurrent` callers are inside at once, and never more than `max_queue` wait for a slot.
 
     One object serves any number of threads, tasks and event loops at the same time. Whoever waits is served first come,
@@ -48,6 +46,8 @@ class Bulkhead:
     Raises:
         TypeError, ValueError: a setting is of the wrong type or out of range.
     """
+
+    _attribute = "bulkhead"
 
     def __init__(
         self,
@@ -71,9 +71,6 @@ class Bulkhead:
 
     def __repr__(self) -> str:
         return f"<Bulkhead {self.name!r}: {self.active_count} of {self.max_concurrent} slots taken>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Bulkhead cannot be copied or pickled: the slots are those of this one object")
 
     # Reading
 
@@ -231,52 +228,17 @@ class Bulkhead:
     # Calling and decorating
 
     @overload
-    def __call__(self, func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | Bulkhead]: ...
+    def __call__(
+        self, func: Protected[_P, _R, _Breaker, _Policy, Any], /
+    ) -> ProtectedFunction[_P, _R, _Breaker, _Policy, Bulkhead]: ...
     @overload
-    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, Bulkhead]: ...
+    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, object, object, Bulkhead]: ...
     def __call__(self, func: Any, /) -> Any:
         """Return func, of whatever kind, such that each call holds a slot; a generator does from first item to end."""
-        return wrap(self, func, "bulkhead")
+        return self._decorate(func)
 
-    def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call func inside; no Ctrl-C loses the slot.
-
-        Raises:
-            BulkheadFullError: refused; func was not touched.
-            TypeError: func is a coroutine function or a generator, or cannot be called.
-            RuntimeError: it would have to wait, and this thread runs an event loop.
-        """
-        check_plain(func)
-        return self._run(func, args, kwargs)  # type: ignore[no-any-return]
-
-    async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call func and await its result inside; cancelling gives the slot, or the place in the line, back.
-
-        Raises:
-            BulkheadFullError: refused; func was not touched.
-            TypeError: func cannot be called, or what it returned cannot be awaited.
-            RuntimeError: it would have to wait, and this is not asyncio.
-        """
-        check_callable(func)
-        return await self._run_async(func, args, kwargs)  # type: ignore[no-any-return]
-
-    def _wrap_plain(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return self._run(func, args, kwargs)
-
-        return wrapper
-
-    def _wrap_coroutine(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return await self._run_async(func, args, kwargs)
-
-        return wrapper
-
-    def _wrap_generator(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        return guarded(func, lambda: _StreamSlot(self))
-
-    def _wrap_async_generator(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        return guarded_async(func, lambda: _StreamSlot(self))
+    def _new_guard(self) -> Guard:
+        return _StreamSlot(self)
 
     def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # Written out, because the entry of every function is a place where Ctrl-C may land: here a slot is taken, or
@@ -291,7 +253,9 @@ class Bulkhead:
                     slot.holds = line.epoch
             if slot.holds is None and not self._take(slot):
                 raise self._full(slot)
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            check_finished(func, result)
+            return result
         finally:
             try:
                 with line.lock:
@@ -310,12 +274,7 @@ class Bulkhead:
         try:
             if not await self._take_async(slot):
                 raise self._full(slot)
-            awaitable = func(*args, **kwargs)
-            if not inspect.isawaitable(awaitable):
-                raise TypeError(
-                    f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
-                )
-            return await awaitable
+            return await func(*args, **kwargs)
         finally:
             self._line.left.add(slot)
             self._line.serve()

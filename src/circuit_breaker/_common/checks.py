@@ -9,8 +9,11 @@ import inspect
 import math
 import operator
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import timedelta
 from enum import Enum
+from functools import partial
 from typing import Any, Final, TypeVar, get_origin
 
 _T = TypeVar("_T")
@@ -87,6 +90,11 @@ def number(
     return number
 
 
+def seconds(name: str, value: Any, **bounds: Any) -> float:
+    """Return value as a float of seconds within the bounds (those of `number`); a `timedelta` is one, too."""
+    return number(name, value.total_seconds() if isinstance(value, timedelta) else value, **bounds)
+
+
 def flag(name: str, value: Any) -> bool:
     """Return value, which must be True or False."""
     if not isinstance(value, bool):
@@ -158,3 +166,24 @@ def functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
     except TypeError as error:
         raise wrong_type(name, value, takes) from error
     return tuple(function(f"{name}[{index}]", item, "a function of one event") for index, item in enumerate(items))
+
+
+_CHECK: Final = "circuit_breaker.check"
+
+
+def by(check: Callable[..., Any], *, optional: bool = False, **options: Any) -> Mapping[str, Any]:
+    """Return the metadata of a dataclass field whose values are checked so; optional: None is a value, too."""
+    checked = partial(check, **options)
+
+    def unless_none(name: str, value: Any) -> Any:
+        return None if value is None else checked(name, value)
+
+    return {_CHECK: unless_none if optional else checked}
+
+
+def check_fields(settings: Any) -> None:
+    """Check each field of a new dataclass object by its metadata, and keep its plain form."""
+    for setting in fields(settings):
+        check = setting.metadata.get(_CHECK)
+        if check is not None:
+            object.__setattr__(settings, setting.name, check(setting.name, getattr(settings, setting.name)))

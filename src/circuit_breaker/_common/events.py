@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .words import CircuitState, Outcome
@@ -97,23 +98,64 @@ def log(level: int, message: str, *args: object, error: BaseException | None = N
         pass
 
 
+def raised_by_signal_handler(error: BaseException) -> bool:
+    """Tell whether a signal handler of Python code raised it, in the middle of the code that it came out of.
+
+    Such an exception is meant for whoever runs there, such as a time limit for the whole task: it must not be taken for
+    one of a listener or a predicate, which may be logged and dropped.
+    """
+    import signal
+
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+class FirstError:
+    """Keeps the first of the exceptions that come out of several `with` blocks, until all is done."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> FirstError:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> bool:
+        if self._error is None:
+            self._error = error
+        return error is not None
+
+    def raise_if_any(self) -> None:
+        """Raise the exception, if there was one."""
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # an exception that is kept in a frame of its own traceback is a circle
+
+
 def notify(listeners: Iterable[Listener], event: object) -> None:
     """Give the event to every listener; never to be called under a lock.
 
     An `Exception` of a listener is logged. A `BaseException` that is none (a `sys.exit`, a Ctrl-C) passes on once
-    every listener has been told; of several the first.
+    every listener has been called, and so does what a signal handler raises; of several the first.
     """
-    stop: BaseException | None = None
+    first_error = FirstError()
     for listener in listeners:
-        try:
+        with first_error:
             try:
                 listener(event)
             except Exception as error:
+                if raised_by_signal_handler(error):
+                    raise
                 log(ERROR, "listener %r raised at %r", listener, type(event).__name__, error=error)
-        except BaseException as error:
-            stop = error if stop is None else stop
-    if stop is not None:
-        try:
-            raise stop
-        finally:
-            stop = None
+    first_error.raise_if_any()

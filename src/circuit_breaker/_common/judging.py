@@ -1,27 +1,30 @@
 """What an exception says about the dependency: success, failure, or nothing.
 
-An exception is asked in this order: is it no `Exception`; is it a refusal of this library; is it listed as ignored; is
-it listed as a failure. A group is judged leaf by leaf before anything else.
+An exception is asked in this order: is it no `Exception`; is it a rejection of this library, a wrong use of it or a
+cancellation; is it listed as ignored; is it listed as a failure. A group is judged leaf by leaf before anything else.
+
+`issubclass(type(error), ...)` is used in place of `isinstance` all over: a proxy or a mock can claim any `__class__`.
 """
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias, Union, cast, get_args, get_origin
 
-from ..exceptions import BulkheadFullError, CircuitOpenError, ResilienceError
+from ..exceptions import BulkheadFullError, CircuitOpenError, UsageError
 from . import checks
+from .async_library import cancellation_types
 from .words import Outcome
 
 SUCCESS: Final = Outcome.SUCCESS
 FAILURE: Final = Outcome.FAILURE
 IGNORED: Final = Outcome.IGNORED
-REFUSALS: Final = (CircuitOpenError, BulkheadFullError)
+REJECTIONS: Final = (CircuitOpenError, BulkheadFullError)
+EXITS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 ExceptionTypes: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | types.UnionType
-ExceptionFilter: TypeAlias = ExceptionTypes | Callable[[BaseException], object]
+ExceptionFilter: TypeAlias = ExceptionTypes | Callable[[Any], object]
 
 # Read past whatever a subclass makes of the attribute.
 _MEMBERS: Final = cast("Any", BaseExceptionGroup.exceptions)
@@ -30,24 +33,32 @@ _TAKES = "an exception type, a tuple or union of them, or a predicate of one exc
 
 
 class Kinds:
-    """A checked `ExceptionFilter`: answers whether an exception is one of those meant."""
+    """A checked `ExceptionFilter`: tells whether an exception is one of those meant.
 
-    __slots__ = ("predicate", "refusals", "types")
+    Attributes:
+        types: the types that it lists; empty for a predicate.
+        predicate: the predicate, if it is one.
+        rejections: those of `types` that are rejections of this library.
+        timeouts: those of `types` that stand for a time-out although they are no `Exception`, as `gevent.Timeout` is.
+    """
 
-    def __init__(self, name: str, given: Any) -> None:
+    __slots__ = ("predicate", "rejections", "timeouts", "types")
+
+    def __init__(self, name: str, given: Any, *, timeouts: bool = False) -> None:
         self.types: tuple[type[BaseException], ...] = ()
         self.predicate: Callable[[Any], object] | None = None
         if isinstance(given, type) or _members(given) is not None:
-            self.types = tuple(_types(name, given, given))
+            self.types = tuple(_types(name, given, given, timeouts))
         elif callable(given):
             self.predicate = checks.function(name, given, _TAKES)
         else:
             listed = isinstance(given, list | set | frozenset)
             raise checks.wrong_type(name, cast("object", given), f"{_TAKES} (a tuple is meant)" if listed else _TAKES)
-        self.refusals = tuple(kind for kind in self.types if issubclass(kind, REFUSALS))
+        self.rejections = tuple(kind for kind in self.types if issubclass(kind, REJECTIONS))
+        self.timeouts = tuple(kind for kind in self.types if _is_timeout(kind))
 
     def hold(self, error: BaseException) -> bool:
-        """Tell whether this exception, no group and no refusal, is one of those meant; a predicate may raise."""
+        """Tell whether this exception, which is no group, is one of those meant; a predicate may raise."""
         if self.predicate is not None:
             return bool(self.predicate(error))
         return issubclass(type(error), self.types)
@@ -60,17 +71,21 @@ def _members(given: Any) -> tuple[Any, ...] | None:
     return tuple(cast("Iterable[Any]", given)) if isinstance(given, tuple) else None
 
 
-def _types(name: str, given: Any, part: Any) -> list[type[BaseException]]:
+def _types(name: str, given: Any, part: Any, timeouts: bool) -> list[type[BaseException]]:
     members = _members(part)
     if members is not None:
-        return [kind for member in members for kind in _types(name, given, member)]
+        return [kind for member in members for kind in _types(name, given, member, timeouts)]
     if not isinstance(part, type) or not issubclass(part, BaseException):
         raise checks.wrong_type(name, given, _TAKES)
     if issubclass(part, BaseExceptionGroup):
         raise checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} never matches: its leaves are judged")
-    if part is not BaseException and not issubclass(part, Exception):
-        raise checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} is no Exception and never judged by type")
+    if issubclass(part, (*EXITS, *cancellation_types())) or (_is_timeout(part) and not timeouts):
+        raise checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} is never judged by its type")
     return [part]
+
+
+def _is_timeout(kind: type[BaseException]) -> bool:
+    return kind is not BaseException and not issubclass(kind, Exception)
 
 
 def leaves(error: BaseException) -> list[BaseException]:
@@ -88,22 +103,9 @@ def leaves(error: BaseException) -> list[BaseException]:
     return found
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Tell whether this library itself refused the call."""
-    return issubclass(type(error), REFUSALS)
-
-
-def is_cancellation(error: BaseException) -> bool:
-    """Tell whether asyncio or trio cancelled the call; neither is imported to find out."""
-    for module, name in (("asyncio", "CancelledError"), ("trio", "Cancelled")):
-        kind = getattr(sys.modules.get(module), name, None)
-        if kind is not None and issubclass(type(error), kind):
-            return True
-    return False
-
-
-class NotAwaitable(TypeError):
-    """A function that is none was given where the result is awaited: this says nothing about the dependency."""
+def is_rejection(error: BaseException) -> bool:
+    """Tell whether this library rejected the call, which then never reached the dependency."""
+    return issubclass(type(error), REJECTIONS)
 
 
 class Judge:
@@ -115,17 +117,17 @@ class Judge:
         self._failures = failures
         self._ignored = ignored
         # The usual failure is known by two questions. Others are asked all of them, in their order.
-        self._rest = (BaseExceptionGroup, ResilienceError, NotAwaitable, *ignored.types)
+        self._rest = (BaseExceptionGroup, *REJECTIONS, UsageError, *ignored.types)
         plain = failures.predicate is None and ignored.predicate is None
         self._plain_failures = tuple(kind for kind in failures.types if plain and _is_plain(kind))
 
     def judge(self, error: BaseException, hung: bool) -> Outcome:
-        """Return what it says; `hung` tells that the call lasted long enough for a cancellation to be a failure.
+        """Return what it says; `hung`: the call lasted so long that a cancellation counts as a failure.
 
         A predicate that raises does so here.
         """
         kind = type(error)
-        if issubclass(kind, self._plain_failures) and not issubclass(kind, self._rest):
+        if issubclass(kind, self._plain_failures) and not issubclass(kind, (*self._rest, *cancellation_types())):
             return FAILURE
         if not issubclass(kind, BaseExceptionGroup):
             return self._judge_leaf(error, hung)
@@ -136,9 +138,11 @@ class Judge:
 
     def _judge_leaf(self, error: BaseException, hung: bool) -> Outcome:
         kind, failures, ignored = type(error), self._failures, self._ignored
+        if issubclass(kind, cancellation_types()):
+            return FAILURE if hung else IGNORED
         if not issubclass(kind, Exception):
-            return FAILURE if hung and is_cancellation(error) else IGNORED
-        if issubclass(kind, NotAwaitable) or (issubclass(kind, REFUSALS) and not issubclass(kind, failures.refusals)):
+            return FAILURE if issubclass(kind, failures.timeouts) else IGNORED
+        if issubclass(kind, UsageError) or (is_rejection(error) and not issubclass(kind, failures.rejections)):
             return IGNORED
         if issubclass(kind, ignored.types) if ignored.predicate is None else ignored.predicate(error):
             return IGNORED

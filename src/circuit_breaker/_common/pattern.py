@@ -1,16 +1,30 @@
-"""What kind of function it is, asked in one place, and the one way a pattern wraps each kind."""
+"""What breaker, retry and bulkhead have in common: `call`, `call_async`, and decorating the four kinds of function.
+
+A pattern says how it makes one call (`_run`, `_run_async`) and how it guards one iteration (`_new_guard`); the rest is
+here. One whose calls have to be quick also writes its wrappers itself.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
-from types import FunctionType
-from typing import Any, Protocol, cast
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType
+from typing import Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast
 
+from ..exceptions import UsageError
 from . import checks
+from .fallback import Fallback
+from .streams import Guard, guarded, guarded_async
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+Function = Callable[..., Any]
 
 
 class Kind(Enum):
@@ -22,11 +36,15 @@ class Kind(Enum):
     ASYNC_GENERATOR = "async generator"
 
 
-_SPECIAL = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+class WrongKindError(UsageError, TypeError):
+    """A function was given that this way of calling cannot guard, or it returned what cannot be guarded here."""
+
+
+_NOT_PLAIN: Final = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 def _is_generator_based_coroutine_function(func: Any) -> bool:
-    """Tell whether it is a generator function whose generators are to be awaited: `@types.coroutine` made it one."""
+    """Tell whether `@types.coroutine` made it one: its generators are to be awaited."""
     flags = getattr(getattr(func, "__code__", None), "co_flags", None)  # of a remote proxy, say, anything
     return isinstance(flags, int) and bool(flags & inspect.CO_ITERABLE_COROUTINE)
 
@@ -41,8 +59,6 @@ _TESTS = (
 
 def kind_of(func: Any) -> Kind:
     """Return the kind of a callable; partials, bound methods and objects with `__call__` are looked into."""
-    if type(func) is FunctionType and not func.__dict__ and not func.__code__.co_flags & _SPECIAL:
-        return Kind.PLAIN  # asked at every `call()`, so the common answer is quick; a mark would stand in __dict__
     while isinstance(func, functools.partial):
         func = cast("Any", func).func
     for candidate in (func, getattr(cast("Any", type(func)), "__call__", None)):  # noqa: B004 - the method itself is wanted
@@ -53,47 +69,8 @@ def kind_of(func: Any) -> Kind:
     return Kind.PLAIN
 
 
-class Pattern(Protocol):
-    """Breaker, retry and bulkhead: each knows how to wrap the four kinds, and takes options of its own."""
-
-    @property
-    def _wrap_plain(self) -> Callable[..., Callable[..., Any]]: ...
-    @property
-    def _wrap_coroutine(self) -> Callable[..., Callable[..., Any]]: ...
-    @property
-    def _wrap_generator(self) -> Callable[..., Callable[..., Any]]: ...
-    @property
-    def _wrap_async_generator(self) -> Callable[..., Callable[..., Any]]: ...
-
-
-def wrap(pattern: Pattern, func: Any, attribute: str, *options: Any) -> Any:
-    """Return func under the pattern, of the same kind and with the same metadata; `attribute` of it is the pattern.
-
-    A static or class method is wrapped inside and stays one.
-    """
-    for method in (staticmethod, classmethod):
-        if isinstance(func, method):
-            return cast("Any", method)(wrap(pattern, cast("Any", func).__func__, attribute, *options))
-    check_callable(func)
-    kind = kind_of(func)
-    if kind is Kind.COROUTINE:
-        wrapper = pattern._wrap_coroutine(func, *options)
-    elif kind is Kind.GENERATOR:
-        wrapper = pattern._wrap_generator(func, *options)
-    elif kind is Kind.ASYNC_GENERATOR:
-        wrapper = pattern._wrap_async_generator(func, *options)
-    else:
-        wrapper = pattern._wrap_plain(func, *options)
-    for name in functools.WRAPPER_ASSIGNMENTS:
-        with suppress(AttributeError, TypeError):  # a proxy has anything for a name
-            setattr(wrapper, name, getattr(func, name))
-    functools.update_wrapper(wrapper, func, assigned=())
-    setattr(wrapper, attribute, pattern)
-    return wrapper
-
-
 def check_callable(func: Any) -> None:
-    """Refuse what cannot be called; a coroutine object is somebody's forgotten lambda."""
+    """Reject what cannot be called; a coroutine object is somebody's forgotten lambda."""
     if inspect.iscoroutine(func):
         func.close()
         raise TypeError(f"func must be a function, got the coroutine object {func!r}: pass the function uncalled")
@@ -102,10 +79,163 @@ def check_callable(func: Any) -> None:
 
 
 def check_plain(func: Any) -> None:
-    """Refuse, before anything is admitted, what is not over when it returns: `call` could only guard its beginning."""
+    """Reject, before anything is admitted, what is not over when it returns: `call` would guard only its beginning."""
+    # Asked at every `call()`, so the usual answers come first. A mark as a coroutine function stands in __dict__.
+    plain: Any = func.__func__ if type(func) is MethodType else func
+    of_type = cast("type[object]", type(plain))
+    if of_type is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
+        return
+    if of_type is BuiltinFunctionType or of_type is type:
+        return
     check_callable(func)
     kind = kind_of(func)
+    if kind is Kind.PLAIN:
+        return
     if kind is Kind.COROUTINE:
-        raise TypeError(f"call() cannot await {func!r}: use call_async()")
-    if kind is not Kind.PLAIN:
-        raise TypeError(f"call() cannot guard the iteration of {func!r}: decorate it")
+        raise WrongKindError(f"call() cannot await {func!r}: use call_async()")
+    raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
+
+
+def check_finished(func: Function, result: object) -> None:
+    """Reject a result that is still to be awaited: it would count as a success before the call has ended.
+
+    Raises:
+        WrongKindError: the result is a coroutine or another awaitable; a coroutine is closed.
+    """
+    kind: type[object] = type(result)
+    if (hasattr(kind, "__await__") or kind is GeneratorType) and inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise WrongKindError(
+            f"{func!r} returned {result!r}, which is still to be awaited, and so cannot be guarded from here: "
+            "decorate the `async def` itself, below whatever wraps it, or use call_async()"
+        )
+
+
+async def _awaited(func: Function, args: Args, kwargs: Kwargs) -> Any:
+    awaitable = func(*args, **kwargs)
+    if not inspect.isawaitable(awaitable):
+        raise WrongKindError(
+            f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
+        )
+    return await awaitable
+
+
+class Pattern:
+    """The base of breaker, retry policy and bulkhead."""
+
+    _attribute: ClassVar[str]
+    """The name under which a decorated function has this object."""
+
+    # What each pattern brings.
+
+    def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        """Call a plain function under this pattern."""
+        raise NotImplementedError
+
+    async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        """Call a function whose result can be awaited, and await it, under this pattern."""
+        raise NotImplementedError
+
+    def _new_guard(self) -> Guard:
+        """Return what guards one iteration of a generator or async generator."""
+        raise NotImplementedError
+
+    def _wrap_plain(self, func: Function) -> Function:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return self._run(func, args, kwargs)
+
+        return wrapper
+
+    def _wrap_coroutine(self, func: Function) -> Function:
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return await self._run_async(func, args, kwargs)
+
+        return wrapper
+
+    # What they have in common.
+
+    def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call `func(*args, **kwargs)` under this pattern, and return its result.
+
+        Raises:
+            TypeError: func is an `async def` or a generator function, or cannot be called; or it returned something
+                that is still to be awaited.
+        """
+        check_plain(func)
+        return self._run(func, args, kwargs)  # type: ignore[no-any-return]
+
+    async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call `func(*args, **kwargs)` and await its result under this pattern, and return what that gives.
+
+        Raises:
+            TypeError: func cannot be called, or its result cannot be awaited.
+        """
+        check_callable(func)
+        return await self._run_async(_awaited, (func, args, kwargs), {})  # type: ignore[no-any-return]
+
+    def _decorate(self, func: Any, fallback: Fallback | None = None) -> Any:
+        """Return func under this pattern, of the same kind and with the same metadata.
+
+        A static or class method is decorated inside and stays one.
+        """
+        for method in (staticmethod, classmethod):
+            if isinstance(func, method):
+                return cast("Any", method)(self._decorate(cast("Any", func).__func__, fallback))
+        _check_decorable(func)
+        wrapper = self._wrap(func, kind_of(func), fallback)
+        for name in functools.WRAPPER_ASSIGNMENTS:
+            with suppress(AttributeError, TypeError):  # a proxy has anything for a name
+                setattr(wrapper, name, getattr(func, name))
+        functools.update_wrapper(wrapper, func, assigned=())
+        setattr(wrapper, self._attribute, self)
+        return wrapper
+
+    def _wrap(self, func: Function, kind: Kind, fallback: Fallback | None) -> Function:
+        if kind is Kind.PLAIN:
+            return self._wrap_plain(func) if fallback is None else fallback.wrap_plain(self._run, func)
+        if kind is Kind.COROUTINE:
+            return self._wrap_coroutine(func) if fallback is None else fallback.wrap_coroutine(self._run_async, func)
+        if kind is Kind.GENERATOR:
+            wrap = self._wrap_generator
+            return wrap(func) if fallback is None else fallback.wrap_generator(wrap, func)
+        wrap_async = self._wrap_async_generator
+        return wrap_async(func) if fallback is None else fallback.wrap_async_generator(wrap_async, func)
+
+    def _wrap_generator(self, func: Function) -> Callable[..., Generator[Any, Any, Any]]:
+        return guarded(func, self._new_guard)
+
+    def _wrap_async_generator(self, func: Function) -> Callable[..., AsyncGenerator[Any, Any]]:
+        return guarded_async(func, self._new_guard)
+
+
+def _nothing() -> Generator[None]:
+    yield  # pragma: no cover - only its code is looked at
+
+
+async def _nothing_async() -> AsyncGenerator[None]:
+    yield  # pragma: no cover - only its code is looked at
+
+
+# What `contextmanager` makes returns at once and runs later, inside the `with` block of its caller.
+_CONTEXT_MANAGERS: Final = (contextmanager(_nothing).__code__, asynccontextmanager(_nothing_async).__code__)
+
+
+def _check_decorable(func: Any) -> None:
+    check_callable(func)
+    if isinstance(func, type):
+        raise WrongKindError(f"func must be a function, got the class {func!r}: decorate its methods")
+    if getattr(func, "__code__", None) in _CONTEXT_MANAGERS:
+        raise WrongKindError(
+            f"func must be a function that is over when it returns, got the context manager {func!r}: "
+            "put `with breaker:` (or `with bulkhead:`) inside it, or decorate what is called in it"
+        )
+
+
+class OnlyOne:
+    """An object that cannot be copied or pickled: what it counts is counted in this one object."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled: what it counts is in this one object")

@@ -32,6 +32,9 @@ class Guard:
 
     over = False
 
+    watches_items = False
+    """Whether `resume` and `pause` are called around each item after the first."""
+
     def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
         """Return the stream and its first item, when the consumer asks for it.
 
@@ -72,7 +75,7 @@ class Guard:
             finalizer(stream)
 
     def resume(self) -> None:
-        """Do what is due when the body is about to run again, be it to close."""
+        """Do what is due when the body is about to run again."""
 
     def pause(self) -> None:
         """Do what is due when the body has stopped running: at an item, or for good."""
@@ -85,10 +88,10 @@ class Guard:
         """
 
 
-def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Callable[..., Stream]:
+def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Callable[..., Stream]:  # noqa: C901
     """Return a generator function that passes `next`, `send`, `throw`, `close` and the return value through."""
 
-    def wrapper(*args: Any, **kwargs: Any) -> Stream:
+    def wrapper(*args: Any, **kwargs: Any) -> Stream:  # noqa: C901 - one frame for all that may happen
         guard = new_guard()
         ended: BaseException | None = None
         value: Any = None
@@ -97,18 +100,22 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
                 stream, item = guard.open(func, args, kwargs)
             except Empty as empty:
                 return empty.value
+            send: Callable[..., Any] = stream.send
+            throw: Callable[..., Any] = stream.throw
             for _ in repeat(None):
-                step: Callable[..., Any] = stream.send
+                step = send
                 try:
                     said = yield item
                 except GeneratorExit as stop:
                     ended = stop
                     return _close(guard, stream, stop)
                 except BaseException as error:
-                    step, said = stream.throw, error
+                    step, said = throw, error
                 item = None
+                watches = guard.watches_items
                 try:
-                    guard.resume()
+                    if watches:
+                        guard.resume()
                     try:
                         item = step(said)
                     except StopIteration as stop:
@@ -116,7 +123,8 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
                         break
                     finally:
                         said = None
-                        guard.pause()
+                        if watches:
+                            guard.pause()
                 except BaseException:
                     stream.close()  # it is over already, unless the guard raised
                     raise
@@ -135,10 +143,12 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
     return wrapper
 
 
-def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guard]) -> Callable[..., AsyncStream]:
+def guarded_async(  # noqa: C901
+    func: Callable[..., AsyncStream], new_guard: Callable[[], Guard]
+) -> Callable[..., AsyncStream]:
     """Return an async generator function that passes `anext`, `asend`, `athrow` and `aclose` through."""
 
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncStream:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncStream:  # noqa: C901 - one frame for all that may happen
         guard = new_guard()
         ended: BaseException | None = None
         try:
@@ -146,25 +156,31 @@ def guarded_async(func: Callable[..., AsyncStream], new_guard: Callable[[], Guar
                 stream, item = await guard.open_async(func, args, kwargs)
             except Empty:
                 return
+            send: Callable[..., Any] = stream.asend
+            throw: Callable[..., Any] = stream.athrow
             for _ in repeat(None):
-                step: Callable[..., Any] = stream.asend
+                step = send
                 try:
                     said = yield item
-                except GeneratorExit:
+                except GeneratorExit as stop:
+                    ended = stop
                     await _close_async(guard, stream)
                     raise
                 except BaseException as error:
-                    step, said = stream.athrow, error
+                    step, said = throw, error
                 item = None
+                watches = guard.watches_items
                 try:
-                    guard.resume()
+                    if watches:
+                        guard.resume()
                     try:
                         item = await step(said)
                     except StopAsyncIteration:
                         break
                     finally:
                         said = None
-                        guard.pause()
+                        if watches:
+                            guard.pause()
                 except Exception:
                     await stream.aclose()  # it is over already, unless the guard raised
                     raise
@@ -188,12 +204,14 @@ def _close(guard: Guard, stream: Stream, stop: GeneratorExit) -> Any:
     close: Callable[[], Any] = stream.close
     try:
         try:
-            guard.resume()
+            if guard.watches_items:
+                guard.resume()
         finally:
             try:
                 value = close()
             finally:
-                guard.pause()
+                if guard.watches_items:
+                    guard.pause()
         if value is None:
             raise stop
         return value
@@ -203,9 +221,11 @@ def _close(guard: Guard, stream: Stream, stop: GeneratorExit) -> Any:
 
 async def _close_async(guard: Guard, stream: AsyncStream) -> None:
     try:
-        guard.resume()
+        if guard.watches_items:
+            guard.resume()
     finally:
         try:
             await stream.aclose()
         finally:
-            guard.pause()
+            if guard.watches_items:
+                guard.pause()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
 from .._common import checks, fork
+from .._common.pattern import OnlyOne
 
 __all__ = ["RetryBudget"]
 
@@ -18,7 +19,7 @@ _ENDLESS: Final = 1e290  # tokens; in billionths still a float
 _FASTEST: Final = 1e280  # tokens per second: three centuries to as many
 
 
-class RetryBudget:
+class RetryBudget(OnlyOne):
     """Retries stay a share of the calls: when everything fails, a server sees little more than its usual load.
 
     A bucket of tokens, full at first. Every call puts `ratio` tokens in, every second `min_per_second`, and every retry
@@ -68,9 +69,6 @@ class RetryBudget:
 
     def __repr__(self) -> str:
         return f"<RetryBudget: {self.tokens:g} of {self.burst} tokens left>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a RetryBudget cannot be copied or pickled: its tokens are those of this one object")
 
     @property
     def tokens(self) -> float:

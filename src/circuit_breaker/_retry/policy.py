@@ -5,19 +5,20 @@ Nothing is decided here about a failed attempt; that is the plan's. The first at
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
 from .._common import checks
+from .._common.async_library import cancellation_types
 from .._common.events import Listener, open_log
-from .._common.judging import ExceptionFilter, Kinds, is_refusal, leaves
-from .._common.pattern import check_callable, check_plain, wrap
+from .._common.judging import ExceptionFilter, Kinds, is_rejection, leaves
+from .._common.pattern import Args, Function, Kwargs, Pattern, check_finished
 from .._common.retry_after import retry_after_hint
-from .._common.streams import AsyncStream, Empty, Guard, Stream, guarded, guarded_async
+from .._common.streams import AsyncStream, Empty, Guard, Stream
 from .._common.typing import Protected, ProtectedFunction
+from ..exceptions import UsageError
 from . import backoff
 from .budget import RetryBudget
 from .plan import REPEATABLE, Attempts, Plan
@@ -26,13 +27,14 @@ __all__ = ["RetryPolicy"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_Guards = TypeVar("_Guards")
+_Breaker = TypeVar("_Breaker")
+_Bulkhead = TypeVar("_Bulkhead")
 
 _JITTER = 'True, False or "full"'
 
 
 @dataclass(frozen=True)
-class RetryPolicy:
+class RetryPolicy(Pattern):
     """Calls a function until it succeeds, is not worth another try, or the attempts run out; then raises its error.
 
     The delay before retry n (the first is 0) is `min(backoff_base * backoff_multiplier**n, backoff_max)`, spread by
@@ -88,6 +90,7 @@ class RetryPolicy:
         ValueError: a setting out of range.
     """
 
+    _attribute = "retry_policy"
     _retryable: ClassVar[Kinds]  # of each object, but no field
 
     max_retries: int | None = 3
@@ -155,7 +158,9 @@ class RetryPolicy:
 
     def _retries_leaf(self, error: BaseException) -> bool:
         kind = type(error)
-        if not issubclass(kind, Exception) or (is_refusal(error) and not issubclass(kind, self._retryable.refusals)):
+        if not issubclass(kind, Exception) or issubclass(kind, (UsageError, *cancellation_types())):
+            return False
+        if is_rejection(error) and not issubclass(kind, self._retryable.rejections):
             return False
         return self._retryable.hold(error)
 
@@ -183,33 +188,14 @@ class RetryPolicy:
         return Attempts(self)
 
     @overload
-    def __call__(self, func: Protected[_P, _R, _Guards], /) -> ProtectedFunction[_P, _R, _Guards | RetryPolicy]: ...
+    def __call__(
+        self, func: Protected[_P, _R, _Breaker, Any, _Bulkhead], /
+    ) -> ProtectedFunction[_P, _R, _Breaker, RetryPolicy, _Bulkhead]: ...
     @overload
-    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, RetryPolicy]: ...
+    def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, object, RetryPolicy, object]: ...
     def __call__(self, func: Any, /) -> Any:
         """Return func, of whatever kind, such that each call of it is retried; a generator until its first item."""
-        return wrap(self, func, "retry_policy")
-
-    def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call func, with retries.
-
-        Raises:
-            TypeError: func is a coroutine function or a generator, or cannot be called; or `sleep` is async.
-            BaseException: what the last attempt raised.
-        """
-        check_plain(func)
-        return self._wrap_plain(func)(*args, **kwargs)  # type: ignore[no-any-return]
-
-    async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call func and await its result, with retries; cancelling ends the attempt or the sleep at once.
-
-        Raises:
-            TypeError: func cannot be called, or what it returned cannot be awaited.
-            BaseException: what the last attempt raised.
-            RuntimeError: it would have to wait, and this is neither asyncio nor trio, and there is no `sleep`.
-        """
-        check_callable(func)
-        return await self._run_async(func, args, kwargs)  # type: ignore[no-any-return]
+        return self._decorate(func)
 
     def _wrap_plain(self, func: Callable[..., Any]) -> Callable[..., Any]:
         if self.budget is not None or self.retry_result is not None:
@@ -219,7 +205,9 @@ class RetryPolicy:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             started = clock()
             try:
-                return func(*args, **kwargs)
+                value = func(*args, **kwargs)
+                check_finished(func, value)
+                return value
             except REPEATABLE as error:
                 plan = Plan(self, started)
                 if not plan.retries(error):
@@ -237,6 +225,7 @@ class RetryPolicy:
                 budget.deposit()
             try:
                 value = func(*args, **kwargs)
+                check_finished(func, value)
             except REPEATABLE as error:
                 plan = Plan(self, started)
                 if not plan.retries(error):
@@ -251,23 +240,18 @@ class RetryPolicy:
 
         return wrapper
 
-    def _wrap_coroutine(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return await self._run_async(func, args, kwargs)
+    def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        return self._wrap_plain(func)(*args, **kwargs)
 
-        return wrapper
-
-    def _wrap_generator(self, func: Callable[..., Any]) -> Callable[..., Generator[Any, Any, Any]]:
-        return guarded(func, lambda: _Opening(self))
-
-    def _wrap_async_generator(self, func: Callable[..., Any]) -> Callable[..., AsyncGenerator[Any, Any]]:
-        return guarded_async(func, lambda: _Opening(self))
+    def _new_guard(self) -> Guard:
+        return _Opening(self)
 
     def _run_again(self, plan: Plan, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         while True:
             plan.sleep()
             try:
                 value = func(*args, **kwargs)
+                check_finished(func, value)
             except REPEATABLE as error:
                 if not plan.retries(error):
                     raise
@@ -280,17 +264,12 @@ class RetryPolicy:
         if self.budget is not None:
             self.budget.deposit()
         try:
-            value = func(*args, **kwargs)
-            awaited = inspect.isawaitable(value)
-            if awaited:
-                value = await value
+            value = await func(*args, **kwargs)
         except REPEATABLE as error:
             plan = Plan(self, started)
             if not plan.retries(error):
                 raise
         else:
-            if not awaited:
-                raise _not_awaitable(func, value)
             if self.retry_result is None:
                 return value
             plan = Plan(self, started)
@@ -304,16 +283,11 @@ class RetryPolicy:
         while True:
             await plan.sleep_async()
             try:
-                value = func(*args, **kwargs)
-                awaited = inspect.isawaitable(value)
-                if awaited:
-                    value = await value
+                value = await func(*args, **kwargs)
             except REPEATABLE as error:
                 if not plan.retries(error):
                     raise
             else:
-                if not awaited:
-                    raise _not_awaitable(func, value)
                 if not plan.repeats(value):
                     return value
 
@@ -346,10 +320,6 @@ class _Opening(Guard):
                 except StopAsyncIteration:
                     pass
         raise Empty
-
-
-def _not_awaitable(func: object, value: object) -> TypeError:
-    return TypeError(f"call_async() takes a function whose result can be awaited; {func!r} returned {value!r}")
 
 
 def _jitter(name: str, value: Any) -> bool | str:

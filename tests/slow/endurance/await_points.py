@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from itertools import count
 from typing import Any, TypeAlias
 
-from claim import PATIENCE_S, Claim, Down, Finding, quiet
+from claim import Claim, Finding, quiet
+from failures import Down
+from patience import PATIENCE_S
+from ways import BREAKER, BULKHEAD, POLICY, Way, Work
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitState, RetryBudget, RetryPolicy
 
-Work: TypeAlias = Callable[[], Awaitable[None]]
-Way: TypeAlias = Callable[[Any, Work], Coroutine[Any, Any, None]]
 MOMENTS = ("waits", "goes on")
 TOKENS = 9
+CALL = BREAKER["call_async"]
 
 
 class Watched(Coroutine[Any, Any, None]):
@@ -70,49 +72,28 @@ async def work() -> None:
     await future
 
 
-# The ways of calling
-
-
-async def call(guard: Any, body: Work) -> None:
-    await guard.call_async(body)
-
-
-async def function(guard: Any, body: Work) -> None:
-    await guard(body)()
-
-
-async def block(guard: Any, body: Work) -> None:
-    async with guard:
-        await body()
-
-
-async def stream(guard: Any, body: Work) -> None:
+async def _stream_read_slowly(guard: Any, work: Work) -> None:
     @guard
     async def items() -> AsyncIterator[None]:
         for _ in range(2):
-            yield await body()
+            yield await work()
 
     async for _ in items():
         await asyncio.sleep(0)
 
 
-async def permit(breaker: Any, body: Work) -> None:
-    async with breaker.permit():
-        await body()
+SLOW_READER = Way(
+    "async generator whose reader waits",
+    lambda guard, work: partial(_stream_read_slowly, guard, work),
+    (),
+    is_async=True,
+    decorates=True,
+)
 
 
-async def acquire(bulkhead: Any, body: Work) -> None:
-    assert await bulkhead.acquire_async()
-    try:
-        await body()
-    finally:
-        bulkhead.release()
-
-
-async def attempts(policy: Any, body: Work) -> None:
-    async for attempt in policy.attempts():
-        with attempt:
-            await body()
+def _asynchronous(ways: dict[str, Way]) -> tuple[Way, ...]:
+    """Return those that are awaited, and judge by themselves."""
+    return (*(way for way in ways.values() if way.is_async), SLOW_READER)
 
 
 # What is called through: each gives the task's coroutine, what others do meanwhile, and what must hold afterwards
@@ -126,7 +107,7 @@ class OfABreaker:
             self.breaker.record_failure()
         assert self.breaker.state is state
         self.breaker.stats.reset()
-        self.task = way(self.breaker, work)
+        self.task = way.awaited(self.breaker, work)
 
     async def meanwhile(self) -> None: ...
 
@@ -146,10 +127,10 @@ class OfABulkhead:
     def __init__(self, way: Way) -> None:
         self.bulkhead = Bulkhead(max_concurrent=1, max_queue=2, timeout_s=PATIENCE_S)
         assert self.bulkhead.acquire()
-        self.task = way(self.bulkhead, work)
+        self.task = way.awaited(self.bulkhead, work)
 
     async def meanwhile(self) -> None:
-        behind = asyncio.create_task(call(self.bulkhead, work))
+        behind = asyncio.create_task(self.bulkhead.call_async(work))
         await settled()
         assert self.bulkhead.active_count == 1
         self.bulkhead.release()
@@ -169,7 +150,7 @@ class OfAPolicy:
         self.budget = RetryBudget(0.0, 0.0, TOKENS)
         self.policy = RetryPolicy(2, 1e-9, budget=self.budget)
         self.attempts = 0
-        self.task = way(self.policy, self.body)
+        self.task = way.awaited(self.policy, self.body)
 
     async def body(self) -> None:
         self.attempts += 1
@@ -188,12 +169,14 @@ class OfAllThree:
     """Retries outside, the half-open breaker in them, the bulkhead innermost, whose one slot is taken."""
 
     def __init__(self, way: Way) -> None:
-        self.policy = OfAPolicy(call)
-        self.breaker = OfABreaker(CircuitState.HALF_OPEN, call)
-        self.bulkhead = OfABulkhead(call)
+        self.policy = OfAPolicy(CALL)
+        self.breaker = OfABreaker(CircuitState.HALF_OPEN, CALL)
+        self.bulkhead = OfABulkhead(CALL)
         for each in (self.policy, self.breaker, self.bulkhead):
             each.task.close()
-        self.task = way(lambda body: self.policy.policy(self.breaker.breaker(self.bulkhead.bulkhead(body))), work)
+        self.task = way.awaited(
+            lambda body: self.policy.policy(self.breaker.breaker(self.bulkhead.bulkhead(body))), work
+        )
         self.meanwhile = self.bulkhead.meanwhile
 
     def check(self, cancelled: bool) -> None:
@@ -234,10 +217,10 @@ def at_every_point(scene: Scene, ways: tuple[Way, ...], fewest: tuple[int, int])
                         if not await cancelled_at(scene, way, point, moment):
                             break
                     except Exception as error:
-                        return f"; {way.__name__} cancelled as it {moment} for the {point}. time: {error!r}"
+                        return f"; {way.name} cancelled as it {moment} for the {point}. time: {error!r}"
                     points[moment] += 1
                 if point <= enough:
-                    return f"; {way.__name__} {moment} at only {point - 1} points"
+                    return f"; {way.name} {moment} at only {point - 1} points"
         return ""
 
     with quiet():
@@ -252,14 +235,9 @@ def _claim(text: str, scene: Scene, ways: tuple[Way, ...], fewest: tuple[int, in
 
 
 CLAIMS = [
-    _claim("closed breaker", partial(OfABreaker, CircuitState.CLOSED), (call, function, block, stream, permit), (2, 1)),
-    _claim(
-        "half-open breaker",
-        partial(OfABreaker, CircuitState.HALF_OPEN),
-        (call, function, block, stream, permit),
-        (2, 1),
-    ),
-    _claim("full bulkhead, handed over", OfABulkhead, (call, function, block, stream, acquire), (3, 2)),
-    _claim("retry with a budget", OfAPolicy, (call, function, stream, attempts), (8, 5)),
-    _claim("all three", OfAllThree, (function, stream), (3, 2)),
+    _claim("closed breaker", partial(OfABreaker, CircuitState.CLOSED), _asynchronous(BREAKER), (2, 1)),
+    _claim("half-open breaker", partial(OfABreaker, CircuitState.HALF_OPEN), _asynchronous(BREAKER), (2, 1)),
+    _claim("full bulkhead, handed over", OfABulkhead, _asynchronous(BULKHEAD), (3, 2)),
+    _claim("retry with a budget", OfAPolicy, _asynchronous(POLICY), (8, 5)),
+    _claim("all three", OfAllThree, tuple(way for way in _asynchronous(POLICY) if way.decorates), (3, 2)),
 ]

@@ -9,23 +9,9 @@ from dataclasses import dataclass
 from logging import getLogger
 from typing import NamedTuple
 
+from patience import PATIENCE_S
+
 from circuit_breaker import Bulkhead, CircuitBreaker, RetryBudget
-
-PATIENCE_S = 20.0
-
-
-class Down(Exception):
-    """What the other side raises when it is down."""
-
-
-class Clock:
-    """Seconds that pass when they are told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Finding(NamedTuple):

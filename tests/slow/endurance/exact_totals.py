@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count, cycle, islice
 
-from claim import Claim, Clock, Down, Finding
+from claim import Claim, Finding
+from clocks import Clock
+from failures import Down
 from ways import BREAKER, BULKHEAD
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, RetryBudget, RetryPolicy
@@ -62,7 +64,7 @@ def breaker_totals(calls: int) -> Finding:
 
     def work(number: int) -> None:
         way = ways[number % len(ways)]
-        good, bad, neither = way(breaker, int), way(breaker, failing), way(breaker, ignored)
+        good, bad, neither = way.ready(breaker, int), way.ready(breaker, failing), way.ready(breaker, ignored)
         for call in islice(cycle([good] * 8 + [bad, neither]), each):
             try:
                 call()
@@ -100,7 +102,7 @@ def bulkhead_totals(calls: int) -> Finding:
                 time.sleep(0)  # another thread's turn, which finds one slot less
             tokens.append(token)
 
-        call = ways[number % len(ways)](bulkhead, body)
+        call = ways[number % len(ways)].ready(bulkhead, body)
         for _ in range(each):
             call()
 

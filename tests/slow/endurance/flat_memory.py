@@ -13,8 +13,10 @@ from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from claim import Claim, Clock, Down, Finding, quiet
-from ways import BREAKER, EVERY_BREAKER, EVERY_BULKHEAD, EVERY_POLICY, WHOLE, Way
+from claim import Claim, Finding, quiet
+from clocks import Clock
+from failures import Down
+from ways import BREAKER, BREAKER_BY_HAND, BULKHEAD, POLICY, POLICY_BY_HAND, Way
 
 from circuit_breaker import (
     Bulkhead,
@@ -54,7 +56,7 @@ def repeated(call: Callable[[], object]) -> Run:
     return run
 
 
-def raising(error: type[Exception], call: Callable[[], object]) -> Run:
+def always_raising(error: type[Exception], call: Callable[[], object]) -> Run:
     """Calls that end in an error, which is caught and dropped."""
 
     def run(times: int) -> None:
@@ -79,7 +81,7 @@ def closed_with_successes() -> Run:
 def closed_with_failures_in_a_window_of_calls() -> Run:
     config = CircuitBreakerConfig(NEVER, error_rate_threshold=1.0, error_rate_window=100)
     breaker = CircuitBreaker(config=config)
-    good, bad = breaker(nothing), raising(Down, breaker(down))
+    good, bad = breaker(nothing), always_raising(Down, breaker(down))
 
     def run(times: int) -> None:
         for _ in repeat(None, times // 2):
@@ -98,7 +100,7 @@ def closed_with_failures_in_a_window_of_time() -> Run:
         clock.now += 0.01
         raise Down
 
-    return raising(Down, CircuitBreaker(config=config, clock=clock)(passing))
+    return always_raising(Down, CircuitBreaker(config=config, clock=clock)(passing))
 
 
 def closed_with_slow_calls() -> Run:
@@ -113,7 +115,7 @@ def closed_with_slow_calls() -> Run:
 def opened_and_closed_again() -> Run:
     clock = Clock()
     breaker = CircuitBreaker(config=CircuitBreakerConfig(1, 1, 1.0), clock=clock)
-    good, bad = breaker(nothing), raising(Down, breaker(down))
+    good, bad = breaker(nothing), always_raising(Down, breaker(down))
 
     def run(times: int) -> None:
         for _ in repeat(None, times // 2):
@@ -145,7 +147,7 @@ def half_open_with_rides() -> Run:
 
 
 def half_open_within_blocks() -> Run:
-    return repeated(BREAKER["with"](half_open(Clock()), nothing))
+    return repeated(BREAKER["with"].ready(half_open(Clock()), nothing))
 
 
 def half_open_and_allowed_without_a_record() -> Run:
@@ -177,7 +179,7 @@ def opened(mode: CircuitMode = CircuitMode.AUTO) -> CircuitBreaker:
 
 
 def open_with_refusals() -> Run:
-    return raising(CircuitOpenError, opened()(nothing))
+    return always_raising(CircuitOpenError, opened()(nothing))
 
 
 def shadow_open() -> Run:
@@ -185,17 +187,17 @@ def shadow_open() -> Run:
 
 
 def forced_open() -> Run:
-    return raising(CircuitOpenError, opened(CircuitMode.FORCED_OPEN)(nothing))
+    return always_raising(CircuitOpenError, opened(CircuitMode.FORCED_OPEN)(nothing))
 
 
 def forced_closed_with_failures() -> Run:
-    return raising(Down, opened(CircuitMode.FORCED_CLOSED)(down))
+    return always_raising(Down, opened(CircuitMode.FORCED_CLOSED)(down))
 
 
 def with_listeners() -> Run:
     config = CircuitBreakerConfig(NEVER, error_rate_threshold=1.0)
     breaker = CircuitBreaker(config=config, listeners=[lambda event: None])
-    good, bad = breaker(nothing), raising(Down, breaker(down))
+    good, bad = breaker(nothing), always_raising(Down, breaker(down))
 
     def run(times: int) -> None:
         for _ in repeat(None, times // 2):
@@ -226,18 +228,18 @@ def bulkhead_with_calls() -> Run:
 
 
 def bulkhead_with_refusals() -> Run:
-    return raising(BulkheadFullError, Bulkhead(max_concurrent=0)(nothing))
+    return always_raising(BulkheadFullError, Bulkhead(max_concurrent=0)(nothing))
 
 
 def retried() -> Run:
     policy = RetryPolicy(1, 0.0, sleep=lambda seconds: None, budget=RetryBudget(1.0, clock=Clock()))
-    return raising(Down, policy(down))
+    return always_raising(Down, policy(down))
 
 
 def all_three() -> Run:
     policy = RetryPolicy(1, 0.0, sleep=lambda seconds: None)
     breaker = CircuitBreaker(config=CircuitBreakerConfig(NEVER))
-    return raising(Down, policy(breaker(Bulkhead()(down))))
+    return always_raising(Down, policy(breaker(Bulkhead()(down))))
 
 
 def registry_with_new_keys() -> Run:
@@ -294,7 +296,7 @@ class Large(bytearray):
 
 
 def _falling_back(way: Way, body: Callable[[], object]) -> object:
-    return way(circuit_breaker(breaker=opened(), fallback=lambda error: body()), nothing)()
+    return way.ready(circuit_breaker(breaker=opened(), fallback=lambda error, *args: body()), nothing)()
 
 
 def frames_of_failures(size: int) -> Finding:
@@ -335,15 +337,16 @@ def frames_of_failures(size: int) -> Finding:
     policy = RetryPolicy(2, 0.0, sleep=lambda seconds: None, listeners=[listen])
     with quiet(), without_the_collector():
         for state, make in breakers.items():
-            for name, way in EVERY_BREAKER.items():
+            for name, way in (BREAKER | BREAKER_BY_HAND).items():
                 breaker = make()
-                look(f"{state}, {name}", lambda body, way=way, breaker=breaker: way(breaker, body)())
-        for name in ("decorator", "generator", "async decorator", "async generator"):
-            look(f"fallback, {name}", partial(_falling_back, WHOLE[name]))
-        for name, way in EVERY_BULKHEAD.items():
-            look(f"bulkhead, {name}", lambda body, way=way: way(Bulkhead(), body)())
-        for name, way in EVERY_POLICY.items():
-            look(f"policy, {name}", lambda body, way=way: way(policy, body)())
+                look(f"{state}, {name}", lambda body, way=way, breaker=breaker: way.ready(breaker, body)())
+        for name, way in BREAKER.items():
+            if way.decorates:
+                look(f"fallback, {name}", partial(_falling_back, way))
+        for name, way in BULKHEAD.items():
+            look(f"bulkhead, {name}", lambda body, way=way: way.ready(Bulkhead(), body)())
+        for name, way in (POLICY | POLICY_BY_HAND).items():
+            look(f"policy, {name}", lambda body, way=way: way.ready(policy, body)())
     return Finding(not alive, f"{looks} failing calls, what was kept: {'; '.join(alive) or 'nothing'}")
 
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import select
-import signal
 import threading
 import time
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,8 +22,11 @@ from itertools import count
 from math import inf
 from typing import Any, TypeAlias
 
-from claim import PATIENCE_S, Claim, Down, Finding
+from claim import Claim, Finding
 from exact_totals import NEVER, hurried
+from failures import Down
+from forks import Child
+from patience import PATIENCE_S
 
 from circuit_breaker import (
     Bulkhead,
@@ -220,7 +220,7 @@ class Everything:
             pass
         breaker.record_failure()  # is logged, and told
         assert breaker.state is HALF_OPEN, name
-        breaker(int)()
+        breaker(lambda: 0)()
         assert breaker.is_closed, name
         breaker.mode = CircuitMode.FORCED_OPEN
         assert breaker.is_open, name
@@ -343,47 +343,10 @@ def in_the_middle(hold: Hold) -> Iterator[None]:
 
 
 def forked(use: Callable[[], object], hold: Hold = lambda inside: inside()) -> str:
-    """Return what use gives in a child, in words; one that has to be ended by force hangs."""
-    reader, writer = os.pipe()
-    with in_the_middle(hold), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that other threads run is what this is about
-        child = os.fork()
-        if child == 0:
-            said = "it did not even fail"
-            try:
-                said = str(use())
-            except BaseException:
-                said = "failed: " + traceback.format_exc()[-2_000:]
-            finally:
-                os.write(writer, said.encode())
-                os._exit(0)
-    os.close(writer)
-    told = None
-    try:
-        told = _heard(reader)
-    finally:
-        os.close(reader)
-        if told is None:
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return "hangs" if told is None else told
-
-
-def _heard(reader: int) -> str | None:
-    """Return all that a child says; it is let end by itself, as coverage is saved after the last word; None: it hangs.
-
-    That it has ended is seen by its end of the pipe, which it leaves to nobody.
-    """
-    patient_until = time.monotonic() + CHILD_PATIENCE_S
-    told = b""
-    while True:
-        ready, _, _ = select.select([reader], [], [], max(0.0, patient_until - time.monotonic()))
-        if not ready:
-            return None
-        said = os.read(reader, 10_000)
-        if not said:
-            return told.decode()
-        told += said
+    """Return what use gives in a child that is forked while another thread is in the middle of something."""
+    with in_the_middle(hold):
+        child = Child.start(use)
+    return child.hear(CHILD_PATIENCE_S)
 
 
 def children(forks: int) -> Finding:

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from claim import Claim, Clock, Down, Finding, quiet, usable_by_another_thread
+from claim import Claim, Finding, quiet, usable_by_another_thread
+from clocks import Clock
+from failures import Down
 from storms import storm
-from ways import BREAKER, BULKHEAD, POLICY, WHOLE, Way
+from ways import BREAKER, BREAKER_BY_HAND, BULKHEAD, POLICY, Way
 
 from circuit_breaker import (
     Bulkhead,
@@ -66,7 +68,7 @@ def of_a_breaker(way: Way, shots: int) -> Finding:
     breaker.record_failure()
     clock.now += 1.0
     assert breaker.state is CircuitState.HALF_OPEN
-    call = way(breaker, nothing)
+    call = way.ready(breaker, nothing)
     lost = kept_locks = wedged = 0
 
     def calls() -> None:
@@ -103,10 +105,10 @@ def of_a_breaker(way: Way, shots: int) -> Finding:
     )
 
 
-def of_a_bulkhead(way: Way, whole: bool, shots: int) -> Finding:
+def of_a_bulkhead(way: Way, shots: int) -> Finding:
     """It has two slots. What an interrupt loses is counted, and given back for the next."""
     bulkhead = Bulkhead("storm", SLOTS)
-    call = way(bulkhead, nothing)
+    call = way.ready(bulkhead, nothing)
     lost = kept_locks = wedged = 0
 
     def calls() -> None:
@@ -127,7 +129,7 @@ def of_a_bulkhead(way: Way, whole: bool, shots: int) -> Finding:
 
     with alone() as run:
         run(lambda: storm(calls, shots, look))
-    holds = not kept_locks and not wedged and not (whole and lost) and usable_by_another_thread(bulkhead)
+    holds = not kept_locks and not wedged and not (way.is_whole and lost) and usable_by_another_thread(bulkhead)
     figure = f"{shots:,} interrupts, {lost:,} slots lost, {kept_locks} locks left held"
     return Finding(holds, figure, share(lost, shots))
 
@@ -144,7 +146,7 @@ def of_a_policy(way: Way, shots: int) -> Finding:
         if attempts % 4 == 1:
             raise Down
 
-    call = way(policy, body)
+    call = way.ready(policy, body)
 
     def calls() -> None:
         try:
@@ -174,7 +176,7 @@ def of_all_three(way: Way, shots: int) -> Finding:
     policy = RetryPolicy(1, 0.0, budget=budget, sleep=lambda seconds: None, clock=clock)
     breaker.record_failure()
     clock.now += 1.0
-    call = way(lambda body: policy(breaker(bulkhead(body))), nothing)
+    call = way.ready(lambda body: policy(breaker(bulkhead(body))), nothing)
     slots = permits = kept_locks = wedged = 0
 
     def calls() -> None:
@@ -233,17 +235,17 @@ def of_whoever_steers(shots: int) -> Finding:
 def _claims() -> Iterator[Claim]:
     if not hasattr(signal, "setitimer"):
         return
-    for name, way in BREAKER.items():
+    for name, way in (BREAKER | BREAKER_BY_HAND).items():
         text = f"interrupts: half-open breaker, {name}"
         yield Claim(text, partial(of_a_breaker, way), 100, 20_000)
     for name, way in BULKHEAD.items():
-        whole = name in WHOLE
-        text = f"interrupts: bulkhead, {name}{'' if whole else ' (may lose)'}"
-        yield Claim(text, partial(of_a_bulkhead, way, whole), 100, 20_000)
+        text = f"interrupts: bulkhead, {name}{'' if way.is_whole else ' (may lose)'}"
+        yield Claim(text, partial(of_a_bulkhead, way), 100, 20_000)
     for name, way in POLICY.items():
         yield Claim(f"interrupts: retry, {name}", partial(of_a_policy, way), 100, 20_000)
-    for name in ("decorator", "generator", "async decorator", "async generator"):
-        yield Claim(f"interrupts: all three, {name}", partial(of_all_three, WHOLE[name]), 100, 20_000)
+    for name, way in POLICY.items():
+        if way.decorates:
+            yield Claim(f"interrupts: all three, {name}", partial(of_all_three, way), 100, 20_000)
     yield Claim("interrupts: registry, settings, snapshots", of_whoever_steers, 100, 20_000)
 
 

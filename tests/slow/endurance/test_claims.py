@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import await_points
@@ -12,10 +13,9 @@ import flat_memory
 import forks_under_load
 import interrupts
 import pytest
-from basics import needs_timer
 from claim import Claim
-from forks import needs_fork
-from ways import BULKHEAD
+from needs import needs_fork, needs_timer
+from ways import BULKHEAD, Way
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerRegistry, RetryBudget
 from circuit_breaker._bulkhead.line import Line
@@ -134,7 +134,7 @@ def test_what_is_not_renewed_in_a_child_is_found(kind: type[Any], name: str, mon
 
 @needs_timer
 def test_a_slot_that_an_interrupt_loses_is_counted() -> None:
-    finding = interrupts.of_a_bulkhead(BULKHEAD["with"], True, 2_000)
+    finding = interrupts.of_a_bulkhead(replace(BULKHEAD["with"], is_whole=True), 2_000)
     assert not finding.holds
     assert finding.cell.endswith("%")
 
@@ -149,7 +149,7 @@ def test_a_lock_that_an_interrupt_leaves_held_is_found() -> None:
 
         return call
 
-    assert not interrupts.of_a_bulkhead(careless, True, 100).holds
+    assert not interrupts.of_a_bulkhead(Way("careless", careless, ("bulkhead",), is_whole=True), 100).holds
 
 
 def test_a_slot_that_a_cancelled_task_keeps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,11 @@ def test_a_slot_that_a_cancelled_task_keeps_is_found(monkeypatch: pytest.MonkeyP
         await body()
         bulkhead.release()
 
+    def guarded(bulkhead: Bulkhead, body: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        return lambda: careless(bulkhead, body)
+
+    way = Way("careless", guarded, ("bulkhead",), is_async=True)
     monkeypatch.setattr(await_points, "PATIENCE_S", 0.1)
-    finding = await_points.at_every_point(await_points.OfABulkhead, (careless,), (1, 1))
+    finding = await_points.at_every_point(await_points.OfABulkhead, (way,), (1, 1))
     assert not finding.holds
     assert "careless cancelled as it waits" in finding.figure

@@ -58,7 +58,7 @@ class Circuit:
             clock=lambda: self.now,
         )
         self.age_s = age_s
-        self.decorated = self.breaker(int)
+        self.decorated = self.breaker(lambda: 0)
         self.breaker._lock = NoLock() if broken else self.breaker._lock  # type: ignore[assignment]
 
     def _listen(self, event: Any) -> None:
