@@ -9,7 +9,7 @@ from math import inf
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitMode, CircuitOpenError, Permit
 from circuit_breaker._breaker.machine import Machine
-from circuit_breaker._breaker.states import Permission
+from circuit_breaker._breaker.states import Asker, Closed, Permission, Probe
 from circuit_breaker.insight.calls import FAILURE, IGNORED, SUCCESS, Calls, Circuit
 from circuit_breaker.insight.replay import OUTCOMES, SEED, Change, Course
 from circuit_breaker.testing import FakeClock
@@ -47,21 +47,19 @@ def replay_call_by_call(circuit: Circuit, config: CircuitBreakerConfig) -> Cours
     for begins, call in steps(circuit):
         now = calls.begin[call]
         if begins:
-            permission = machine.admit(now)
-            if permission is None:
-                rejected.append(call)
+            admitted = machine.admit(Asker.PERMIT, now)
+            if isinstance(admitted, Closed | Probe):
+                permissions[call] = admitted
             else:
-                permissions[call] = permission
+                rejected.append(call)
         elif call in permissions:
             took = calls.took[call]
             now += took
-            slow = config.slow_call_duration_s is not None and took >= config.slow_call_duration_s
             outcome = OUTCOMES[calls.outcome[call]]
-            opened = machine.settle(permissions.pop(call), outcome, now, took * 1000, slow)
+            opened = machine.settle(permissions.pop(call), outcome, now, took, took >= config._slow_s)
             if opened is not None and callable(config.reset_timeout_s):
-                opened.until = opened.at + config.reset_timeout_s(opened.openings)
-        while machine.changes:
-            changes.append(Change(now, *machine.changes.popleft()))
+                opened.end_after(machine, config.reset_timeout_s(opened.openings - 1), None)
+        changes += [Change(now, *change) for change in machine.take_changes()]
     random.setstate(dice)
     return Course(changes, ranges(rejected))
 

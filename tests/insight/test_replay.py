@@ -46,6 +46,8 @@ def configs(draw: st.DrawFn) -> CircuitBreakerConfig:
         minimum_calls=draw(st.sampled_from([1, 2, 3])),
         slow_call_duration_s=slow_s,
         slow_call_rate_threshold=None if slow_s is None else draw(st.sampled_from([None, 0.3])),
+        half_open_failure_threshold=draw(st.integers(1, 2)),
+        failure_threshold_within_s=draw(st.sampled_from([None, 0.5, 3.0])),
         half_open_timeout_s=draw(st.sampled_from([0.5, 4.0, 30.0])),
     )
 

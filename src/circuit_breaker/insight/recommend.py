@@ -93,7 +93,7 @@ class Adviser:
         """Return how close ordinary times and outages come to the thresholds of a configuration."""
         window = config.error_rate_window
         calls = window if isinstance(window, int) else WINDOWS[0]
-        return peaks_of(self._scene, calls, min(config._minimum_calls, calls), self._slow_s)
+        return peaks_of(self._scene, calls, min(config._required_calls, calls), self._slow_s)
 
     def loss(self, config: CircuitBreakerConfig, answer: float) -> float:
         """Return what a setting costs in the outages of the log and the made ones, without a breaker being 1."""

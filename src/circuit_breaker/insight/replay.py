@@ -1,9 +1,9 @@
 """What a breaker would have done with the calls of a log, decided by the state machine of every breaker.
 
-The machine is asked about what it can care about and nothing else. While it is closed these are failures, slow calls,
-and the first answer after `until`; the successes between are passed over in one step. While it is open, every call
-that begins is rejected. While it probes, only the probes matter, and whoever comes when there is a place for one.
-No other module of this package touches the machine.
+The machine is told of what can matter to it and of nothing else. While it is closed these are failures, slow calls, and
+the first success after `quiet_until`; the successes between are passed over in one step. While it is open, every call
+that begins is rejected. While it probes, only the probes matter, and whoever comes when there may be a free slot. No
+other module of this package touches the machine.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from math import inf
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .._breaker.config import CircuitBreakerConfig
-from .._breaker.machine import RESET_TIMEOUT_S_UNTIL_ASKED, Machine
-from .._breaker.states import Closed, HalfOpen, Open, Permission
+from .._breaker.machine import OPEN_FOR_UNTIL_ASKED_S, Machine
+from .._breaker.states import Asker, Closed, HalfOpen, Open, Permission, Probe
 from .._common import checks
 from .._common.words import CircuitMode, CircuitState, Outcome
 from .calls import Circuit
@@ -67,7 +67,7 @@ class _Replay:
         self._circuit = circuit
         self._config = config
         self._begin = circuit.calls.begin
-        self._marks = circuit.marks(inf if config.slow_call_duration_s is None else config.slow_call_duration_s)
+        self._marks = circuit.marks(config._slow_s)
         self._machine = Machine(config, CircuitMode.AUTO, self._begin[0] if self._begin else 0.0)
         self._changes: list[Change] = []
         self._rejected: list[tuple[int, int]] = []
@@ -103,8 +103,8 @@ class _Replay:
             rank = marks[index]
             if rank in late_ranks:
                 continue
-            while ends[rank] >= period.until:
-                told = self._first_success(bisect_left(ends, period.until, ended, rank), rank, late_ranks)
+            while ends[rank] >= period.quiet_until:
+                told = self._first_success(bisect_left(ends, period.quiet_until, ended, rank), rank, late_ranks)
                 if told is None:
                     break
                 self._pass_over(period, ended, told, late_successes)
@@ -137,12 +137,14 @@ class _Replay:
         number = successes[last] - successes[first]
         if number and late_successes:
             number -= bisect_left(late_successes, last) - bisect_left(late_successes, first)
-        period.successes += number
+        if number:
+            period.successes += number
+            period.streak = 0
 
     def _stay_open(self, period: Open) -> bool:
         """Reject whoever comes until the time is over; tell whether anybody came after that."""
         first = self._begun
-        self._begun = bisect_left(self._begin, period.until, first)
+        self._begun = bisect_left(self._begin, period.ends_at, first)
         if self._begun > first:
             self._rejected.append((first, self._begun))
         if self._begun == len(self._begin):
@@ -161,14 +163,15 @@ class _Replay:
             ending = circuit.ends[probes[0][0]] if probes else inf
             call = self._begun
             if call < len(begin) and begin[call] < ending:
-                permission = machine.admit(begin[call])
+                admitted = machine.admit(Asker.PERMIT, begin[call])
                 self._begun += 1
-                if permission is None:
-                    # There is a place again when a probe ends, or is overdue.
-                    self._begun = bisect_left(begin, min(ending, period.next_overdue), self._begun)
-                    self._rejected.append((call, self._begun))
+                if isinstance(admitted, Probe):
+                    heappush(probes, (circuit.rank[call], admitted))
                 else:
-                    heappush(probes, (circuit.rank[call], permission))
+                    # There is a free slot again when a probe ends, or is overdue.
+                    overdue = min(probe.since for probe in period.book.out) + self._config._overdue_s
+                    self._begun = bisect_left(begin, min(ending, overdue), self._begun)
+                    self._rejected.append((call, self._begun))
             elif probes:
                 rank, permission = heappop(probes)
                 self._settle(permission, rank)
@@ -182,22 +185,20 @@ class _Replay:
         circuit, config = self._circuit, self._config
         call = circuit.order[rank]
         took_s, now = circuit.calls.took[call], circuit.ends[rank]
-        slow = config.slow_call_duration_s is not None and took_s >= config.slow_call_duration_s
         outcome = OUTCOMES[circuit.calls.outcome[call]]
-        opened = self._machine.settle(permission, outcome, now, took_s * 1_000, slow)
+        opened = self._machine.settle(permission, outcome, now, took_s, took_s >= config._slow_s)
         if opened is not None and callable(config.reset_timeout_s):
-            opened.until = opened.at + _seconds(config.reset_timeout_s, opened.openings)
+            opened.end_after(self._machine, _seconds(config.reset_timeout_s, opened.openings - 1), None)
         self._note(now)
 
     def _note(self, now: float) -> None:
-        changes = self._machine.changes
-        while changes:
-            change = changes.popleft()
-            self._changes.append(Change(now, change.old_state, change.new_state, change.reason))
+        if self._machine.changes:
+            self._changes += [Change(now, *change) for change in self._machine.take_changes()]
 
 
-def _seconds(function: Callable[[int], float], openings: int) -> float:
+def _seconds(function: Callable[[int], Any], openings: int) -> float:
+    """Return how long the circuit stays open by a function of the configuration, as a breaker does."""
     try:
-        return checks.number("reset_timeout_s", function(openings), minimum=0, infinite=True)
+        return checks.seconds("reset_timeout_s", function(openings), minimum=0, infinite=True)
     except Exception:
-        return RESET_TIMEOUT_S_UNTIL_ASKED
+        return OPEN_FOR_UNTIL_ASKED_S
