@@ -1,0 +1,87 @@
+"""What the commands share: how they read arguments, and the marks and colours they draw with."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, NoReturn, TextIO, TypeAlias
+
+from circuit_breaker import CircuitState
+
+WRONG_ARGUMENTS: Final = 2
+INTERRUPTED: Final = 130
+
+STATES: Final = {CircuitState.CLOSED: "closed", CircuitState.OPEN: "open", CircuitState.HALF_OPEN: "probing"}
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser that keeps the lines of its help, takes no abbreviations, and says in one line what is wrong."""
+
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_ARGUMENTS, f"{self.prog}: {message}\n")
+
+
+class Marks(NamedTuple):
+    """What pictures are drawn with."""
+
+    bars: str
+    edge: str
+    states: dict[CircuitState, str]
+
+
+BLOCKS: Final = Marks("▁▂▃▄▅▆▇█", "│", {CircuitState.CLOSED: "─", CircuitState.OPEN: "█", CircuitState.HALF_OPEN: "▒"})
+ASCII: Final = Marks(".:-=+*%@", "|", {CircuitState.CLOSED: "-", CircuitState.OPEN: "#", CircuitState.HALF_OPEN: "?"})
+
+Paint: TypeAlias = Callable[[str, str], str]
+
+COLOURS: Final = {"green": 32, "red": 31, "yellow": 33, "cyan": 36, "bold": 1, "faint": 2}
+STATE_COLOURS: Final = {CircuitState.CLOSED: "green", CircuitState.OPEN: "red", CircuitState.HALF_OPEN: "yellow"}
+
+
+def no_colours(text: str, colour: str) -> str:
+    """Leave the text as it is."""
+    return text
+
+
+def colours(text: str, colour: str) -> str:
+    """Return the text in a colour."""
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if text.strip() else text
+
+
+def takes_escapes(out: TextIO, environ: Mapping[str, str]) -> bool:
+    """Tell whether colours and movements of the cursor can be written there."""
+    if not out.isatty() or environ.get("TERM") == "dumb":
+        return False
+    return sys.platform != "win32" or "WT_SESSION" in environ  # an old console would show the escapes
+
+
+def paint_for(out: TextIO, environ: Mapping[str, str]) -> Paint:
+    """Return colours where they are welcome."""
+    return no_colours if environ.get("NO_COLOR") or not takes_escapes(out, environ) else colours
+
+
+def marks_for(encoding: str) -> Marks:
+    """Return the finest marks that the encoding has."""
+    try:
+        (BLOCKS.bars + BLOCKS.edge + "".join(BLOCKS.states.values())).encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return ASCII
+    return BLOCKS
+
+
+def write_nowhere(out: TextIO) -> None:
+    """Let go of output that nobody can take any more, what is still in the buffer included."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, out.fileno())
+    os.close(nowhere)
