@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from call_by_call import circuit, joined, replay_call_by_call, replay_with_a_breaker
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker import CircuitBreakerConfig, CircuitState, RetryPolicy

@@ -8,10 +8,8 @@ from ordinary to all but dead, where every step up has its price (the Viterbi al
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil, inf, log
 from statistics import median
 from typing import Final, NamedTuple

@@ -223,5 +223,7 @@ def _check_header(path: str, header: list[str], form: Format) -> None:
         if name in header:
             continue
         if name == "outcome":
-            raise LogError(f"{path} has no column 'outcome': say which calls failed, as --failed 'status>=500'; it has {there}")
+            raise LogError(
+                f"{path} has no column 'outcome': say which calls failed, as --failed 'status>=500'; it has {there}"
+            )
         raise LogError(f"{path} has no column {name!r}; it has {there}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
@@ -17,11 +17,14 @@ REJECTED: Final = 3
 OUTCOMES: Final = {"success": SUCCESS, "failure": FAILURE, "ignored": IGNORED, "refused": REJECTED}
 
 PER_SECOND: Final = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+EITHER: Final = "number of seconds or ISO 8601"
 ISO: Final = "iso"
 CLF: Final = "clf"  # the time of access logs: 28/Nov/2025:14:05:09 +0100
 LATEST: Final = 1e11  # seconds since 1970 that no log has; milliseconds are more than that
 
-_MONTHS: Final = {name: number + 1 for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())}
+_MONTHS: Final = {
+    name: number + 1 for number, name in enumerate(["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"])
+}
 _CLF: Final = re.compile(r"\[?(\d\d)/(\w{3})/(\d{4}):(\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)\]?")
 
 
@@ -112,8 +115,7 @@ def _time(value: object, column: Column) -> float:
     except (ValueError, OverflowError) as error:
         raise LineError(f"{column.name} is no time ({column.unit})") from error
     if not isfinite(seconds) or abs(seconds) > LATEST:
-        remedy = f", perhaps milliseconds (--time {column.name}:ms)" if column.unit == "s" else ""
-        raise LineError(f"{column.name} is no time in {column.unit} since 1970{remedy}")
+        raise LineError(f"{column.name} is no time since 1970; perhaps it is in milliseconds (--time {column.name}:ms)")
     return seconds
 
 
@@ -140,7 +142,12 @@ def _name(value: object) -> str | None:
 
 def _iso(text: str) -> float:
     moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _either(text: str) -> float:
+    number = as_number(text)
+    return _iso(text) if number is None else number
 
 
 def _clf(text: str) -> float:
@@ -153,4 +160,4 @@ def _clf(text: str) -> float:
     return moment.timestamp()
 
 
-_SPELLED: Final = {ISO: _iso, CLF: _clf}
+_SPELLED: Final = {EITHER: _either, ISO: _iso, CLF: _clf}

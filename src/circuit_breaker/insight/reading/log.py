@@ -6,7 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice, pairwise
 from math import inf
@@ -23,7 +23,6 @@ FEWEST_CALLS: Final = 50
 AROUND_A_HOLE_S: Final = 60.0
 LONGEST_GAP_S: Final = 30 * 86_400.0
 ROOM: Final = 1.1  # for calls while reading, against those kept in the end
-MANY_REJECTED: Final = 0.01
 
 Progress: TypeAlias = Callable[[str, float | None], object]  # what is done, and which part of it
 
@@ -73,7 +72,9 @@ def read_log(paths: Sequence[str], form: Format, choice: Choice, progress: Progr
     if len(columns) < FEWEST_CALLS:
         what = "no call" if not columns else "1 call" if len(columns) == 1 else f"{len(columns)} calls"
         left = " once the stretches with rejected calls are left out" if rejected else ""
-        raise LogError(f"{what} in {_title(paths)}{left}: a replay needs at least {FEWEST_CALLS}, better a week of them")
+        raise LogError(
+            f"{what} in {_title(paths)}{left}: a replay needs at least {FEWEST_CALLS}, better a week of them"
+        )
     start = columns.begin[0]
     calls = Calls(array("d", (at - start for at in columns.begin)), columns.took, columns.outcome)
     holes = [(begin - start, end - start) for begin, end in holes]
@@ -89,7 +90,11 @@ def _title(paths: Sequence[str]) -> str:
 def _notes(columns: Columns, dropped: int) -> list[str]:
     notes = []
     if columns.unread.count:
-        notes.append("\n".join([f"{columns.unread.count:,} of {columns.lines:,} lines could not be read:", *columns.unread.first]))
+        notes.append(
+            "\n".join(
+                [f"{columns.unread.count:,} of {columns.lines:,} lines could not be read:", *columns.unread.first]
+            )
+        )
     if columns.other_lines:
         notes.append(f"{columns.other_lines:,} of {columns.lines:,} lines tell about no call and were passed over.")
     if dropped:
@@ -103,7 +108,9 @@ def _choose(columns: Columns, choice: Choice, form: Format) -> None:
     counts = Counter(columns.circuit)
     keep: Iterable[int] = range(len(columns))
     if choice.circuit is not None and choice.circuit not in numbers:
-        raise LogError(f"the log has no circuit {choice.circuit!r}; it has {', '.join(map(repr, numbers)) or 'no names of circuits'}")
+        raise LogError(
+            f"the log has no circuit {choice.circuit!r}; it has {', '.join(map(repr, numbers)) or 'no names of circuits'}"
+        )
     if choice.circuit is not None:
         keep = [call for call in keep if columns.circuit[call] == numbers[choice.circuit]]
     elif len(counts) > 1:
@@ -114,7 +121,9 @@ def _choose(columns: Columns, choice: Choice, form: Format) -> None:
     if keep != range(len(columns)):
         columns.keep(keep)
     if choice.processes is not None and len(set(columns.by)) > 1:
-        raise LogError(f"the log says in {form.by!r} which process made which call: --processes is for logs that do not")
+        raise LogError(
+            f"the log says in {form.by!r} which process made which call: --processes is for logs that do not"
+        )
 
 
 def _drop_oldest(columns: Columns, most: int, room: float) -> int:
@@ -144,7 +153,7 @@ def _check_gaps(begin: Sequence[float]) -> None:
 
 def _moment(at: float) -> str:
     try:
-        return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
         return f"{at:.0f} s since 1970"
 

@@ -9,7 +9,7 @@ from typing import Final
 from ..._common.words import CircuitState
 from ..outages import gone_wrong
 from ..study import Findings, Row
-from . import pictures, svg, wording
+from . import pictures, svg, verdict, wording
 from .pictures import Bins, CloseUp
 
 LEFT: Final = 46.0
@@ -49,7 +49,9 @@ class Charts:
         ]
         for begin, end in log.holes:
             x = LEFT + max(0.0, begin) * scale
-            parts.append(svg.box(x, top, max(2.0, (min(end, shown.end) - max(0.0, begin)) * scale), bottom - top, "hole"))
+            parts.append(
+                svg.box(x, top, max(2.0, (min(end, shown.end) - max(0.0, begin)) * scale), bottom - top, "hole")
+            )
         last = -inf
         for number, outage in enumerate(findings.outages, 1):
             x, width = LEFT + outage.begin * scale, max(2.0, (outage.end - outage.begin) * scale)
@@ -83,7 +85,7 @@ class Charts:
             css = "p" if row is findings.picked else ""
             parts.append(svg.text(NAMES, y + 4, row.name, css, "end"))
             parts += self._band(row, shown, left, scale, y)
-            opened, closed = _times(row, shown.number - 1)
+            opened, closed = verdict.times(row, shown.number - 1)
             parts += [svg.text(TIMES[0], y + 4, opened, css or "f"), svg.text(TIMES[1], y + 4, closed, css or "f")]
         parts += _axis(findings.log.start, shown.begin, shown.end, left, BANDS_END, height + 8, 7)
         return svg.picture(height + 14, f"Outage {shown.number} close up", parts)
@@ -123,7 +125,9 @@ def _bars(shown: Bins, left: float, scale: float, top: float, bottom: float) -> 
         ),
         "good",
     )
-    yield svg.boxes(((x, bottom - bad * tall, width, bad * tall) for x, bad in zip(places, shown.bad, strict=True) if bad), "bad")
+    yield svg.boxes(
+        ((x, bottom - bad * tall, width, bad * tall) for x, bad in zip(places, shown.bad, strict=True) if bad), "bad"
+    )
 
 
 def _axis(start: float, begin: float, end: float, left: float, right: float, y: float, most: int) -> Iterator[str]:
@@ -145,18 +149,6 @@ def _caption(findings: Findings, shown: CloseUp) -> Iterator[str]:
         answer = wording.exact_share(findings.question.refuse_from)
         yield svg.text(NAMES, 50, f"milder than your {answer}", "f", "end")
     yield svg.dot(svg.DOT + 1, 14, str(shown.number))
-
-
-def _times(row: Row, index: int) -> tuple[str, str]:
-    """Return when the circuits opened, and when they were closed again, in words."""
-    fate = row.figures.fates[index]
-    if not fate.opened_after_s:
-        return "stays closed", ""
-    opened, closed = sorted(fate.opened_after_s), sorted(fate.closed_after_s)
-    middle = (len(opened) - 1) // 2
-    of = "" if fate.circuits == 1 else f", {len(opened)} of {fate.circuits}"
-    after = closed[middle]
-    return wording.seconds(opened[middle]) + of, "by then" if after == 0 else f"+{wording.seconds(after)}" if after < inf else "not in this log"
 
 
 def _rate(a_second: float) -> str:

@@ -33,7 +33,9 @@ def room(findings: Findings) -> str:
         ruler = _Ruler(y, 1.0, powers=False)
         parts += ruler.draw("failing share", f"of the last {config.error_rate_window:,} calls")
         parts += ruler.ordinary(peaks.ordinary.share, f"ordinary times: at most {wording.share(peaks.ordinary.share)}")
-        parts += ruler.threshold(config.error_rate_threshold, f"opens at {wording.exact_share(config.error_rate_threshold)}")
+        parts += ruler.threshold(
+            config.error_rate_threshold, f"opens at {wording.exact_share(config.error_rate_threshold)}"
+        )
         parts += ruler.outages([(number, peak.share) for number, peak in outages])
         y += RULER
     if config.failure_threshold is not None:
@@ -110,7 +112,10 @@ def soon(findings: Findings) -> str:
     edge = min(max(across(answer), across(SHARES[0])), right)
     parts = [svg.box(across(SHARES[0]), top - 8, edge - across(SHARES[0]), GROUND - top + 8, "shade")]
     for seconds, words in ((inf, "never"), (60.0, "1 min"), (10.0, "10 s"), (1.0, "1 s"), (FASTEST_S, "0.1 s")):
-        parts += [svg.line(76, down(seconds), right, down(seconds), "grid"), svg.text(68, down(seconds) + 4, words, "f", "end")]
+        parts += [
+            svg.line(76, down(seconds), right, down(seconds), "grid"),
+            svg.text(68, down(seconds) + 4, words, "f", "end"),
+        ]
     for share in (0.10, 0.25, 0.50, 0.75, 1.0):
         parts.append(svg.text(across(share), GROUND + 17, wording.share(share), "f", "middle"))
     parts.append(svg.text((76 + right) / 2, GROUND + 34, "share of calls that fail", "f", "middle"))

@@ -71,7 +71,11 @@ def _log(findings: Findings) -> Iterator[str]:
     shown = pictures.close_ups(findings)
     if not shown:
         return
-    of = "" if len(shown) == len(findings.outages) else f" Shown are {len(shown)} of {len(findings.outages)}, those with the most bad calls."
+    of = (
+        ""
+        if len(shown) == len(findings.outages)
+        else f" Shown are {len(shown)} of {len(findings.outages)}, those with the most bad calls."
+    )
     yield f"<h2>The outages close up</h2><p>What each setting would have done.{of}{KEY}</p>"
     for outage in shown:
         yield f"<figure>{charts.close_up(outage)}</figure>"

@@ -39,7 +39,9 @@ def boxes(places: Iterable[tuple[float, float, float, float]], css: str) -> str:
 
 def dot(x: float, y: float, words: str) -> str:
     """Return a numbered dot, as the outages have."""
-    return f'<circle class="dot" cx="{digits(x)}" cy="{digits(y)}" r="{digits(DOT)}"/>' + text(x, y + 4, words, "num", "middle")
+    return f'<circle class="dot" cx="{digits(x)}" cy="{digits(y)}" r="{digits(DOT)}"/>' + text(
+        x, y + 4, words, "num", "middle"
+    )
 
 
 def picture(height: float, title: str, parts: Iterable[str]) -> str:

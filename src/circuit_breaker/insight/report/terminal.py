@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from math import ceil, inf
 from typing import Final
 
 from ..._common.words import CircuitState
-from ..._demo.screen import STATE_COLOURS, Marks, Paint
+from ..._terminal import STATE_COLOURS, STATES, Marks, Paint
 from ..outages import gone_wrong
 from ..study import Findings, Row
 from . import pictures, verdict, wording
@@ -18,7 +19,6 @@ NARROWEST: Final = 60
 WIDEST: Final = 120
 LABEL: Final = 18
 TOTAL: Final = 22
-ORDER: Final = (CircuitState.OPEN, CircuitState.HALF_OPEN, CircuitState.CLOSED)
 
 
 def text(findings: Findings, width: int, marks: Marks, paint: Paint) -> Iterator[str]:
@@ -45,7 +45,7 @@ def text(findings: Findings, width: int, marks: Marks, paint: Paint) -> Iterator
         yield from _bands(findings, outage, width, marks, paint)
     if shown:
         yield ""
-        yield "  ".join(f"{paint(marks.states[state], STATE_COLOURS[state])} {wording.STATES[state]}" for state in marks.states)
+        yield "  ".join(f"{paint(marks.states[state], STATE_COLOURS[state])} {STATES[state]}" for state in marks.states)
 
 
 def _wrapped(words: str, width: int, first: str = "") -> Iterator[str]:
@@ -83,7 +83,11 @@ def _bands(findings: Findings, shown: CloseUp, width: int, marks: Marks, paint: 
     outage, start = shown.outage, findings.log.start
     slow_s = findings.question.slow_s
     counted = pictures.bins(
-        findings.log.calls, gone_wrong(findings.log.calls, inf if slow_s is None else slow_s), shown.begin, shown.end, room
+        findings.log.calls,
+        gone_wrong(findings.log.calls, inf if slow_s is None else slow_s),
+        shown.begin,
+        shown.end,
+        room,
     )
     begin = wording.moment(start + outage.begin)
     lasts = wording.seconds(outage.end - outage.begin)
@@ -93,9 +97,24 @@ def _bands(findings: Findings, shown: CloseUp, width: int, marks: Marks, paint: 
         bars = "".join(_bar(figure, counted.most, marks) for figure in figures)
         yield f"{label:{LABEL}}{paint(bars, colour)}"
     for row in findings.rows:
-        opened, closed = wording_of_times(row, shown.number - 1)
+        opened, closed = verdict.times(row, shown.number - 1)
         yield f"{row.name:{LABEL}}{_states(row, shown, room, marks, paint)}  {opened:>9} {closed:>10}"
 
 
 def _bar(figure: int, most: int, marks: Marks) -> str:
     return marks.bars[ceil(figure / most * len(marks.bars)) - 1] if figure else " "
+
+
+def _states(row: Row, shown: CloseUp, room: int, marks: Marks, paint: Paint) -> str:
+    """Draw for each column the state in which the circuits were for most of it."""
+    width_s = (shown.end - shown.begin) / room
+    circuits = pictures.stretches(row.figures.courses, shown.begin, shown.end, 0.0)
+    in_state = [dict.fromkeys(CircuitState, 0.0) for _ in range(room)]
+    for stretch in (stretch for circuit in circuits for stretch in circuit):
+        first, last = ((at - shown.begin) / width_s for at in (stretch.begin, stretch.end))
+        for column in range(int(first), min(ceil(last), room)):
+            in_state[column][stretch.state] += min(last, column + 1) - max(first, column)
+    states = [max(times, key=times.__getitem__) for times in in_state]
+    return "".join(
+        paint(marks.states[state] * len(list(same)), STATE_COLOURS[state]) for state, same in groupby(states)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 from ..figures import Spread
@@ -53,7 +54,9 @@ def _shortcoming(row: Row, better: Row) -> str:
         found.append(f"{number(missed, 'outage')} worth opening for would have been missed")
     if figures.false_alarms:
         found.append(f"there would have been {number(len(figures.false_alarms), 'false alarm')}")
-    rejects = f"{number(figures.good_rejected, 'good call')} would have been rejected instead of {others.good_rejected:,}"
+    rejects = (
+        f"{number(figures.good_rejected, 'good call')} would have been rejected instead of {others.good_rejected:,}"
+    )
     lets_through = (
         f"{number(figures.let_through, 'failing call')} would have been let through instead of {others.let_through:,}"
     )
@@ -89,7 +92,9 @@ def six(findings: Findings) -> list[Figure]:
         Figure("-" if spared is None else wording.share(spared), f"of their {number(bad, 'failing call')} spared"),
         Figure(f"{figures.good_rejected:,}", "good calls rejected"),
         Figure(f"{len(figures.false_alarms):,}", "false alarms"),
-        Figure(f"{findings.stuck_before:,} → {figures.stuck:,}", "callers at once inside failing calls, before and after"),
+        Figure(
+            f"{findings.stuck_before:,} → {figures.stuck:,}", "callers at once inside failing calls, before and after"
+        ),
     ]
 
 
@@ -164,7 +169,9 @@ def warnings(findings: Findings) -> list[str]:
             "with outages that were made. What your outages look like is not known."
         )
     elif not any(findings.worth):
-        found.append(f"No outage in this log is worth opening for: in none of them did {answer} or more of the calls fail.")
+        found.append(
+            f"No outage in this log is worth opening for: in none of them did {answer} or more of the calls fail."
+        )
     advice = findings.picked.advice
     if advice is not None and advice.raised:
         found.append(
@@ -193,6 +200,19 @@ def warnings(findings: Findings) -> list[str]:
 
 def _rate(a_day: float) -> str:
     return f"{a_day:.0f} a day" if a_day >= 1 else f"{a_day * 7:.0f} a week"
+
+
+def times(row: Row, index: int) -> tuple[str, str]:
+    """Return when the circuits opened, and when they were closed again, in words."""
+    fate = row.figures.fates[index]
+    if not fate.opened_after_s:
+        return "stays closed", ""
+    opened, closed = sorted(fate.opened_after_s), sorted(fate.closed_after_s)
+    middle = (len(opened) - 1) // 2
+    of = "" if fate.circuits == 1 else f", {len(opened)} of {fate.circuits}"
+    after = closed[middle]
+    later = f"+{wording.seconds(after)}" if after < inf else "not in this log"
+    return wording.seconds(opened[middle]) + of, later if after else "by then"
 
 
 def false_alarms(findings: Findings) -> list[str]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from math import floor, inf, log10
 from typing import Any
 
 from ..._breaker.config import CircuitBreakerConfig
-from ..._common.words import CircuitState
-
-STATES = {CircuitState.CLOSED: "closed", CircuitState.OPEN: "open", CircuitState.HALF_OPEN: "probing"}
 
 
 def number(count: int, what: str, many: str = "") -> str:
@@ -49,13 +46,17 @@ def seconds(value: float) -> str:
 
 def moment(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """Return a wall-clock time, in UTC."""
-    return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=at)).strftime(form)
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=at)).strftime(form)
 
 
 def rules(config: CircuitBreakerConfig) -> str:
     """Return when a breaker opens: `50% of the last 50 calls failed, or 18 in a row`."""
     window = config.error_rate_window
-    of = f"the last {window:,} calls" if isinstance(window, int) else f"the calls of the last {seconds(window.total_seconds())}"
+    of = (
+        f"the last {window:,} calls"
+        if isinstance(window, int)
+        else f"the calls of the last {seconds(window.total_seconds())}"
+    )
     parts: list[str] = []
     if config.error_rate_threshold is not None:
         parts.append(f"{exact_share(config.error_rate_threshold)} of {of} failed")
@@ -66,6 +67,8 @@ def rules(config: CircuitBreakerConfig) -> str:
     if config.failure_threshold is not None:
         streak = number(config.failure_threshold, "failure")
         parts.append(f"{config.failure_threshold:,} in a row" if parts else f"{streak} in a row were counted")
+    if config.trip_when is not None:
+        parts.append(f"{getattr(config.trip_when, '__name__', 'trip_when')}() says so")
     return ", or ".join(parts)
 
 
@@ -77,7 +80,12 @@ def pause(config: CircuitBreakerConfig) -> str:
 
 def in_short(config: CircuitBreakerConfig) -> str:
     """Return a setting for the line of a table: `50% of the last 50 or 18 in a row, 5 s open`."""
-    text = rules(config).replace(" calls failed", "").replace(" failed", "").replace(" failures in a row were counted", " in a row")
+    text = (
+        rules(config)
+        .replace(" calls failed", "")
+        .replace(" failed", "")
+        .replace(" failures in a row were counted", " in a row")
+    )
     return f"{text.replace(', or', ' or')}, {pause(config)} open"
 
 
