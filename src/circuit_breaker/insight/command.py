@@ -12,8 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from .._breaker.config import CircuitBreakerConfig
 from .._terminal import Arguments, marks_for, paint_for, takes_escapes
 from . import options
+from . import simulate as model
+from .model import Service
 from .options import checked
 from .progress import Progress
 from .reading.formats import OURS, Format
@@ -23,7 +26,7 @@ from .report import verdict, wording
 from .report.data import data
 from .report.page import page
 from .report.terminal import text
-from .study import Question, study
+from .study import DEFAULTS, YOURS, Question, study
 
 REPLAY: Final = "python -m circuit_breaker replay"
 ABOUT_REPLAY: Final = """\
@@ -45,6 +48,20 @@ exit status:
   0    your settings opened for every outage worth it, and raised no false alarm
   1    they missed one, or raised one
   2    there is something wrong with the arguments or the log
+  130  ended by Ctrl-C
+"""
+SIMULATE: Final = "python -m circuit_breaker simulate"
+ABOUT_SIMULATE: Final = """\
+Model callers and a server that has an outage, and compare what happens without
+a circuit breaker with what happens with one. It needs no log.
+"""
+AFTER_SIMULATE: Final = """\
+A run has a minute before the outage and two after it. The figures are those of
+a model: medians over the runs, with their range.
+
+exit status:
+  0    the runs are done
+  2    there is something wrong with the arguments
   130  ended by Ctrl-C
 """
 COLUMNS: Final = 100  # where the output is no terminal
@@ -73,6 +90,33 @@ def replay(arguments: Sequence[str]) -> int:
     else:
         _print(text(findings, _width(), marks_for(sys.stdout.encoding), paint_for(sys.stdout, os.environ)))
     return 0 if findings.current.figures.passed else 1
+
+
+def simulate(arguments: Sequence[str]) -> int:
+    """Run the model, and return the exit status."""
+    parser = _simulate_arguments()
+    given = parser.parse_args(arguments)
+    progress = Progress(sys.stderr, takes_escapes(sys.stderr, os.environ))
+    try:
+        service = _service(given)
+        yours = options.given_config(given)
+    except ValueError as error:
+        parser.error(str(error))
+    configs = [
+        (model.WITHOUT, None),
+        *([] if yours is None else [(YOURS, yours)]),
+        (DEFAULTS, CircuitBreakerConfig()),
+        ("values for 50%", model.STARTING_VALUES),
+    ]
+    try:
+        columns = model.simulate(service, configs, given.seed, given.runs, progress)
+    finally:
+        progress.clear()
+    if given.json:
+        _print([json.dumps(model.as_data(service, columns, given.seed), indent=2)])
+    else:
+        _print(model.lines(service, columns, paint_for(sys.stdout, os.environ)))
+    return 0
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -218,3 +262,95 @@ def _choice(given: argparse.Namespace) -> Choice:
         name: getattr(given, name) for name in ("begin", "end") if getattr(given, name) is not None
     }
     return Choice(given.circuit, given.processes, max_calls=given.max_calls, **times)
+
+
+def _simulate_arguments() -> Arguments:
+    plain = Service()
+    parser = Arguments(SIMULATE, ABOUT_SIMULATE, AFTER_SIMULATE)
+    add = parser.add_argument
+    above = checked(partial(options.number, above=0, takes="a number above 0"))
+    none = checked(partial(options.number, minimum=0, whole=True, takes="a whole number from 0 on"))
+    add("--rate", type=above, default=plain.rate, metavar="N", help="calls a second that arrive (default: %(default)g)")
+    add(
+        "--capacity",
+        type=above,
+        default=plain.capacity,
+        metavar="N",
+        help="tries a second that the server can serve (default: %(default)g)",
+    )
+    add(
+        "--service",
+        type=checked(options.seconds),
+        default=plain.service_s,
+        metavar="S",
+        help="how long it serves one, on average (default: %(default)g)",
+    )
+    add(
+        "--timeout",
+        type=checked(options.seconds),
+        default=plain.timeout_s,
+        metavar="S",
+        help="how long a caller waits for an answer (default: %(default)g)",
+    )
+    add(
+        "--callers",
+        type=checked(options.count),
+        default=plain.callers,
+        metavar="N",
+        help="the most calls at a time (default: %(default)d)",
+    )
+    add(
+        "--processes",
+        type=checked(options.count),
+        default=plain.processes,
+        metavar="N",
+        help="processes, each with a breaker (default: %(default)d)",
+    )
+    add("--retries", type=none, default=plain.retries, metavar="N", help="tries after the first (default: %(default)d)")
+    add(
+        "--failing",
+        type=checked(options.share),
+        default=plain.failing,
+        metavar="SHARE",
+        help="share of tries that fails when all is well (default: 0.1%%)",
+    )
+    add(
+        "--outage",
+        type=checked(options.seconds),
+        default=plain.outage_s,
+        metavar="S",
+        help="how long the outage lasts (default: %(default)g)",
+    )
+    add(
+        "--kind",
+        type=checked(options.trouble),
+        default=plain.trouble,
+        metavar="KIND",
+        help="full, hang, partial:50%%, slow, flapping, gradual or surge:2 (default: full)",
+    )
+    add("--seed", type=none, default=1, metavar="N", help="another one is other luck (default: 1)")
+    add(
+        "--runs",
+        type=checked(options.count),
+        default=5,
+        metavar="N",
+        help="runs, each with luck of its own (default: 5)",
+    )
+    add("--json", action="store_true", help="print the figures as JSON")
+    options.add_settings(parser, "Shown beside the others if given.")
+    return parser
+
+
+def _service(given: argparse.Namespace) -> Service:
+    return Service(
+        rate=given.rate,
+        capacity=given.capacity,
+        service_s=given.service,
+        timeout_s=given.timeout,
+        callers=given.callers,
+        processes=given.processes,
+        retries=given.retries,
+        failing=given.failing,
+        outage_s=given.outage,
+        trouble=given.kind,
+    )

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from .._breaker.breaker import CircuitBreaker
 from .._breaker.config import CircuitBreakerConfig
+from .model import Kind, Trouble
 from .reading.conditions import Condition
 from .reading.formats import CLF, EITHER, ISO, PER_SECOND, Column
 
@@ -30,6 +31,8 @@ SETTINGS: Final = {
     "half_open_timeout_s": "seconds after which a probe is overdue",
     "failure_threshold_within_s": "seconds within which the failures in a row must have come",
 }
+
+MEASURES: Final = {Kind.PARTIAL.value: "50%", Kind.SURGE.value: "2"}  # kinds of outage that have one, with an example
 
 _T = TypeVar("_T")
 
@@ -155,6 +158,20 @@ def setting(text: str) -> Any:
         return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"takes a number, a share such as 50%, a time such as 30s, or none; got {text!r}") from error
+
+
+def trouble(text: str) -> Trouble:
+    """Return a kind of outage: `full`, `partial:50%`, `surge:2` and so on."""
+    name, colon, measure = text.partition(":")
+    kinds = {kind.value: kind for kind in Kind}
+    if name not in kinds or (name in MEASURES) != bool(colon):
+        known = ", ".join(f"{kind}:{MEASURES[kind]}" if kind in MEASURES else kind for kind in kinds)
+        raise ValueError(f"takes one of {known}, got {text!r}")
+    if name == Kind.PARTIAL.value:
+        return Trouble(Kind.PARTIAL, share(measure))
+    if name == Kind.SURGE.value:
+        return Trouble(Kind.SURGE, number(measure, above=0, takes="a number above 0 after surge:"))
+    return Trouble(kinds[name])
 
 
 def add_settings(parser: argparse.ArgumentParser, what: str) -> None:

@@ -23,7 +23,8 @@ CLF: Final = "clf"  # the time of access logs: 28/Nov/2025:14:05:09 +0100
 LATEST: Final = 1e11  # seconds since 1970 that no log has; milliseconds are more than that
 
 _MONTHS: Final = {
-    name: number + 1 for number, name in enumerate(["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"])
+    name: number + 1
+    for number, name in enumerate(["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"])
 }
 _CLF: Final = re.compile(r"\[?(\d\d)/(\w{3})/(\d{4}):(\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)\]?")
 

@@ -39,7 +39,7 @@ def data(findings: Findings) -> dict[str, Any]:
         "ordinary": {
             "bad_share": findings.ordinary.share,
             "clump": findings.ordinary.clump,
-            "slow_s": _finite(findings.ordinary.slow_s),
+            "slow_s": finite(findings.ordinary.slow_s),
         },
         "outages": [
             _outage(findings, number, outage, worth)
@@ -84,7 +84,7 @@ def _row(findings: Findings, row: Row) -> dict[str, Any]:
         "late_openings": [{"at": start + alarm.at, "reason": alarm.reason} for alarm in figures.late],
         "loss": row.loss,
         "opens_after_s": {
-            wording.exact_share(share): _finite(seconds)
+            wording.exact_share(share): finite(seconds)
             for share, seconds in zip(SHARES, row.opens_after_s, strict=False)
         },
     }
@@ -104,12 +104,13 @@ def _plain(value: Any) -> Any:
         return {"seconds": value.total_seconds()}
     if callable(value):
         return getattr(value, "__qualname__", repr(type(value)))
-    return _finite(value) if isinstance(value, float) else value
+    return finite(value) if isinstance(value, float) else value
 
 
 def _spread(spread: Spread | None) -> dict[str, Any] | None:
-    return None if spread is None else {"median": _finite(spread.median), "worst": _finite(spread.worst)}
+    return None if spread is None else {"median": finite(spread.median), "worst": finite(spread.worst)}
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Return None for an infinite time, which JSON does not have."""
     return None if value == inf else value
