@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from threading import RLock
 from typing import Final, TypeAlias
 
@@ -27,7 +28,7 @@ SUCCESS: Final = Outcome.SUCCESS
 FAILURE: Final = Outcome.FAILURE
 
 # When it ended, its circuit, its milliseconds (None: rejected), its outcome, and the type of its error.
-_Call: TypeAlias = tuple[float, str, float | None, Outcome | None, type | None]
+_Call: TypeAlias = tuple[float, str, float | None, Outcome | None, type[object] | None]
 
 
 class CallLog:
@@ -38,8 +39,8 @@ class CallLog:
     second at the latest (at the next call), when the log is closed, and when the interpreter exits.
 
     A line is a JSON object: `t`, wall-clock seconds when the call began; `ms`, how long it took; `outcome`, which is
-    `success`, `failure`, `ignored`, or `refused` for a call that the breaker rejected; `circuit`; `by`, the host and the
-    process; `error`, the type of the exception, never its text.
+    `success`, `failure`, `ignored`, or `refused` for a call that the breaker rejected; `circuit`; `by`, the host and
+    the process; `error`, the type of the exception, never its text.
 
     Nothing it does raises into a call. If the disk is full, that is logged once, and lines are lost.
 
@@ -91,18 +92,12 @@ class CallLog:
 
     def __call__(self, event: object) -> None:
         """Take an event of a breaker; only calls and rejections are written."""
-        kind = type(event)
-        if kind is CallFinished:
-            error = event.error  # type: ignore[attr-defined]
-            call = (
-                self._clock(),
-                event.circuit_name,  # type: ignore[attr-defined]
-                event.latency_ms,  # type: ignore[attr-defined]
-                event.outcome,  # type: ignore[attr-defined]
-                None if error is None else type(error),
-            )
-        elif kind is CallRejected:
-            call = (self._clock(), event.circuit_name, None, None, None)  # type: ignore[attr-defined]
+        if isinstance(event, CallFinished):
+            error: object = event.error
+            kind = None if error is None else type(error)
+            call: _Call = (self._clock(), event.circuit_name, event.latency_ms, event.outcome, kind)
+        elif isinstance(event, CallRejected):
+            call = (self._clock(), event.circuit_name, None, None, None)
         else:
             return
         waiting = self._waiting
@@ -171,10 +166,12 @@ class CallLog:
         if full is not None and full.is_at(path):  # else another process has moved it
             older = [f"{path}.{number}" for number in range(1, self._keep + 1)]
             for former, name in reversed(list(pairwise([path, *older]))):
-                if os.path.exists(former):
-                    os.replace(former, name)
+                try:
+                    Path(former).replace(name)
+                except FileNotFoundError:
+                    pass  # there are not so many yet
             if not older:
-                os.remove(path)
+                Path(path).unlink()
         return _File(path)
 
     def _filled_in(self) -> str:
@@ -208,7 +205,7 @@ class _File:
         size: how many bytes it has.
     """
 
-    _descriptor: int | None = None
+    _descriptor = -1
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
@@ -216,14 +213,13 @@ class _File:
         self._torn = False
 
     def __del__(self) -> None:
-        if self._descriptor is not None:
+        if self._descriptor >= 0:
             os.close(self._descriptor)
 
     def is_at(self, path: str) -> bool:
         """Tell whether this is the file that the path leads to."""
-        assert self._descriptor is not None
         try:
-            return os.path.samestat(os.fstat(self._descriptor), os.stat(path))
+            return os.path.samestat(os.fstat(self._descriptor), Path(path).stat())
         except FileNotFoundError:
             return False
 

@@ -49,7 +49,7 @@ class Calls:
 
     def failures(self) -> bytes:
         """Return 1 for each call that failed, 0 for each other one."""
-        return self.outcome.translate(_IS_FAILURE)
+        return bytes(self.outcome).translate(_IS_FAILURE)
 
     def cut(self, first: int, last: int) -> Calls:
         """Return the calls from number `first` up to number `last`, that one left out."""

@@ -1,6 +1,7 @@
 """What a setting would have done, in figures: for the outages of a log, and for those that are made to try it.
 
-A call is bad if it failed; where slow calls are to count, also if it was slow. A good call is a success that is not bad.
+A call is bad if it failed; where slow calls are to count, also if it was slow. A good call is a success that is not
+bad.
 """
 
 from __future__ import annotations
@@ -283,7 +284,7 @@ def _with_slow_failures(circuit: Circuit, slow_s: float) -> bytearray:
 
 def _within(ranges: Sequence[tuple[int, int]], first: int, last: int) -> list[tuple[int, int]]:
     """Return what ranges of numbers have in common with one of them."""
-    found = []
+    found: list[tuple[int, int]] = []
     for index in range(max(0, bisect_right(ranges, (first, inf)) - 1), len(ranges)):
         begin, end = ranges[index]
         if begin >= last:

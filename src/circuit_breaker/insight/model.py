@@ -50,6 +50,9 @@ class Trouble(NamedTuple):
     measure: float = 0.0
 
 
+EVERY_TRY_FAILS: Final = Trouble(Kind.FULL)
+
+
 @dataclass(frozen=True)
 class Service:
     """What is modelled.
@@ -76,7 +79,7 @@ class Service:
     retries: int = 2
     failing: float = 0.001
     outage_s: float = 60.0
-    trouble: Trouble = Trouble(Kind.FULL)
+    trouble: Trouble = EVERY_TRY_FAILS
 
     @property
     def workers(self) -> int:
@@ -142,7 +145,10 @@ class Run:
         self._now = 0.0
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._numbers = count()
-        self._arrivals, self._dice, delays = (Random(f"{seed} {what}") for what in ("arrivals", "dice", "delays"))
+        self._arrivals, self._dice, delays = (
+            Random(f"{seed} {what}")  # noqa: S311 - the same luck every time is what is wanted
+            for what in ("arrivals", "dice", "delays")
+        )
         self._policy = RetryPolicy(max_retries=service.retries, random=delays.random)
         self._breakers = [
             None if config is None else CircuitBreaker("model", config, clock=lambda: self._now)

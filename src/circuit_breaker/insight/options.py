@@ -66,7 +66,7 @@ def share(text: str) -> float:
     """Return a share of more than nothing and less than all, given as `50%` or `0.5`."""
     takes = "a share above 0 and below 1, such as 50% or 0.5"
     if text.endswith("%"):
-        return number(text[:-1], above=0, below=100, takes=takes) / 100
+        return float(number(text[:-1], above=0, below=100, takes=takes)) / 100
     value: float = number(text, above=0, below=1, takes=takes)
     return value
 

@@ -1,4 +1,4 @@
-"""Tell outages from ordinary times: where in a log did so many more calls go wrong than usual that it was no chance?
+"""Tell outages from ordinary times: find where so many more calls went wrong than usual that it was no chance.
 
 A call went wrong if it failed or was far too slow. The finder first learns which share goes wrong in ordinary times,
 and how much such calls clump together. Then it looks for the most likely course of the dependency through a few levels,
@@ -146,6 +146,7 @@ def find(calls: Calls, slow_s: float | None = None, ordinary: float | None = Non
     runs = list(_runs(wrong))
     share = _better_half(wrong) if ordinary is None else ordinary
     clump = FIRST_CLUMP * _spread(wrong, share)
+    found: list[tuple[int, int]] = []
     for _ in range(ROUNDS):
         found = _stretches(calls, wrong, runs, share, clump)
         outside = b"".join(_outside(wrong, found))
@@ -215,7 +216,7 @@ def _better_half(wrong: bytes) -> float:
     """Return the share of calls that goes wrong in the better half of the log."""
     blocks = sorted(_blocks(wrong, max(50, len(wrong) // BLOCKS)), key=lambda block: sum(block) / len(block))
     better = blocks[: ceil(len(blocks) / 2)]
-    return _share(sum(map(sum, better)), sum(map(len, better)))
+    return _share(int(sum(sum(block) for block in better)), sum(map(len, better)))
 
 
 def _spread(wrong: bytes, share: float) -> float:
@@ -247,24 +248,39 @@ def _stretches(calls: Calls, wrong: bytes, runs: list[Run], share: float, clump:
     """Return the outages as ranges of call numbers."""
     begin = calls.begin
     least = max(LEAST_SHARE, TIMES_ORDINARY * share)
+
+    def holds(first: int, last: int) -> bool:
+        return wrong.count(1, first, last) >= least * (last - first)
+
     joined: list[tuple[int, int]] = []
-    for first, last in _likeliest(runs, len(wrong), share, clump):
-        if joined and begin[first] - begin[joined[-1][1] - 1] < NEIGHBOURS_S:
-            start = joined[-1][0]
-            if wrong.count(1, start, last) >= least * (last - start):
-                joined[-1] = (start, last)
+    for parts in _likeliest(runs, len(wrong), share, clump):
+        goes_on = False
+        for first, last in parts:
+            # Where calls clump, leaving ordinary times costs so much that ordinary times between two outages may come
+            # as a part of one stretch.
+            if not holds(first, last):
+                goes_on = False
                 continue
-        joined.append((first, last))
+            near = joined and (goes_on or begin[first] - begin[joined[-1][1] - 1] < NEIGHBOURS_S)
+            if near and holds(joined[-1][0], last):
+                joined[-1] = joined[-1][0], last
+            else:
+                joined.append((first, last))
+            goes_on = True
     return [
         (first, last)
         for first, last in joined
-        if wrong.count(1, first, last) >= max(LEAST_CALLS, least * (last - first))
+        if holds(first, last)
+        and wrong.count(1, first, last) >= LEAST_CALLS
         and begin[last - 1] - begin[first] >= SHORTEST_S
     ]
 
 
-def _likeliest(runs: list[Run], calls: int, share: float, clump: float) -> list[tuple[int, int]]:
-    """Return where the likeliest course through the levels is above the ordinary one, as ranges of call numbers."""
+def _likeliest(runs: list[Run], calls: int, share: float, clump: float) -> list[list[tuple[int, int]]]:
+    """Return where the likeliest course through the levels is above the ordinary one.
+
+    Each stretch is a list of its parts, one for each level, as ranges of call numbers.
+    """
     levels = [level for level in LEVELS if level > TIMES_ORDINARY * share]
     good = [0.0] + [log((1 - level) / (1 - share)) for level in levels]
     bad = [0.0] + [log(level / share) for level in levels]
@@ -277,17 +293,21 @@ def _likeliest(runs: list[Run], calls: int, share: float, clump: float) -> list[
         scores, before_bad = _change(scores, up, step)
         scores = [score + (run.last - run.first) * gain for score, gain in zip(scores, bad, strict=True)]
         steps.append((before_good, before_bad))
-    found: list[tuple[int, int]] = []
+    found: list[list[tuple[int, int]]] = []
     level = max(range(len(scores)), key=scores.__getitem__)
-    goes_on = False  # the run after this one belongs to the same stretch
+    goes_on = same_level = False  # with the run after this one
     for run, (before_good, before_bad) in zip(reversed(runs), reversed(steps), strict=True):
+        if level and not goes_on:
+            found.append([])
         if level:
-            found.append((run.first, found.pop()[1] if goes_on else run.last))
+            last = found[-1].pop()[1] if same_level else run.last
+            found[-1].append((run.first, last))
         at_good = before_bad[level]
-        goes_on = level > 0 and at_good > 0
-        level = before_good[at_good]
-        goes_on = goes_on and level > 0
-    return found[::-1]
+        former = before_good[at_good]
+        goes_on = level > 0 and at_good > 0 and former > 0
+        same_level = goes_on and former == level
+        level = former
+    return [parts[::-1] for parts in found[::-1]]
 
 
 def _change(scores: list[float], up: float, step: float) -> tuple[list[float], list[int]]:

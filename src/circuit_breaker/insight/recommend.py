@@ -70,12 +70,8 @@ class Adviser:
 
     def advise(self, answer: float) -> Advice:
         """Return the settings for an answer, more than 0 and less than 1."""
-        for window in WINDOWS:
-            minimum = int(window * MINIMUM_PART)
-            peaks = peaks_of(self._scene, window, minimum, self._slow_s)
-            raised = peaks.ordinary.share * ROOM > answer
-            if not raised:
-                break
+        window, minimum, peaks = self._window(answer)
+        raised = peaks.ordinary.share * ROOM > answer
         threshold = ceil(peaks.ordinary.share * ROOM * 100) / 100 if raised else answer
         by_chance = ceil(log(RARE) / -log(threshold)) if threshold < 1 else 1
         rate = min(threshold, 1.0) if peaks.ordinary.share < 1 else None
@@ -88,6 +84,16 @@ class Adviser:
             slow_call_rate_threshold=None if self._slow_s is None else rate,
         )
         return Advice(answer, self._with_best_timeout(config, answer), raised, peaks)
+
+    def _window(self, answer: float) -> tuple[int, int, Peaks]:
+        """Return the first window, and its minimum of calls, that ordinary times leave enough room; else the last."""
+        for window in WINDOWS[:-1]:
+            minimum = int(window * MINIMUM_PART)
+            peaks = peaks_of(self._scene, window, minimum, self._slow_s)
+            if peaks.ordinary.share * ROOM <= answer:
+                return window, minimum, peaks
+        minimum = int(WINDOWS[-1] * MINIMUM_PART)
+        return WINDOWS[-1], minimum, peaks_of(self._scene, WINDOWS[-1], minimum, self._slow_s)
 
     def peaks(self, config: CircuitBreakerConfig) -> Peaks:
         """Return how close ordinary times and outages come to the thresholds of a configuration."""

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from .._breaker.config import CircuitBreakerConfig
 from .._breaker.machine import OPEN_FOR_UNTIL_ASKED_S, Machine
-from .._breaker.states import Asker, Closed, HalfOpen, Open, Permission, Probe
+from .._breaker.states import Asker, Closed, Open, Period, Permission, Probe
 from .._common import checks
 from .._common.words import CircuitMode, CircuitState, Outcome
 from .calls import Circuit
@@ -86,7 +86,7 @@ class _Replay:
             elif isinstance(period, Open):
                 more = self._stay_open(period)
             else:
-                more = self._probe()
+                more = self._probe(period)
         return Course(self._changes, self._rejected)
 
     def _stay_closed(self, period: Closed) -> bool:
@@ -153,11 +153,9 @@ class _Replay:
         self._note(self._begin[self._begun])
         return True
 
-    def _probe(self) -> bool:
+    def _probe(self, period: Period) -> bool:
         """Let probes through until the circuit opens or closes; tell whether it has."""
         begin, circuit, machine = self._begin, self._circuit, self._machine
-        period = machine.period
-        assert isinstance(period, HalfOpen)
         probes: list[tuple[int, Permission]] = []
         while machine.period is period:
             ending = circuit.ends[probes[0][0]] if probes else inf

@@ -1,4 +1,4 @@
-"""What a breaker does to a service in trouble, by a model of it: with and without one, side by side, over several runs."""
+"""What a breaker does to a service in trouble: runs of a model with and without one, side by side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Measures(NamedTuple):
         before: the share of calls that went well before the outage; `during` and `after` likewise.
         load: tries a second that were sent during the outage, as a part of what the server can serve.
         starved: calls that got no caller.
-        recovery_s: seconds from the end of the outage until calls went as well as before it; infinite if they never did.
+        recovery_s: seconds from the end of the outage until calls went as well as before; infinite if they never did.
     """
 
     before: float
@@ -62,9 +62,9 @@ def simulate(
     progress: Callable[[str, float | None], object],
 ) -> list[Column]:
     """Return what comes out with each of these settings."""
-    columns = []
+    columns: list[Column] = []
     for number, (name, config) in enumerate(configs):
-        measured = []
+        measured: list[Measures] = []
         for run in range(runs):
             progress("simulating", (number * runs + run) / (len(configs) * runs))
             one = Run(service, config, f"{seed} {run}")
@@ -126,7 +126,7 @@ def lines(service: Service, columns: Sequence[Column], paint: Paint) -> Iterator
     """Give the figures of all settings side by side, each as its median and range over the runs."""
     yield _about(service)
     yield ""
-    cells = [[_cell(column, field, service) for _, field in ROWS] for column in columns]
+    cells = [[_cell(column, field) for _, field in ROWS] for column in columns]
     widths = [max(len(column.name), *map(len, some)) for column, some in zip(columns, cells, strict=True)]
     label = max(len(head) for head, _ in ROWS)
     yield " " * label + "".join(f"  {column.name:>{width}}" for column, width in zip(columns, widths, strict=True))
@@ -134,8 +134,7 @@ def lines(service: Service, columns: Sequence[Column], paint: Paint) -> Iterator
         yield f"{head:{label}}" + "".join(f"  {some[row]:>{width}}" for some, width in zip(cells, widths, strict=True))
     yield ""
     for column in columns[1:]:
-        assert column.config is not None
-        yield f"{column.name}: {wording.in_short(column.config)}"
+        yield f"{column.name}: {'' if column.config is None else wording.in_short(column.config)}"
     yield ""
     for sentence in conclusions(columns):
         yield paint(sentence, "bold")
@@ -160,13 +159,13 @@ def _about(service: Service) -> str:
     )
 
 
-def _cell(column: Column, field: str, service: Service) -> str:
+def _cell(column: Column, field: str) -> str:
     values = sorted(getattr(run, field) for run in column.runs)
-    low, middle, high = (_shown(field, value, service) for value in (values[0], median(values), values[-1]))
+    low, middle, high = (_shown(field, value) for value in (values[0], median(values), values[-1]))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _shown(field: str, value: float, service: Service) -> str:
+def _shown(field: str, value: float) -> str:
     if field == "recovery_s":
         return "at once" if not value else wording.seconds(value) if value < inf else "not in this run"
     if field == "load":
@@ -191,8 +190,8 @@ def conclusions(columns: Sequence[Column]) -> Iterator[str]:
                 f"{without.during:.0%} without a breaker."
             )
         if figures.recovery_s < without.recovery_s:
-            before = wording.seconds(without.recovery_s)
-            yield f"Calls go well again {wording.seconds(figures.recovery_s)} after it with {column.name}; without a breaker: {before}."
+            soon, late = (_shown("recovery_s", found.recovery_s) for found in (figures, without))
+            yield f"Calls go well again with {column.name}: {soon} after it; without a breaker: {late}."
 
 
 def as_data(service: Service, columns: Sequence[Column], seed: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""All findings about a log: its outages, and what each setting would have done. Every report shows these and no others."""
+"""All findings about a log: its outages, and what each setting would have done. Every report shows just these."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ def _outages(log: Log, question: Question) -> tuple[Ordinary, list[Outage]]:
         return given(log.calls, times, question.slow_s)
     except NoOrdinaryTimesError as error:
         raise LogError(
-            f"{error.share:.0%} of the calls failed, so nothing tells an outage from ordinary times: say with --ordinary "
-            f"which share fails when all is well, as --ordinary 1%"
+            f"{error.share:.0%} of the calls failed, so nothing tells an outage from ordinary times: say with "
+            f"--ordinary which share fails when all is well, as --ordinary 1%"
         ) from error
     except NoBadCallError as error:
         raise LogError(f"no call failed in the outage number {error.number + 1} of those given") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from .files import blocks
 from .formats import LATEST, OURS, OUTCOMES, REJECTED, Call, Format, call
@@ -152,16 +153,16 @@ def _object(line: bytes) -> Mapping[str, Any] | None:
     if not line.strip():
         return None
     try:
-        row = json.loads(line)
+        row: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise LineError("no JSON") from error
     if not isinstance(row, dict):
         raise LineError("no JSON object")
-    return row
+    return cast("dict[str, Any]", row)
 
 
-def _matched(line: bytes, pattern: Any) -> Mapping[str, Any] | None:
-    match = pattern.search(line.decode("utf-8", "replace"))
+def _matched(line: bytes, pattern: re.Pattern[str]) -> Mapping[str, str | None] | None:
+    match = pattern.search(line.decode("utf-8", "replace").rstrip("\r"))
     return None if match is None else match.groupdict()
 
 
@@ -172,7 +173,8 @@ def _read_table(path: str, form: Format, columns: Columns, progress: Callable[[f
     lines = _Lines(path, progress)
     first = next(lines, "")
     delimiter = max(DELIMITERS, key=first.count)
-    header = next(csv.reader([first], delimiter=delimiter), [])
+    nothing: list[str] = []
+    header = next(csv.reader([first], delimiter=delimiter), nothing)
     _check_header(path, header, form)
     rows = csv.reader(lines, delimiter=delimiter)
     while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 TAKES: Final = "COLUMN OP VALUE with OP one of = != < <= > >=, several joined by `or`"
 _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -80,7 +80,7 @@ def field(row: Mapping[str, Any], column: str) -> Any:
         return row.get(column)
     found: Any = row
     for name in column.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
+        found = cast("Mapping[str, Any]", found).get(name) if isinstance(found, Mapping) else None
     return found
 
 

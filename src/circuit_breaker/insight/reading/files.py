@@ -10,7 +10,8 @@ import sys
 import zlib
 from collections.abc import Iterator
 from math import inf
-from typing import IO, Final, NamedTuple
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple
 
 from .problems import LogError
 
@@ -52,7 +53,7 @@ def blocks(path: str) -> Iterator[Block]:
         LogError: it cannot be read.
     """
     try:
-        file = sys.stdin.buffer if path == STANDARD_INPUT else open(path, "rb", buffering=0)  # noqa: SIM115
+        file = sys.stdin.buffer if path == STANDARD_INPUT else Path(path).open("rb", buffering=0)  # noqa: SIM115
         try:
             yield from _blocks(path, file)
         finally:
@@ -69,7 +70,7 @@ def _blocks(path: str, file: IO[bytes]) -> Iterator[Block]:
     status = os.fstat(file.fileno())
     raw = _UpTo(file, status.st_size if stat.S_ISREG(status.st_mode) else inf)
     buffered = io.BufferedReader(raw, BLOCK)
-    plain: IO[bytes] = gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == GZIP else buffered
+    plain: Any = gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == GZIP else buffered
     rest = b""
     for data in iter(lambda: plain.read(BLOCK), b""):
         lines = (rest + data).split(b"\n")

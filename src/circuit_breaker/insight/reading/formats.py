@@ -36,6 +36,10 @@ class Column(NamedTuple):
     unit: str
 
 
+OUR_TIME: Final = Column("t", "s")
+OUR_DURATION: Final = Column("ms", "ms")
+
+
 @dataclass(frozen=True)
 class Format:
     """How to read the lines of a log.
@@ -53,8 +57,8 @@ class Format:
 
     csv: bool = False
     pattern: re.Pattern[str] | None = None
-    time: Column = Column("t", "s")
-    duration: Column = Column("ms", "ms")
+    time: Column = OUR_TIME
+    duration: Column = OUR_DURATION
     at_end: bool = False
     failed: Condition | None = None
     ignored: Condition | None = None

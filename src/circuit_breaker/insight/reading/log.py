@@ -88,7 +88,7 @@ def _title(paths: Sequence[str]) -> str:
 
 
 def _notes(columns: Columns, dropped: int) -> list[str]:
-    notes = []
+    notes: list[str] = []
     if columns.unread.count:
         notes.append(
             "\n".join(
@@ -108,9 +108,8 @@ def _choose(columns: Columns, choice: Choice, form: Format) -> None:
     counts = Counter(columns.circuit)
     keep: Iterable[int] = range(len(columns))
     if choice.circuit is not None and choice.circuit not in numbers:
-        raise LogError(
-            f"the log has no circuit {choice.circuit!r}; it has {', '.join(map(repr, numbers)) or 'no names of circuits'}"
-        )
+        there = ", ".join(map(repr, numbers)) or "no names of circuits"
+        raise LogError(f"the log has no circuit {choice.circuit!r}; it has {there}")
     if choice.circuit is not None:
         keep = [call for call in keep if columns.circuit[call] == numbers[choice.circuit]]
     elif len(counts) > 1:
@@ -146,8 +145,8 @@ def _check_gaps(begin: Sequence[float]) -> None:
         if after - before > LONGEST_GAP_S:
             days = (after - before) / 86_400
             raise LogError(
-                f"no call for {days:,.0f} days, from {_moment(before)} to {_moment(after)}: if a clock was wrong there, "
-                f"leave one side out with --from or --to"
+                f"no call for {days:,.0f} days, from {_moment(before)} to {_moment(after)}: if a clock was wrong "
+                f"there, leave one side out with --from or --to"
             )
 
 

@@ -14,10 +14,14 @@ from .style import CSS
 from .wording import number
 
 TITLE_SHOWN: Final = 80
-KEY: Final = (
-    '<span class="key"><svg viewBox="0 0 22 14"><path class="s-closed" d="M0 5.5h22v3h-22z"/></svg>closed</span>'
-    '<span class="key"><svg viewBox="0 0 22 14"><path class="s-open" d="M0 0h22v14h-22z"/></svg>open: rejects every call</span>'
-    '<span class="key"><svg viewBox="0 0 22 14"><path class="s-probing" d="M0 3h22v8h-22z"/></svg>probing: lets a few through</span>'
+STATES: Final = (
+    ("s-closed", "M0 5.5h22v3h-22z", "closed"),
+    ("s-open", "M0 0h22v14h-22z", "open: rejects every call"),
+    ("s-probing", "M0 3h22v8h-22z", "probing: lets a few through"),
+)
+KEY: Final = "".join(
+    f'<span class="key"><svg viewBox="0 0 22 14"><path class="{css}" d="{path}"/></svg>{words}</span>'
+    for css, path, words in STATES
 )
 
 
@@ -37,7 +41,7 @@ def page(findings: Findings) -> str:
             *_explanations(findings),
             *_table(findings),
             "<h2>What a replay cannot know</h2><ul>",
-            *(f"<li>{_prose(text)}</li>" for text in verdict.unknown(findings)),
+            *(f"<li>{_prose(text)}</li>" for text in verdict.UNKNOWN),
             "</ul></main></body></html>\n",
         ]
     )
@@ -65,31 +69,30 @@ def _verdict(findings: Findings) -> str:
 
 def _log(findings: Findings) -> Iterator[str]:
     charts = Charts(findings)
-    yield '<h2>The log</h2><p>Calls that <b class="failed">failed</b> at the bottom, calls that went well on top of them. '
-    yield "Numbers mark outages. All times are UTC.</p>"
+    yield '<h2>The log</h2><p>Calls that <b class="failed">failed</b> at the bottom, calls that went well on top of '
+    yield "them. Numbers mark outages. All times are UTC.</p>"
     yield f"<figure>{charts.whole_log()}</figure>"
     shown = pictures.close_ups(findings)
     if not shown:
         return
-    of = (
-        ""
-        if len(shown) == len(findings.outages)
-        else f" Shown are {len(shown)} of {len(findings.outages)}, those with the most bad calls."
-    )
-    yield f"<h2>The outages close up</h2><p>What each setting would have done.{of}{KEY}</p>"
+    yield "<h2>The outages close up</h2><p>What each setting would have done."
+    if len(shown) < len(findings.outages):
+        yield f" Shown are {len(shown)} of {len(findings.outages)}, those with the most bad calls."
+    yield f"{KEY}</p>"
     for outage in shown:
         yield f"<figure>{charts.close_up(outage)}</figure>"
 
 
 def _explanations(findings: Findings) -> Iterator[str]:
-    yield "<h2>Room between ordinary times and the thresholds</h2><p>How high the figures of each rule came in ordinary times "
-    yield "(the shorter the bar, the safer from false alarms), and in the numbered outages.</p>"
+    yield "<h2>Room between ordinary times and the thresholds</h2><p>How high the figures of each rule came in "
+    yield "ordinary times (the shorter the bar, the safer from false alarms), and in the numbered outages.</p>"
     yield f"<figure>{more_charts.room(findings)}</figure>"
     moments, lasts_s = findings.made
     if not moments:
         return
-    yield f"<h2>How soon it opens</h2><p>Failures were put into your own ordinary traffic at {number(moments, 'moment')}, "
-    yield f"for {wording.seconds(lasts_s)} each. Shown is the median.</p><figure>{more_charts.soon(findings)}</figure>"
+    yield "<h2>How soon it opens</h2><p>Failures were put into your own ordinary traffic at "
+    yield f"{number(moments, 'moment')}, for {wording.seconds(lasts_s)} each. Shown is the median.</p>"
+    yield f"<figure>{more_charts.soon(findings)}</figure>"
 
 
 def _table(findings: Findings) -> Iterator[str]:
@@ -97,12 +100,12 @@ def _table(findings: Findings) -> Iterator[str]:
     yield from (f'<th scope="col">{escape(head)}</th>' for head in verdict.heads(findings))
     yield "</tr></thead><tbody>"
     for row in findings.rows:
-        css = ' class="picked"' if row is findings.picked else ""
+        css = ' class="best"' if row is findings.picked else ""
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in verdict.cells(row))
         short = escape(wording.in_short(row.config))
         yield f'<tr{css}><th scope="row">{escape(row.name)}<small>{short}</small></th>{cells}</tr>'
     yield "</tbody></table></div>"
-    alarms = verdict.false_alarms(findings)
+    alarms = list(verdict.false_alarms(findings))
     if alarms:
         yield "<h3>False alarms</h3><ul>"
         yield from (f"<li>{escape(alarm)}</li>" for alarm in alarms)

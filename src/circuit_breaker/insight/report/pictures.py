@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from math import inf
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -65,8 +66,8 @@ def bins(calls: Calls, outcomes: bytes, begin: float, end: float, number: int) -
     """Return the calls of a time in so many bins; `outcomes` has 1 for each bad call, 0 for each other one."""
     width_s = (end - begin) / number
     edges = [calls.at(begin + width_s * index) for index in range(number)] + [calls.between(begin, end)[1]]
-    bad = [outcomes.count(1, first, last) for first, last in zip(edges, edges[1:], strict=False)]
-    good = [last - first - wrong for first, last, wrong in zip(edges, edges[1:], bad, strict=False)]
+    bad = [outcomes.count(1, first, last) for first, last in pairwise(edges)]
+    good = [last - first - wrong for (first, last), wrong in zip(pairwise(edges), bad, strict=True)]
     return Bins(begin, width_s, good, bad)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..figures import Spread
 from ..study import DEFAULTS, Findings, Row
@@ -158,15 +159,15 @@ def warnings(findings: Findings) -> list[str]:
         part = log.rejected / (log.rejected + len(log.calls))
         of_all = f" ({wording.share(part)} of all)" if part > MANY_REJECTED else ""
         found.append(
-            f"A breaker rejected {number(log.rejected, 'call')}{of_all} while this log was recorded, and nobody knows how these "
-            f"would have ended. {number(len(log.holes), 'stretch', 'stretches')} around them, a minute to each side, "
-            f"are left out of every figure. Record with CircuitMode.SHADOW."
+            f"A breaker rejected {number(log.rejected, 'call')}{of_all} while this log was recorded, and nobody knows "
+            f"how these would have ended. {number(len(log.holes), 'stretch', 'stretches')} around them, a minute to "
+            f"each side, left out of every figure. Record with CircuitMode.SHADOW."
         )
     found += log.notes
     if not findings.outages:
         found.append(
-            "This log has no outage. Ordinary times say which settings raise no false alarm; how soon they open was tried "
-            "with outages that were made. What your outages look like is not known."
+            "This log has no outage. Ordinary times say which settings raise no false alarm; how soon they open was "
+            "tried with outages that were made. What your outages look like is not known."
         )
     elif not any(findings.worth):
         found.append(
@@ -181,19 +182,19 @@ def warnings(findings: Findings) -> list[str]:
     slow = [str(index) for index, one in enumerate(findings.outages, 1) if one.slow_share >= MUCH_SLOW]
     if slow and question.slow_s is None:
         found.append(
-            f"Calls were slow without failing in outage {', '.join(slow)}. Only the rule for slow calls sees that: try "
-            f"--slow {findings.ordinary.slow_s:.2g}."
+            f"Calls were slow without failing in outage {', '.join(slow)}. Only the rule for slow calls sees that: "
+            f"try --slow {findings.ordinary.slow_s:.2g}."
         )
     if len(log.circuits) > 1:
         found.append(
-            f"{len(log.circuits):,} processes, each with a circuit of its own. Figures are sums; times are the median, and the "
-            f"worst, over circuits."
+            f"{len(log.circuits):,} processes, each with a circuit of its own. Figures are sums; times are the median, "
+            f"and the worst, over circuits."
         )
     days = log.length_s / DAY_S
     if days < 7 and not findings.picked.figures.false_alarms:
         found.append(
-            f"The log is {wording.seconds(log.length_s)} long. No false alarm in that time says that there are fewer than "
-            f"{_rate(3 / days)}. A week says more."
+            f"The log is {wording.seconds(log.length_s)} long. No false alarm in that time says that there are fewer "
+            f"than {_rate(3 / days)}. A week says more."
         )
     return found
 
@@ -215,31 +216,23 @@ def times(row: Row, index: int) -> tuple[str, str]:
     return wording.seconds(opened[middle]) + of, later if after else "by then"
 
 
-def false_alarms(findings: Findings) -> list[str]:
-    """Return when and by which rule the first false alarms of each setting came."""
-    found: list[str] = []
+def false_alarms(findings: Findings) -> Iterator[str]:
+    """Give when and by which rule the first false alarms of each setting came."""
     for row in findings.rows:
         alarms = row.figures.false_alarms
         for alarm in alarms[:FALSE_ALARMS_SHOWN]:
-            found.append(f"{row.name}, {wording.moment(findings.log.start + alarm.at)}: {alarm.reason}")
+            yield f"{row.name}, {wording.moment(findings.log.start + alarm.at)}: {alarm.reason}"
         if len(alarms) > FALSE_ALARMS_SHOWN:
-            found.append(f"{row.name}: {len(alarms) - FALSE_ALARMS_SHOWN:,} more")
-    return found
+            yield f"{row.name}: {len(alarms) - FALSE_ALARMS_SHOWN:,} more"
 
 
-def unknown(findings: Findings) -> list[str]:
-    """Return what a replay cannot know."""
-    return [
-        "Callers that are rejected behave differently: they retry, give up, or take a fallback. The log has none of that. "
-        "`python -m circuit_breaker simulate` shows what may follow.",
-        "A rejected call is still an error for its caller, unless there is a fallback. What a breaker saves is waiting, and load "
-        "on a dependency that is failing, so that it may recover sooner than in this log.",
-        "If your callers retry, fewer of them fail than of their tries: of tries that fail with a share b, and R retries, "
-        "b to the power R + 1. Then answer with a higher share.",
-        "What counts as a failure is what counted when the log was written. Retry-after hints are not in it.",
-        *(
-            ["Calls that hang count when they end: before the first time-out no rule about failures can act."]
-            if findings.outages
-            else []
-        ),
-    ]
+UNKNOWN: Final = """
+Callers that are rejected behave differently: they retry, give up, or take a fallback. No log has that; \
+`python -m circuit_breaker simulate` shows what may follow.
+A rejected call is still an error for its caller, unless there is a fallback. What a breaker saves is waiting, and \
+load on a dependency that is failing, so that it may recover sooner than in this log.
+If your callers retry, fewer calls fail than tries: of tries that fail with a share b, and R retries, b to the power \
+R + 1. Then answer with a higher share.
+What counts as a failure is what counted when the log was written. Retry-after hints are not in it.
+A call that hangs counts when it ends: before the first time-out no rule about failures can act.
+""".strip().splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from math import floor, inf, log10
@@ -51,42 +52,34 @@ def moment(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 
 def rules(config: CircuitBreakerConfig) -> str:
     """Return when a breaker opens: `50% of the last 50 calls failed, or 18 in a row`."""
-    window = config.error_rate_window
-    of = (
-        f"the last {window:,} calls"
-        if isinstance(window, int)
-        else f"the calls of the last {seconds(window.total_seconds())}"
-    )
-    parts: list[str] = []
-    if config.error_rate_threshold is not None:
-        parts.append(f"{exact_share(config.error_rate_threshold)} of {of} failed")
-    if config.slow_call_rate_threshold is not None and config.slow_call_duration_s is not None:
-        slow = f"took {config.slow_call_duration_s:g} s or longer"
-        same = bool(parts) and config.slow_call_rate_threshold == config.error_rate_threshold
-        parts.append(f"as many {slow}" if same else f"{exact_share(config.slow_call_rate_threshold)} of {of} {slow}")
-    if config.failure_threshold is not None:
-        streak = number(config.failure_threshold, "failure")
-        parts.append(f"{config.failure_threshold:,} in a row" if parts else f"{streak} in a row were counted")
-    if config.trip_when is not None:
-        parts.append(f"{getattr(config.trip_when, '__name__', 'trip_when')}() says so")
-    return ", or ".join(parts)
-
-
-def pause(config: CircuitBreakerConfig) -> str:
-    """Return how long it stays open."""
-    wait = config.reset_timeout_s
-    return "as long as a function says" if callable(wait) else seconds(wait)
+    return ", or ".join(_rules(config, " calls failed", " calls in a row failed"))
 
 
 def in_short(config: CircuitBreakerConfig) -> str:
     """Return a setting for the line of a table: `50% of the last 50 or 18 in a row, 5 s open`."""
-    text = (
-        rules(config)
-        .replace(" calls failed", "")
-        .replace(" failed", "")
-        .replace(" failures in a row were counted", " in a row")
-    )
-    return f"{text.replace(', or', ' or')}, {pause(config)} open"
+    return f"{' or '.join(_rules(config, '', ' in a row'))}, {pause(config)} open"
+
+
+def _rules(config: CircuitBreakerConfig, failed: str, alone: str) -> Iterator[str]:
+    window, slow_s = config.error_rate_window, config._slow_s
+    of = f"the last {window:,}" if isinstance(window, int) else f"the last {seconds(window.total_seconds())} of"
+    share, slow_share = config.error_rate_threshold, config.slow_call_rate_threshold
+    if share is not None:
+        yield f"{exact_share(share)} of {of}{failed}"
+    if slow_share is not None:
+        many = "as many" if slow_share == share else f"{exact_share(slow_share)} of {of}"
+        yield f"{many} took {slow_s:g} s or longer"
+    if config.failure_threshold is not None:
+        first = share is None and slow_share is None
+        yield f"{config.failure_threshold:,}{alone if first else ' in a row'}"
+    if config.trip_when is not None:
+        yield f"{getattr(config.trip_when, '__name__', 'trip_when')}() says so"
+
+
+def pause(config: CircuitBreakerConfig) -> str:
+    """Return how long it stays open."""
+    wait: Any = config.reset_timeout_s
+    return "as long as a function says" if callable(wait) else seconds(wait)
 
 
 def code(config: CircuitBreakerConfig) -> list[str]:
