@@ -100,7 +100,9 @@ def compare(kind: str, calls: int, seeds: list[int], answer: float = 0.5) -> Com
     )
 
 
-def each_pair(seeds: dict[str, dict[str, list[list[int]]]], most: dict[int, int]) -> Iterator[tuple[str, int, list[int]]]:
+def each_pair(
+    seeds: dict[str, dict[str, list[list[int]]]], most: dict[int, int]
+) -> Iterator[tuple[str, int, list[int]]]:
     """Give kind, size and seeds of at most so many pairs of each size."""
     for kind, sizes in seeds.items():
         for size, pairs in sizes.items():

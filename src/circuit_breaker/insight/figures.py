@@ -263,16 +263,20 @@ class Scene:
                 number = bisect_right(begins, change.at) - 1
                 settled = self.outages[number].settled if number >= 0 else -inf
                 if change.at > settled:
-                    is_late = number >= 0 and _within_a_window(circuit, settled, change.at, config)
+                    is_late = number >= 0 and _is_late(circuit, settled, change.at, config)
                     (late if is_late else false_alarms).append(Alarm(change.at, change.reason))
         return sorted(false_alarms), sorted(late)
 
 
-def _within_a_window(circuit: Circuit, begin: float, end: float, config: CircuitBreakerConfig) -> bool:
-    window = config.error_rate_window
-    if isinstance(window, timedelta):
-        return end - begin <= window.total_seconds()
-    return bisect_right(circuit.ends, end) - bisect_right(circuit.ends, begin) <= window
+def _is_late(circuit: Circuit, settled: float, at: float, config: CircuitBreakerConfig) -> bool:
+    """Tell whether the window of an opening held calls from before a moment, and no streak after it opened it."""
+    window, threshold = config.error_rate_window, config.failure_threshold
+    first, last = bisect_right(circuit.ends, settled), bisect_right(circuit.ends, at)
+    if at - settled > window.total_seconds() if isinstance(window, timedelta) else last - first > window:
+        return False
+    newest = range(last - 1, max(first, last - (threshold or 1)) - 1, -1)
+    streak = all(circuit.calls.outcome[circuit.order[rank]] == FAILURE for rank in newest)
+    return threshold is None or len(newest) < threshold or not streak
 
 
 def _with_slow_failures(circuit: Circuit, slow_s: float) -> bytearray:
