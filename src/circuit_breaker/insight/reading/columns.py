@@ -82,17 +82,19 @@ class Columns:
         """Add calls as `CallLog` writes them; False, with nothing added, if one of the lines is in any way unusual."""
         try:
             rows: list[dict[str, Any]] = json.loads(b"[" + b",\n".join(lines) + b"]")
-            begin = array("d", [row["t"] for row in rows])
+            times = [row["t"] for row in rows]
+            begin = array("d", times)
             milliseconds = [row["ms"] for row in rows]
             took = array("d", [number / 1e3 for number in milliseconds])
             outcome = bytearray([OUTCOMES[row["outcome"]] for row in rows])
             circuit = [row.get("circuit") for row in rows]
             by = [row.get("by") for row in rows]
-        except (ValueError, LookupError, TypeError, OverflowError, AttributeError):
+        except (ValueError, LookupError, TypeError, OverflowError, AttributeError, RecursionError):
             return False
         usual = (
             len(rows) == len(lines)
             and REJECTED not in outcome
+            and NUMBERS.issuperset(map(type, times))
             and NUMBERS.issuperset(map(type, milliseconds))
             and NAMES.issuperset(map(type, circuit))
             and NAMES.issuperset(map(type, by))
@@ -182,7 +184,6 @@ def _read_table(path: str, form: Format, columns: Columns, progress: Callable[[f
             row = next(rows, None)
             if row is None:
                 break
-            columns.lines += 1
             if not row:
                 columns.other_lines += 1
                 continue
@@ -191,6 +192,7 @@ def _read_table(path: str, form: Format, columns: Columns, progress: Callable[[f
             _add(dict(zip(header, row, strict=True)), form, columns)
         except (LineError, csv.Error) as error:
             columns.unread.add(f"{path}:{lines.number}", lines.last, str(error))
+    columns.lines += lines.number - 1
 
 
 class _Lines:

@@ -17,7 +17,7 @@ _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ">=": operator.ge,
 }
 _NAME: Final = r'"(?P<quoted_name>[^"]+)"|(?P<name>[\w.$@/-]+)'
-_VALUE: Final = r"""'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<value>[^\s'"]+)"""
+_VALUE: Final = r"""'(?P<single>[^']*)'|"(?P<double>[^"]*)"|(?P<value>[^\s'"=<>!][^\s'"]*)"""
 _COMPARISON: Final = re.compile(rf"\s*(?:{_NAME})\s*(?P<op>!=|<=|>=|=|<|>)\s*(?:{_VALUE})\s*")
 _OR: Final = re.compile(r"or(?=\s)")
 

@@ -113,7 +113,10 @@ def _choose(columns: Columns, choice: Choice, form: Format) -> None:
     if choice.circuit is not None:
         keep = [call for call in keep if columns.circuit[call] == numbers[choice.circuit]]
     elif len(counts) > 1:
-        names = ", ".join(f"{name!r} ({counts[number]:,} calls)" for name, number in columns.circuits.numbers.items())
+        names = ", ".join(
+            f"{'no name' if name is None else repr(name)} ({counts[number]:,})"
+            for name, number in columns.circuits.numbers.items()
+        )
         raise LogError(f"the log has calls of {len(counts)} circuits: choose one with --circuit: {names}")
     if (choice.begin, choice.end) != (-inf, inf):
         keep = [call for call in keep if choice.begin <= columns.begin[call] <= choice.end]
