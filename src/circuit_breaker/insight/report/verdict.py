@@ -49,28 +49,24 @@ def reason(findings: Findings) -> str:
 def _shortcoming(row: Row, better: Row) -> str:
     """Return what is wrong with a setting, beside a better one."""
     figures, others = row.figures, better.figures
-    missed = figures.worth - figures.opened_for
+    rejected, let_through = figures.good_rejected, figures.let_through
     found: list[str] = []
-    if missed:
-        found.append(f"{number(missed, 'outage')} worth opening for would have been missed")
+    if figures.opened_for < figures.worth:
+        missed = number(figures.worth - figures.opened_for, "outage")
+        found.append(f"{missed} worth opening for would have been missed")
     if figures.false_alarms:
         found.append(f"there would have been {number(len(figures.false_alarms), 'false alarm')}")
-    rejects = (
-        f"{number(figures.good_rejected, 'good call')} would have been rejected instead of {others.good_rejected:,}"
-    )
-    lets_through = (
-        f"{number(figures.let_through, 'failing call')} would have been let through instead of {others.let_through:,}"
-    )
-    rejects_more, lets_more_through = (
-        figures.good_rejected > others.good_rejected,
-        figures.let_through > others.let_through,
-    )
-    if rejects_more and not lets_more_through and others.let_through > figures.let_through:
-        found.append(f"{rejects}, though {lets_through}")
-    elif rejects_more or lets_more_through:
-        found += [rejects] * rejects_more + [lets_through] * lets_more_through
-    elif not found:
+    if figures.opened_for_mild > others.opened_for_mild:
+        found.append(f"the circuit would have opened for {number(figures.opened_for_mild, 'outage')} too mild for it")
+    if rejected > others.good_rejected:
+        found.append(f"{number(rejected, 'good call')} would have been rejected instead of {others.good_rejected:,}")
+    if let_through > others.let_through:
+        calls = number(let_through, "failing call")
+        found.append(f"{calls} would have been let through instead of {others.let_through:,}")
+    if not found:
         return f"outages like those that were made to try it cost {row.loss - better.loss:.0%} more than they need to"
+    if let_through < others.let_through:
+        found[-1] += f", though only {let_through:,} failing calls let through instead of {others.let_through:,}"
     return ", and ".join(found)
 
 

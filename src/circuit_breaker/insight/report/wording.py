@@ -52,26 +52,28 @@ def moment(at: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 
 def rules(config: CircuitBreakerConfig) -> str:
     """Return when a breaker opens: `50% of the last 50 calls failed, or 18 in a row`."""
-    return ", or ".join(_rules(config, " calls failed", " calls in a row failed"))
+    return ", or ".join(_rules(config, in_full=True))
 
 
 def in_short(config: CircuitBreakerConfig) -> str:
     """Return a setting for the line of a table: `50% of the last 50 or 18 in a row, 5 s open`."""
-    return f"{' or '.join(_rules(config, '', ' in a row'))}, {pause(config)} open"
+    return f"{' or '.join(_rules(config, in_full=False))}, {pause(config)} open"
 
 
-def _rules(config: CircuitBreakerConfig, failed: str, alone: str) -> Iterator[str]:
-    window, slow_s = config.error_rate_window, config._slow_s
-    of = f"the last {window:,}" if isinstance(window, int) else f"the last {seconds(window.total_seconds())} of"
+def _rules(config: CircuitBreakerConfig, *, in_full: bool) -> Iterator[str]:
+    window, calls = config.error_rate_window, " calls" if in_full else ""
+    of = f"the last {window:,}{calls}" if isinstance(window, int) else f"the last {seconds(window.total_seconds())}"
     share, slow_share = config.error_rate_threshold, config.slow_call_rate_threshold
     if share is not None:
-        yield f"{exact_share(share)} of {of}{failed}"
+        yield f"{exact_share(share)} of {of}{' failed' if in_full else ''}"
     if slow_share is not None:
         many = "as many" if slow_share == share else f"{exact_share(slow_share)} of {of}"
-        yield f"{many} took {slow_s:g} s or longer"
+        yield f"{many} took {config._slow_s:g} s or longer"
     if config.failure_threshold is not None:
-        first = share is None and slow_share is None
-        yield f"{config.failure_threshold:,}{alone if first else ' in a row'}"
+        alone = in_full and share is None and slow_share is None
+        yield (
+            f"{config.failure_threshold:,} calls in a row failed" if alone else f"{config.failure_threshold:,} in a row"
+        )
     if config.trip_when is not None:
         yield f"{getattr(config.trip_when, '__name__', 'trip_when')}() says so"
 
