@@ -19,6 +19,7 @@ from traffic import KINDS, make
 
 from circuit_breaker import CircuitBreakerConfig, CircuitState, RetryPolicy
 from circuit_breaker._terminal import ASCII, BLOCKS, no_colours
+from circuit_breaker.insight import study as study_room
 from circuit_breaker.insight.calls import FAILURE, SUCCESS, Calls, Circuit, Log
 from circuit_breaker.insight.figures import Alarm
 from circuit_breaker.insight.outages import Outage

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from threading import RLock
@@ -102,7 +102,8 @@ class CallLog:
             return
         waiting = self._waiting
         if self._closed or len(waiting) >= MOST_WAITING:
-            self._lose(1)
+            with self._lock:
+                self._lost += 1
             return
         waiting.append(call)
         if call[0] >= self._next_write_at or len(waiting) >= BLOCK:
@@ -148,14 +149,17 @@ class CallLog:
                     calls.append(waiting.popleft())
             except IndexError:
                 pass  # a thread that closes the log takes them, too
+            lost = len(calls)
             try:
                 lines = self._lines(calls)
                 file = self._file
                 if file is None or (rotate and file.size and file.size + len(lines) > self._max_bytes):
                     file = self._file = self._next_file(file)
-                file.write(lines)
+                for written in file.write(lines):
+                    lost -= written
             except OSError as error:
-                self._lose(len(calls))
+                with self._lock:
+                    self._lost += lost
                 if not self._warned:
                     self._warned = True
                     log(ERROR, "call log %r cannot be written to, its lines are lost", self._path, error=error)
@@ -176,10 +180,6 @@ class CallLog:
 
     def _filled_in(self) -> str:
         return self._path.replace("{pid}", str(os.getpid()))
-
-    def _lose(self, lines: int) -> None:
-        with self._lock:
-            self._lost += lines
 
     def _lines(self, calls: list[_Call]) -> bytes:
         zero, by = self._zero, self._by
@@ -223,14 +223,18 @@ class _File:
         except FileNotFoundError:
             return False
 
-    def write(self, lines: bytes) -> None:
-        """Write lines; if a part of them was written before an error, the next ones begin on a line of their own."""
-        left = memoryview(b"\n" + lines if self._torn else lines)
+    def write(self, lines: bytes) -> Iterator[int]:
+        """Write lines, and give how many were completed each time the system has taken some."""
+        if self._torn:  # a part of a line was written before an error
+            self.size += os.write(self._descriptor, b"\n")
+            self._torn = False
+        left = memoryview(lines)
         while left:
-            written = os.write(self._descriptor, left)
-            self._torn = not left[:written].tobytes().endswith(b"\n")
-            self.size += written
-            left = left[written:]
+            taken = left[: os.write(self._descriptor, left)].tobytes()
+            self.size += len(taken)
+            self._torn = not taken.endswith(b"\n")
+            left = left[len(taken) :]
+            yield taken.count(b"\n")
 
 
 def _process() -> str:
