@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate, groupby
 from math import ceil, inf
 from typing import Final
 
@@ -38,7 +39,7 @@ def text(findings: Findings, width: int, marks: Marks, paint: Paint) -> Iterator
     for value, label in verdict.six(findings):
         yield f"{value:>12}  {label}"
     yield ""
-    yield from _table(findings, paint)
+    yield from _table(findings, width, paint)
     shown = pictures.close_ups(findings)
     for outage in shown:
         yield ""
@@ -54,28 +55,31 @@ def _wrapped(words: str, width: int, first: str = "") -> Iterator[str]:
         first = " " * len(first)
 
 
-def _table(findings: Findings, paint: Paint) -> Iterator[str]:
-    """Give the table turned on its side, so that it is no wider than a terminal: a column for each setting."""
-    names = [row.name for row in findings.rows]
-    columns = [verdict.cells(row) for row in findings.rows]
-    heads = verdict.heads(findings)
+def _table(findings: Findings, width: int, paint: Paint) -> Iterator[str]:
+    """Give the table turned on its side, a column for each setting; those that do not fit come below the others."""
+    heads = ["", *verdict.heads(findings)]
     label = max(map(len, heads))
-    widths = [max(len(name), *map(len, column)) for name, column in zip(names, columns, strict=True)]
+    columns = [[_short(row), *verdict.cells(row)] for row in findings.rows]
+    sizes = [2 + max(map(len, column)) for column in columns]
+    while columns:
+        fitting = max(1, bisect_right(list(accumulate(sizes)), width - label))
+        for line, head in enumerate(heads):
+            cells = [f"{column[line]:>{size}}" for column, size in zip(columns[:fitting], sizes, strict=False)]
+            picked = [column[0] == _short(findings.picked) for column in columns]
+            shown = [paint(cell, "bold") if best else cell for cell, best in zip(cells, picked, strict=False)]
+            yield f"{head:{label}}{''.join(shown)}"
+        yield ""
+        del columns[:fitting], sizes[:fitting]
+    longest = max(len(row.name) for row in findings.rows)
+    for row in findings.rows:
+        yield f"{row.name:>{longest}}  {wording.in_short(row.config)}"
+    for alarm in verdict.false_alarms(findings):
+        yield from _wrapped(f"false alarm: {alarm}", width)
 
-    def row(head: str, cells: Iterable[str]) -> str:
-        shown = [
-            paint(f"{cell:>{width}}", "bold") if one is findings.picked else f"{cell:>{width}}"
-            for cell, width, one in zip(cells, widths, findings.rows, strict=True)
-        ]
-        return f"{head:{label}}  " + "  ".join(shown)
 
-    yield row("", names)
-    for index, head in enumerate(heads):
-        yield row(head, [column[index] for column in columns])
-    yield ""
-    for one in findings.rows:
-        yield f"{one.name:>{LABEL - 2}}  {wording.in_short(one.config)}"
-    yield from (f"false alarm: {alarm}" for alarm in verdict.false_alarms(findings))
+def _short(row: Row) -> str:
+    """Return the name of a setting as the head of a narrow column."""
+    return row.name.removeprefix("the ").removeprefix("refuse ")
 
 
 def _bands(findings: Findings, shown: CloseUp, width: int, marks: Marks, paint: Paint) -> Iterator[str]:

@@ -109,12 +109,15 @@ def about(findings: Findings, title: str) -> str:
 def heads(findings: Findings) -> list[str]:
     """Return the heads of the columns of the table of settings."""
     answer = wording.exact_share(findings.question.refuse_from)
+    bad = f" (of {findings.current.figures.bad:,})" if findings.current.figures.bad else ""
     return [
-        f"outages opened for ({answer} or more fail)",
-        "milder outages opened for",
-        "opened after (worst)",
-        "closed after the end (worst)",
-        "failing calls let through",
+        f"outages of {answer} opened for",
+        "milder ones opened for",
+        "opened after",
+        "at worst",
+        "closed after end",
+        "at worst",
+        f"failing let through{bad}",
         "good calls rejected",
         "waiting saved",
         "callers stuck at once",
@@ -129,9 +132,9 @@ def cells(row: Row) -> list[str]:
     return [
         f"{figures.opened_for} of {figures.worth}",
         f"{figures.opened_for_mild} of {figures.mild}",
-        _spread(figures.opened_after_s),
-        _spread(figures.closed_after_s),
-        f"{figures.let_through:,} of {figures.bad:,}",
+        *_spread(figures.opened_after_s),
+        *_spread(figures.closed_after_s),
+        f"{figures.let_through:,}",
         f"{figures.good_rejected:,}",
         wording.seconds(figures.waiting_saved_s),
         f"{figures.stuck:,}",
@@ -139,11 +142,8 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-def _spread(spread: Spread | None) -> str:
-    if spread is None:
-        return "-"
-    middle, worst = (wording.seconds(value) for value in spread)
-    return middle if middle == worst else f"{middle} ({worst})"
+def _spread(spread: Spread | None) -> list[str]:
+    return ["-", "-"] if spread is None else [wording.seconds(value) for value in spread]
 
 
 def warnings(findings: Findings) -> list[str]:
