@@ -30,6 +30,7 @@ navigation = {
     "Guides": {
         "Choose thresholds": "how-to/thresholds",
         "Combine the three": "how-to/combine",
+        "Retry in your own way": "how-to/retries",
         "Retry without making it worse": "how-to/load",
         "Guard many hosts": "how-to/many-hosts",
         "Work with asyncio and trio": "how-to/asynchronous",

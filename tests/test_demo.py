@@ -45,7 +45,7 @@ from circuit_breaker._demo.story import Change, Chapter, Ending, Quarter, Story,
 from circuit_breaker._terminal import ASCII, BLOCKS, colours, marks_for, no_colours
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
-HEAD = "  time  server     circuit  calls  failures  refused"
+HEAD = "  time  server     circuit  calls  failures  rejected"
 QUARTERS = [
     Quarter(0.25, Phase.HEALTHY, CLOSED, 8, 0, 0),
     Quarter(0.5, Phase.HEALTHY, CLOSED, 4, 1, 0),
@@ -279,7 +279,9 @@ def test_an_answer_is_whole() -> None:
         connection.close()
 
 
-def test_an_answer_takes_a_moment_and_a_hanging_one_until_the_server_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_takes_a_moment_and_a_hanging_one_until_the_server_recovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 3:
@@ -406,11 +408,11 @@ def test_an_outage_is_told_with_its_figures(clock: Clock) -> None:
     assert ending.opened_after_s == pytest.approx(0.125)
     assert ending.closed_after_s is not None
     assert 0.125 <= ending.closed_after_s <= 0.625
-    assert ending.spared == ending.breaker.stats.rejected_count > 0
-    assert ending.suffered == ending.breaker.stats.failure_count > 2
-    assert sum(quarter.calls for quarter in teller.shown) == ending.suffered + ending.breaker.stats.success_count
-    assert sum(quarter.failures for quarter in teller.shown) == ending.suffered
-    assert sum(quarter.refused for quarter in teller.shown) == ending.spared
+    assert ending.rejected == ending.breaker.stats.rejected_count > 0
+    assert ending.admitted == ending.breaker.stats.failure_count > 2
+    assert sum(quarter.calls for quarter in teller.shown) == ending.admitted + ending.breaker.stats.success_count
+    assert sum(quarter.failures for quarter in teller.shown) == ending.admitted
+    assert sum(quarter.rejected for quarter in teller.shown) == ending.rejected
 
 
 def test_the_phases_come_in_their_time(clock: Clock) -> None:
@@ -464,7 +466,7 @@ def test_an_interrupted_story_ends_at_its_next_look(clock: Clock) -> None:
     teller = Teller(clock)
     ending = teller.tell(teller.story.interrupt)
     assert teller.shown == []
-    assert (ending.opened, ending.closed, ending.spared, ending.suffered) == (None, None, 0, 0)
+    assert (ending.opened, ending.closed, ending.rejected, ending.admitted) == (None, None, 0, 0)
 
 
 def test_a_circuit_that_opened_before_the_server_fell_ill_has_not_opened_because_of_it(clock: Clock) -> None:
@@ -479,24 +481,24 @@ def test_a_circuit_that_opened_and_closed_just_as_the_phases_began_did_so_at_onc
     assert (ending.opened_after_s, ending.closed_after_s) == (0.0, 0.0)
 
 
-def test_only_what_happened_while_the_server_was_ill_was_suffered_and_spared(clock: Clock) -> None:
-    def snapshot(failures: int, refusals: int, successes: int) -> CircuitSnapshot:
+def test_only_what_happened_in_the_outage_was_admitted_or_rejected_in_it(clock: Clock) -> None:
+    def snapshot(failures: int, rejections: int, successes: int) -> CircuitSnapshot:
         fail(breaker, failures)
-        for _ in range(refusals):
+        for _ in range(rejections):
             assert not breaker.allow_request()
         clock.advance(breaker.config.reset_timeout_s)
         succeed(breaker, successes)
         return breaker.snapshot()
 
     breaker = CircuitBreaker(config=CircuitBreakerConfig(failure_threshold=2, success_threshold=1), clock=clock)
-    ill, well, end = snapshot(2, 3, 4), snapshot(2, 10, 7), snapshot(2, 20, 5)
-    chapters = {Phase.FAILS: Chapter(2.0, ill), Phase.RECOVERED: Chapter(3.0, well)}
+    failing, recovered, end = snapshot(2, 3, 4), snapshot(2, 10, 7), snapshot(2, 20, 5)
+    chapters = {Phase.FAILS: Chapter(2.0, failing), Phase.RECOVERED: Chapter(3.0, recovered)}
     ending = Ending(chapters, [], end, NOTHING.bulkhead)
-    assert (ending.suffered, ending.spared) == (9, 10)
+    assert (ending.admitted, ending.rejected) == (9, 10)
     del chapters[Phase.RECOVERED]
-    assert (ending.suffered, ending.spared) == (16, 30)
-    told = quarter(1.0, Phase.FAILS, ill, well, [])
-    assert (told.calls, told.failures, told.refused) == (9, 2, 10)
+    assert (ending.admitted, ending.rejected) == (16, 30)
+    told = quarter(1.0, Phase.FAILS, failing, recovered, [])
+    assert (told.calls, told.failures, told.rejected) == (9, 2, 10)
 
 
 def test_a_circuit_that_opened_once_more_has_not_closed(clock: Clock) -> None:
@@ -573,7 +575,7 @@ class Brief(Story):
         self.enough = enough
         self.breaker = CircuitBreaker()
         self.callers: set[Any] = set()
-        self.refused: list[BulkheadFullError] = []
+        self.rejected: list[BulkheadFullError] = []
         self.events: list[object] = []
 
     def happen(self, breaker: CircuitBreaker) -> Iterator[float]:
@@ -594,7 +596,7 @@ class Brief(Story):
             try:
                 yield
             except BulkheadFullError as error:
-                self.refused.append(error)
+                self.rejected.append(error)
                 raise
 
     def retried(self) -> list[Any]:
@@ -625,7 +627,7 @@ each_form = pytest.mark.parametrize("form", [threads, tasks], ids=["threads", "t
 def test_eight_callers_find_four_slots_and_two_seats_before_a_server_that_hangs(form: Any) -> None:
     with Server() as server:
         server.phase = Phase.HANGS
-        story = Brief(server, 60, lambda story: len(story.callers) >= 8 and story.refused)
+        story = Brief(server, 60, lambda story: len(story.callers) >= 8 and story.rejected)
         bulkhead = form.run(story).bulkhead
         assert len(story.callers) == 8
         assert all(map(came_back, story.callers))
@@ -656,14 +658,14 @@ def test_healthy_answers_are_successes_with_a_pause_between(form: Any, monkeypat
         slept.add(seconds)
         return (time if form is threads else asyncio).sleep(seconds)
 
-    class Well(Server):
+    class Healthy(Server):
         def status(self) -> int:
             return 200
 
     name, room = ("time", time) if form is threads else ("asyncio", asyncio)
     monkeypatch.setattr(form, name, SimpleNamespace(**vars(room) | {"sleep": sleep}))
     slept: set[float] = set()
-    with Well() as server:
+    with Healthy() as server:
         story = Brief(server, 60, lambda story: story.answered()[0] and len(slept) == 2)
         ending = form.run(story)
     assert slept == {WAIT_S, 0.05}
@@ -776,10 +778,10 @@ def test_the_picture_is_for_terminals_that_can_show_it(
 @pytest.mark.parametrize(
     ("encoding", "environ", "bars", "text"),
     [
-        ("utf-8", {}, "█", "\x1b[31mill\x1b[0m"),
-        ("utf-8", {"NO_COLOR": "1"}, "█", "ill"),
-        ("utf-8", {"NO_COLOR": ""}, "█", "\x1b[31mill\x1b[0m"),
-        ("ascii", {}, "@", "\x1b[31mill\x1b[0m"),
+        ("utf-8", {}, "█", "\x1b[31mdown\x1b[0m"),
+        ("utf-8", {"NO_COLOR": "1"}, "█", "down"),
+        ("utf-8", {"NO_COLOR": ""}, "█", "\x1b[31mdown\x1b[0m"),
+        ("ascii", {}, "@", "\x1b[31mdown\x1b[0m"),
     ],
 )
 def test_the_picture_has_the_marks_and_the_colours_that_suit_the_terminal(
@@ -789,7 +791,7 @@ def test_the_picture_has_the_marks_and_the_colours_that_suit_the_terminal(
     terminal = Terminal()
     monkeypatch.setattr(terminal, "encoding", encoding)
     shown = screen.screen(terminal, False, environ)
-    assert shown.paint("ill", "red") == text
+    assert shown.paint("down", "red") == text
     shown.start(Plan(4))
     shown.show(QUARTERS[0])
     assert bars in terminal.getvalue()
@@ -804,7 +806,7 @@ def test_each_line_of_the_table_is_written_at_once() -> None:
     assert written.getvalue() == f"\none\ntwo\n{HEAD}\n".encode()
     plain.show(QUARTERS[0])
     assert written.getvalue() == f"\none\ntwo\n{HEAD}\n{screen.line(QUARTERS[0])}\n".encode()
-    assert plain.paint("ill", "red") == "ill"
+    assert plain.paint("down", "red") == "down"
 
 
 def test_the_picture_is_drawn_over_itself_as_wide_as_the_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -833,7 +835,7 @@ def test_the_picture_is_drawn_over_itself_as_wide_as_the_terminal_is(monkeypatch
 
 
 def test_a_line_of_the_table() -> None:
-    assert screen.line(QUARTERS[-1]) == "  1.25  fails      probing      1         1      100"
+    assert screen.line(QUARTERS[-1]) == "  1.25  fails      probing      1         1       100"
 
 
 def test_the_picture_of_a_few_quarters() -> None:
@@ -843,7 +845,7 @@ def test_the_picture_of_a_few_quarters() -> None:
         "circuit   ──────██",
         "calls     ██▄▄▄▄▂▂                              18",
         "failures    ▁▁  ▂▂                               3",
-        "refused         ▇▇                               7",
+        "rejected        ▇▇                               7",
         "1.00 s    ─ closed  █ open  ▒ probing   a mark is 0.25 s",
     ]
 
@@ -855,7 +857,7 @@ def test_before_the_first_quarter_the_picture_is_empty() -> None:
         "circuit   ",
         "calls                                            0",
         "failures                                         0",
-        "refused                                          0",
+        "rejected                                         0",
         "0.00 s    ─ closed  █ open  ▒ probing   a mark is 0.25 s",
     ]
 
@@ -867,7 +869,7 @@ def test_what_is_now_and_what_it_means_are_in_colours() -> None:
         "circuit   green<──────>red<██>",
         "calls     green<██▄▄▄▄▂▂                        >      18",
         "failures  red<  ▁▁  ▂▂                        >       3",
-        "refused   cyan<      ▇▇                        >       7",
+        "rejected  cyan<      ▇▇                        >       7",
         "1.00 s    green<─> closed  red<█> open  yellow<▒> probing   a mark is 0.25 s",
     ]
 
@@ -886,7 +888,7 @@ def test_a_mark_for_many_quarters_shows_a_probe_among_them_or_else_how_they_ende
         "circuit   █▒─",
         "calls     ▁▁▁                                           14",
         "failures   ▁▁                                            4",
-        "refused   ▃█▄                                           91",
+        "rejected  ▃█▄                                           91",
         "3.50 s    ─ closed  █ open  ▒ probing   a mark is 1.5 s",
     ]
 
@@ -930,7 +932,7 @@ def test_the_marks_are_those_the_encoding_has() -> None:
 
 def test_the_code_shown_is_that_of_the_form() -> None:
     assert screen.code(Plan(10), False) == [
-        "Eight threads call a server that falls ill and recovers:",
+        "Eight threads call a server that fails and recovers:",
         "",
         "    @retry(max_retries=2, backoff_base=0.05)",
         '    @circuit_breaker("server", reset_timeout_s=0.5)',
@@ -939,7 +941,7 @@ def test_the_code_shown_is_that_of_the_form() -> None:
         "",
     ]
     tasks = screen.code(Plan(100), True)
-    assert tasks[0] == "Eight tasks call a server that falls ill and recovers:"
+    assert tasks[0] == "Eight tasks call a server that fails and recovers:"
     assert tasks[3] == '    @circuit_breaker("server", reset_timeout_s=5)'
     assert tasks[5] == "    async def fetch(): ...  # one GET with a timeout of 5 s"
 
@@ -951,13 +953,13 @@ def test_the_summary(clock: Clock) -> None:
     fail(breaker, 2)
     for _ in range(1_200):
         assert not breaker.allow_request()
-    well = breaker.snapshot()
+    recovered = breaker.snapshot()
     clock.advance(5)
     succeed(breaker, 3)
     with bulkhead:
         assert not bulkhead.acquire()
     ending = Ending(
-        {Phase.FAILS: Chapter(2.0, began), Phase.RECOVERED: Chapter(7.0, well)},
+        {Phase.FAILS: Chapter(2.0, began), Phase.RECOVERED: Chapter(7.0, recovered)},
         [Change(2.1, OPEN, "2 failures in a row (threshold 2)"), Change(7.04, HALF_OPEN, ""), Change(7.35, CLOSED, "")],
         breaker.snapshot(),
         bulkhead.snapshot(),
@@ -966,22 +968,22 @@ def test_the_summary(clock: Clock) -> None:
     )
     assert screen.summary(ending) == [
         "   0.10 s  until the circuit opened: 2 failures in a row",
-        "    1,200  calls the sick server was spared, 2 reached it",
+        "    1,200  calls rejected in the outage, 2 admitted",
         "   0.35 s  until it closed again after the recovery",
         "",
         "    retry  tried again 31 times, which saved 9 calls",
-        "  breaker  opened 1 time, refused 1,200 calls",
-        " bulkhead  let at most 1 in at once, turned 1 away",
+        "  breaker  opened 1 time, rejected 1,200 in all",
+        " bulkhead  let at most 1 in at once, rejected 1",
     ]
 
 
 def test_the_summary_of_what_has_not_happened() -> None:
     assert screen.summary(NOTHING) == [
         "        -  the circuit has not opened",
-        "        0  calls the sick server was spared, 0 reached it",
+        "        0  calls rejected in the outage, 0 admitted",
         "        -  the circuit has not closed again",
         "",
         "    retry  tried again 0 times, which saved 0 calls",
-        "  breaker  opened 0 times, refused 0 calls",
-        " bulkhead  let at most 0 in at once, turned 0 away",
+        "  breaker  opened 0 times, rejected 0 in all",
+        " bulkhead  let at most 0 in at once, rejected 0",
     ]

@@ -16,6 +16,7 @@ from clocks import Clock
 from failures import Down
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
+from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import (
     BulkheadFullError,
@@ -153,7 +154,7 @@ def test_a_refusal_says_which_circuit_why_and_when_to_come_back(make: Make, cloc
     assert error.last_failure.text == "connection lost"
 
 
-def test_the_message_is_the_same_whatever_the_figures(make: Make, clock: Clock) -> None:
+def test_the_message_says_the_state_and_is_the_same_whatever_the_figures(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=1, half_open_max_calls=1)
     fail(breaker)
     messages = {refusal(breaker).message}
@@ -161,10 +162,24 @@ def test_the_message_is_the_same_whatever_the_figures(make: Make, clock: Clock) 
     messages.add(refusal(breaker).message)
     clock.advance(29)
     with breaker.permit():
-        messages.add(_refused(breaker).message)
+        assert _refused(breaker).message == "Circuit 'api' is half-open"
     breaker.mode = CircuitMode.FORCED_OPEN
     messages.add(refusal(breaker).message)
-    assert len(messages) == 1
+    assert messages == {"Circuit 'api' is open"}
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\r\nERROR forged", "a\u2028b"])
+def test_a_name_with_a_line_break_stays_on_one_line(name: str) -> None:
+    breaker = CircuitBreaker(name, mode=CircuitMode.FORCED_OPEN)
+    assert len(str(refusal(breaker)).splitlines()) == 1
+    assert refusal(breaker).circuit_name == name
+
+
+def test_an_infinite_figure_is_none_in_the_dict_which_json_takes() -> None:
+    breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_threshold=1, reset_timeout_s=math.inf))
+    breaker.record_failure()
+    error = refusal(breaker)
+    assert json.loads(json.dumps(error.to_dict(), allow_nan=False))["context"]["retry_after_s"] is None
 
 
 def _refused(breaker: CircuitBreaker) -> CircuitOpenError:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -18,12 +19,12 @@ from circuit_breaker._demo.plan import Plan
 
 SUMMARY = """
  +[0-9.]+ s  until the circuit opened: 5 failures in a row
- +[0-9,]+  calls the sick server was spared, [0-9,]+ reached it
+ +[0-9,]+  calls rejected in the outage, [0-9,]+ admitted
  +[0-9.]+ s  until it closed again after the recovery
 
     retry  tried again [0-9,]+ times?, which saved [0-9,]+ calls?
-  breaker  opened [0-9,]+ times?, refused [0-9,]+ calls
- bulkhead  let at most 4 in at once, turned [0-9,]+ away
+  breaker  opened [0-9,]+ times?, rejected [0-9,]+ in all
+ bulkhead  let at most 4 in at once, rejected [0-9,]+
 """
 
 Run: TypeAlias = tuple[int, str, str]
@@ -108,13 +109,13 @@ def test_without_a_terminal_there_is_a_line_for_each_quarter_of_a_second(
     _, out, _ = runs[name].result()
     assert out.isascii()
     assert "\x1b" not in out
-    assert "\n  time  server     circuit  calls  failures  refused\n" in out
+    assert "\n  time  server     circuit  calls  failures  rejected\n" in out
     table = [line.split() for line in out.splitlines() if re.match(r" *\d+\.\d\d  \w", line)]
     assert len(table) >= Plan(3).quarters
     assert list(dict.fromkeys(row[1] for row in table)) == ["healthy", "fails", "hangs", "recovered"]
     assert {row[2] for row in table} <= {"closed", "open", "probing"}
     assert table[-1][2] == "closed"
-    total = re.search(r"refused ([0-9,]+) calls", out)
+    total = re.search(r"rejected ([0-9,]+) in all", out)
     assert total is not None
     assert 0 < sum(int(row[5]) for row in table) <= int(total[1].replace(",", ""))
 
@@ -131,7 +132,7 @@ def test_without_colours_and_in_ascii_the_picture_stays(runs: dict[str, Future[R
     assert "\x1b[6A" in out
     assert not re.search(r"\x1b\[[0-9;]*m", out)
     assert out.isascii()
-    assert "- closed  # open  ? probing" in out
+    assert "- closed  # open  = probing" in out
 
 
 @pytest.mark.parametrize("form", [[], ["--async"]])
@@ -143,7 +144,7 @@ def test_ctrl_c_twice_ends_with_the_summary_so_far(form: list[str]) -> None:
         out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (130, "")
     assert "\nInterrupted; so far:\n" in out
-    assert "\n        -  the circuit has not opened\n        0  calls the sick server was spared" in out
+    assert "\n        -  the circuit has not opened\n        0  calls rejected in the outage" in out
 
 
 def test_a_reader_who_leaves_ends_it_quietly() -> None:
@@ -154,6 +155,27 @@ def test_a_reader_who_leaves_ends_it_quietly() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+FULL = Path("/dev/full")
+CANNOT_WRITE = "python -m circuit_breaker: cannot write: "
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
+@pytest.mark.parametrize("arguments", [["--seconds", "60"], ["--seconds", "60", "--async"], ["--help"]], ids=" ".join)
+def test_a_full_disk_is_one_line_and_status_3(arguments: list[str]) -> None:
+    with FULL.open("w") as full, start(*arguments, out=full.fileno()) as process:
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (3, CANNOT_WRITE + "No space left on device\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell of Unix")
+@pytest.mark.parametrize("closed", [">&-", ">&- <&-", ">&- 2>&-"])
+def test_a_closed_standard_output_is_one_line_and_status_3(closed: str) -> None:
+    command = f'exec "{sys.executable}" -X dev -W error -m circuit_breaker --seconds 60 {closed}'
+    process = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S)
+    said = "" if "2>&-" in closed else CANNOT_WRITE + "the standard output is closed\n"
+    assert (process.returncode, process.stderr) == (3, said)
 
 
 def test_where_ctrl_c_is_ignored_it_stays_so() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import trio
+from ways import POLICY
 
+from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, RetryPolicy
 from circuit_breaker._common import fork as _fork
-from circuit_breaker._retry.policy import RetryPolicy
-from circuit_breaker.testing import FakeClock, instant_retries
+from circuit_breaker._retry import waiting
+from circuit_breaker.testing import FakeClock, instant_retries, no_retries
 
 
 def fail() -> None:
@@ -40,6 +44,14 @@ def test_clock_stands_still_until_it_is_advanced() -> None:
     assert clock() == 2.5
     assert clock.sleeps == []
     assert repr(clock) == "<FakeClock at 2.5 s>"
+
+
+def test_time_passes_in_timedeltas_too() -> None:
+    clock = FakeClock()
+    clock.advance(timedelta(minutes=1))
+    clock.sleep(timedelta(seconds=1))
+    asyncio.run(clock.sleep_async(timedelta(seconds=2)))
+    assert (clock(), clock.sleeps) == (63.0, [1.0, 2.0])
 
 
 def test_sleep_advances_and_is_remembered() -> None:
@@ -184,12 +196,184 @@ def test_nested_and_left_by_an_error_it_ends_with_the_outermost() -> None:
     assert clock.sleeps == [0.1]
 
 
+# Limits
+
+
+def test_a_limit_holds_for_every_policy_that_has_none_or_a_higher_one_of_its_own() -> None:
+    policies = [RetryPolicy(most, sleep=never) for most in (0, 2, 5, None)]
+    with instant_retries(max_retries=3):
+        assert [len(list(policy.attempts())) for policy in policies] == [1, 3, 4, 4]
+    with no_retries():
+        assert [list(policy.attempts()) for policy in policies] == [[0]] * 4
+
+
+@pytest.mark.parametrize("name", POLICY)
+def test_no_retries_means_one_attempt_in_every_way(name: str) -> None:
+    calls: list[int] = []
+
+    def body() -> None:
+        calls.append(1)
+        raise ValueError
+
+    with no_retries(), pytest.raises(ValueError) as caught:
+        POLICY[name].ready(RetryPolicy(sleep=never), body)()
+    assert calls == [1]
+    assert caught.value.__notes__ == [
+        "RetryPolicy gave up after 1 attempt in 0.00 s: a test allows no more than 0 retries"
+    ]
+
+
+def test_bad_value_is_returned_at_once_without_retries() -> None:
+    with no_retries():
+        assert RetryPolicy(sleep=never, retry_result=lambda _: True).call(int) == 0
+
+
+def test_the_innermost_holds() -> None:
+    policy = RetryPolicy(2, sleep=never)
+    with no_retries():
+        with instant_retries():
+            assert len(list(policy.attempts())) == 3
+            with instant_retries(max_retries=1):
+                assert len(list(policy.attempts())) == 2
+            assert len(list(policy.attempts())) == 3
+        assert len(list(policy.attempts())) == 1
+
+
+def test_one_that_was_entered_first_may_be_left_first() -> None:
+    policy = RetryPolicy(2, sleep=never)
+    first, second = no_retries(), instant_retries()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert len(list(policy.attempts())) == 3
+    second.__exit__(None, None, None)
+    assert waiting.overrides == []
+
+
+def test_one_object_may_be_entered_again_inside_itself() -> None:
+    policy = RetryPolicy(2, sleep=never)
+    none = no_retries()
+    with none:
+        with none:
+            pass
+        assert len(list(policy.attempts())) == 1
+    assert waiting.overrides == []
+
+
+@pytest.mark.parametrize(("bad", "error"), [(-1, ValueError), (True, TypeError), (2.5, TypeError), ("3", TypeError)])
+def test_limit_that_is_no_number_of_retries_is_refused(bad: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="max_retries must be an int >= 0"):
+        instant_retries(max_retries=bad)
+
+
+def test_retries_without_a_limit_that_wait_for_an_open_circuit_end_after_a_thousand() -> None:
+    breaker = CircuitBreaker("api", CircuitBreakerConfig(1, reset_timeout_s=3_600))
+    breaker.record_failure()
+    policy = RetryPolicy(None, retryable_exceptions=CircuitOpenError, retry_after_max_s=1e6)
+    with instant_retries(), pytest.raises(CircuitOpenError) as caught:
+        policy.call(breaker.call, int)
+    assert caught.value.__notes__[0].endswith("a test allows no more than 1000 retries")
+    assert breaker.stats.rejected_count == 1_001
+    with instant_retries(max_retries=2_000), pytest.raises(CircuitOpenError):
+        policy.call(breaker.call, int)
+    assert breaker.stats.rejected_count == 3_002
+
+
+def test_breaker_and_policy_on_one_fake_clock_wait_for_the_circuit_without_waiting() -> None:
+    clock = FakeClock()
+    breaker = CircuitBreaker("api", CircuitBreakerConfig(1, reset_timeout_s=3_600), clock=clock)
+    breaker.record_failure()
+    policy = RetryPolicy(
+        None, retryable_exceptions=CircuitOpenError, retry_after_max_s=1e6, clock=clock, sleep=clock.sleep
+    )
+    assert policy.call(breaker.call, int) == 0
+    assert breaker.stats.rejected_count == 1
+
+
+# As decorators
+
+
 def test_it_decorates_a_test() -> None:
     @instant_retries()
     def inside() -> list[int]:
         return list(RetryPolicy(sleep=never).attempts())
 
     assert inside() == [0, 1, 2, 3]
+    assert inside.__name__ == "inside"
+    assert waiting.overrides == []
+
+
+@pytest.mark.parametrize("decorator", [instant_retries(), no_retries(), instant_retries(max_retries=0)])
+@pytest.mark.parametrize("start", [asyncio.run, lambda main: trio.run(lambda: main)], ids=["asyncio", "trio"])
+def test_it_decorates_an_async_test_until_that_is_over(decorator: Any, start: Any) -> None:
+    policy = RetryPolicy(2, 1_000.0, backoff_max=1_000.0)
+
+    @decorator
+    async def inside(times: int) -> str:
+        assert waiting.overrides != []
+        for _ in range(times):
+            with pytest.raises(ValueError):
+                await policy.call_async(fail_async)
+        return "done"
+
+    assert inspect.iscoroutinefunction(inside)
+    coroutine = inside(2)
+    assert waiting.overrides == []
+    assert start(coroutine) == "done"
+    assert waiting.overrides == []
+
+
+def test_decorated_calls_may_overlap() -> None:
+    async def main() -> None:
+        entered = [asyncio.Event(), asyncio.Event()]
+        leave = [asyncio.Event(), asyncio.Event()]
+
+        @no_retries()
+        async def inside(number: int) -> int:
+            entered[number].set()
+            await leave[number].wait()
+            return len(list(RetryPolicy(sleep=never).attempts()))
+
+        tasks = [asyncio.create_task(inside(number)) for number in range(2)]
+        for event in entered:
+            await event.wait()
+        for number in range(2):
+            leave[number].set()
+            assert await tasks[number] == 1
+
+    asyncio.run(main())
+    assert waiting.overrides == []
+
+
+def test_it_decorates_methods() -> None:
+    class TestIt:
+        @no_retries()
+        def test(self) -> list[int]:
+            return list(RetryPolicy(sleep=never).attempts())
+
+    assert TestIt().test() == [0]
+
+
+def items() -> Any:
+    yield 1
+
+
+async def async_items() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("given", [items, async_items, FakeClock])
+def test_what_it_could_not_hold_for_is_refused(given: Any) -> None:
+    with pytest.raises(TypeError, match="func must be a function or a coroutine function"):
+        no_retries()(given)
+
+
+def test_plain_function_that_returns_a_coroutine_is_refused_when_called() -> None:
+    with pytest.raises(TypeError, match="still to be awaited"):
+        no_retries()(lambda: fail_async())()
+
+
+# Deadlines
 
 
 def test_deadline_ends_the_attempts_where_it_would_in_earnest() -> None:
@@ -200,10 +384,10 @@ def test_deadline_ends_the_attempts_where_it_would_in_earnest() -> None:
     )
     with pytest.raises(ValueError) as in_earnest:
         policy.call(fail)
-    earnest, told[:] = [(event.delay_s, event.elapsed_s) for event in told], []
+    earnest, told[:] = [(event.delay_s, event.elapsed_s) for event in told[:-1]], []
     with instant_retries(), pytest.raises(ValueError) as instantly:
         policy.call(fail)
-    assert [(event.delay_s, event.elapsed_s) for event in told] == earnest == [(1.0, 0.0), (2.0, 1.0), (4.0, 3.0)]
+    assert [(event.delay_s, event.elapsed_s) for event in told[:-1]] == earnest == [(1.0, 0.0), (2.0, 1.0), (4.0, 3.0)]
     assert instantly.value.__notes__ == in_earnest.value.__notes__
 
 

@@ -3,7 +3,7 @@
 Time is that of a fake clock, so a minute takes seconds and comes out the same each time. The calls go through real
 policies. `python docs/examples/fleet.py` prints the table of `docs/how-to/load.md` and draws `docs/pictures/fleet.svg`.
 
-The server serves a thousand requests a second and refuses the rest. To refuse one costs it a part of what it costs to
+The server serves a thousand requests a second and rejects the rest. To reject one costs it a part of what it costs to
 serve one, for it has to take the connection and to read the request first.
 """
 
@@ -25,7 +25,7 @@ from circuit_breaker.testing import FakeClock
 CLIENTS, CAPACITY = 200, 1000  # the capacity in requests a second
 EASE, OVERLOAD = 0.8, 1.2  # what the calls alone need, as a share of the capacity
 SECONDS, FROM, TO = 30, 5, 20  # the overload lasts from one second to the other
-COST_OF_REFUSAL = 0.15
+COST_OF_REJECTION = 0.15
 BACKLOG_S = 0.1  # work the server can be behind, or ahead
 PICTURE = Path(__file__).parent.parent / "pictures" / "fleet.svg"
 
@@ -38,7 +38,7 @@ FLEETS: dict[str, tuple[int, Budget]] = {
 }
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The server has too much to do."""
 
 
@@ -53,14 +53,14 @@ class Server:
     since: float = 0.0
 
     async def request(self) -> None:
-        """Serve a request, or refuse it."""
+        """Serve a request, or reject it."""
         now, backlog = self.clock(), self.capacity * BACKLOG_S
         self.spare = min(self.spare + (now - self.since) * self.capacity, backlog)
         self.since = now
         self.seen[int(now)] += 1
         if self.spare < 1:
-            self.spare = max(self.spare - COST_OF_REFUSAL, -backlog)
-            raise Refused
+            self.spare = max(self.spare - COST_OF_REJECTION, -backlog)
+            raise Rejected
         self.spare -= 1
 
 
@@ -106,7 +106,7 @@ def happen(retries: int, budget: Budget, clients: int = CLIENTS, capacity: float
         try:
             await policy.call_async(server.request)
             told.succeeded[second] += 1
-        except Refused:
+        except Rejected:
             pass
 
     # What is due: when, a number that makes it unique, and the call; or None, a new one by some client.

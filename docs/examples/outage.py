@@ -1,4 +1,4 @@
-"""Draw a timeline of one outage, `docs/pictures/outage.svg`, from what the listeners of a breaker are told.
+"""Draw a timeline of one outage, `docs/pictures/outage.svg`, from what the listeners of a breaker report.
 
 Eight callers a second ask a service that is down from second 12 to second 45. Time is that of a fake clock, so the
 picture is the same on every run.
@@ -34,7 +34,7 @@ class Told:
     changes: list[tuple[float, CircuitState]] = field(default_factory=lambda: [(0.0, CircuitState.CLOSED)])
 
 
-KINDS = {"answered": "#1b7f73", "failed": "#c8421f", "refused": "#9aa0a6"}
+KINDS = {"answered": "#1b7f73", "failed": "#c8421f", "rejected": "#9aa0a6"}
 STATES = {
     CircuitState.CLOSED: ("closed", "#1b7f73"),
     CircuitState.OPEN: ("open", "#c8421f"),
@@ -51,7 +51,7 @@ def happen() -> Told:
         if isinstance(event, StateChanged):
             told.changes.append((clock(), event.new_state))
         elif isinstance(event, CallRejected):
-            told.calls["refused"][second] += 1
+            told.calls["rejected"][second] += 1
         elif isinstance(event, CallFinished):
             told.calls["failed" if event.outcome is Outcome.FAILURE else "answered"][second] += 1
 

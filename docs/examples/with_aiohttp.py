@@ -1,9 +1,14 @@
-"""aiohttp: one circuit breaker for each host, in a client middleware, and retries in another outside it."""
+"""aiohttp: one circuit breaker for each host, in a client middleware, and retries in another around it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from asyncio import CancelledError
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from time import monotonic
+from typing import Any
 
 import aiohttp
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
@@ -18,43 +23,76 @@ from circuit_breaker import (
     retry_after_hint,
 )
 
-ILL = {500, 502, 503, 504}  # the server cannot; with any other status it has answered
-HARMLESS = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}  # sent twice is as good as sent once
+FAILING = {500, 502, 503, 504}  # the server could not answer; any other status is an answer
+IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}  # sent twice, they do what they do once
 
-# `total` cancels while there is no connection yet, as does a user who closes the window: no failure. These two raise.
+# All three raise while a request is under way. `total` also ends the wait for a free connection of a full pool.
 TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=10)
+HANG_S = 10.0  # a request that is cancelled when the server has had it for so long is a failure
 
 
 class BadStatus(Exception):
-    """An answer that is a failure, or a wish; it stays within this file."""
+    """A response whose status is a failure, or asks to wait. It stays inside this file."""
 
     def __init__(self, response: ClientResponse) -> None:
         super().__init__(f"HTTP {response.status}")
-        self.response = response  # whose header Retry-After is read from here
+        self.response = response  # for retry_after_hint
 
 
-def of_our_own_making(error: BaseException) -> bool:
-    """Tell whether an error says nothing about the server."""
+class PoolTimeoutError(aiohttp.ConnectionTimeoutError):
+    """All connections of the session were in use for too long. The server has not been asked."""
+
+
+UploadAborted: type[Exception] = getattr(aiohttp, "UploadAbortedError", PoolTimeoutError)  # new in aiohttp 3.14
+
+
+def is_our_side(error: BaseException) -> bool:
+    """Return whether an error says nothing about the server: it never got the request, or the caller is wrong."""
     theirs = (aiohttp.ClientError, TimeoutError, OSError, BadStatus)
-    return not isinstance(error, theirs) or isinstance(error, (aiohttp.InvalidURL, aiohttp.UploadAbortedError))
+    return not isinstance(error, theirs) or isinstance(error, (aiohttp.InvalidURL, PoolTimeoutError, UploadAborted))
 
 
-CONFIG = CircuitBreakerConfig(
-    ignored_exceptions=of_our_own_making,
-    retry_after=retry_after_hint,
-    slow_call_duration_s=10.0,  # a request that is cancelled after so long is a failure all the same
-)
+CONFIG = CircuitBreakerConfig(ignored_exceptions=is_our_side, retry_after=retry_after_hint)
+
+
+def host_of(request: ClientRequest) -> str:
+    """Return the host of a request, with its port unless that is the usual one. Each host has one circuit breaker."""
+    return request.url.host_port_subcomponent or ""
+
+
+# Whether a request has left the pool of connections
+
+
+@dataclass
+class _Attempt:
+    sent_at: float | None = None  # when it got a connection, or began to make one
+
+
+_attempt: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
+
+
+async def _note_connection(session: aiohttp.ClientSession, context: Any, params: Any) -> None:
+    if (attempt := _attempt.get()) is not None:
+        attempt.sent_at = monotonic()
+
+
+TRACE = aiohttp.TraceConfig()
+TRACE.on_connection_create_start.append(_note_connection)
+TRACE.on_connection_reuseconn.append(_note_connection)
+
+
+# The circuit breaker
 
 
 class AiohttpCircuitOpenError(CircuitOpenError, aiohttp.ClientConnectionError):
-    """The circuit of this host is open; whoever handles aiohttp.ClientConnectionError handles this, too."""
+    """The circuit of this host is open. Handlers of aiohttp.ClientConnectionError catch it, too."""
 
 
 class BreakerMiddleware:
-    """Asks the breaker of the host before each request, and tells it how the request ended.
+    """Asks the breaker of the host before each request, and reports to it how the request ended.
 
-    The body is read inside, so that one which breaks off is a failure. For a stream, `reads_body=False`: the caller
-    reads it, and the status is all that the breaker gets to know.
+    Its session needs `trace_configs=[TRACE]`. It reads the body before it reports, so a body that breaks off is a
+    failure. With `reads_body=False`, for streams, the caller reads the body, and the breaker learns the status alone.
     """
 
     def __init__(self, breakers: CircuitBreakerRegistry, *, reads_body: bool = True) -> None:
@@ -62,17 +100,25 @@ class BreakerMiddleware:
         self._reads_body = reads_body
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        if TRACE not in request.session.trace_configs:
+            raise RuntimeError("BreakerMiddleware needs a session with trace_configs=[TRACE]; see guarded_session()")
         permit = self._admit(request)
+        attempt = _Attempt()
+        _attempt.set(attempt)
         try:
-            response = await handler(request)
-            if self._reads_body:
-                await response.read()
+            response = await self._send(request, handler, attempt)
+        except CancelledError as error:
+            if attempt.sent_at is not None and monotonic() - attempt.sent_at >= HANG_S:
+                permit.failure(error)
+            else:
+                permit.ignore()
+            raise
         except BaseException:
-            with permit:  # judged as the configuration says
+            with permit:  # CONFIG decides what this error means
                 raise
-        if response.status in ILL:
+        if response.status in FAILING:
             permit.failure(BadStatus(response))
-        elif response.status == 429:  # a wish to be left alone, for retries to heed; the server is well
+        elif response.status == 429:  # too many requests of ours: the server is healthy
             permit.ignore()
         else:
             permit.success()
@@ -80,48 +126,77 @@ class BreakerMiddleware:
 
     def _admit(self, request: ClientRequest) -> Permit:
         try:
-            return self._breakers[str(request.url.origin())].permit()
-        except CircuitOpenError as refusal:
-            error = AiohttpCircuitOpenError(refusal.message)
-            vars(error).update(vars(refusal))
+            return self._breakers[host_of(request)].permit()
+        except CircuitOpenError as rejection:
+            error = AiohttpCircuitOpenError(rejection.message)
+            vars(error).update(vars(rejection))
             raise error from None
 
+    async def _send(self, request: ClientRequest, handler: ClientHandlerType, attempt: _Attempt) -> ClientResponse:
+        try:
+            response = await handler(request)
+        except aiohttp.ConnectionTimeoutError as error:
+            if attempt.sent_at is None:
+                raise PoolTimeoutError(f"No connection was free for {request.url}") from error
+            raise
+        if self._reads_body and response.content_type != "text/event-stream":  # which may never end
+            await response.read()
+        return response
 
-def may_be_repeated(request: ClientRequest, error: BaseException) -> bool:
-    """Tell whether a request may be sent again: that may help, does no harm, and its body is still there."""
-    if of_our_own_making(error):
+
+# The retries
+
+
+def is_retryable(request: ClientRequest, error: BaseException) -> bool:
+    """Return whether a request may be sent again: it may help, it does no harm, and its body is still there."""
+    if is_our_side(error):
         return False
-    limited = isinstance(error, BadStatus) and error.response.status == 429
-    untouched = limited or isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
-    harmless = request.method in HARMLESS or "Idempotency-Key" in request.headers
-    # An asynchronous iterable has been read; sent again, the body would be empty or the rest of it.
-    return (untouched or harmless) and not getattr(request.body, "consumed", False)
+    too_many = isinstance(error, BadStatus) and error.response.status == 429
+    not_processed = too_many or isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+    harmless = request.method in IDEMPOTENT or "Idempotency-Key" in request.headers
+    # An asynchronous iterable has been read by now. Sent again, the body would be empty or only the rest of it.
+    return (not_processed or harmless) and not getattr(request.body, "consumed", False)
+
+
+def per_host(policy: RetryPolicy) -> Callable[[str], RetryPolicy]:
+    """Return a function that gives each host its own policy, which differs only in its retry budget.
+
+    With one budget for all, a single overloaded host would use it up, and no other host would get a retry.
+    """
+    return lru_cache(maxsize=1024)(lambda host: replace(policy, budget=RetryBudget()))
+
+
+# Short, because a person may be waiting for the answer.
+POLICY = RetryPolicy(max_retries=2, max_elapsed_s=5.0)
+RETRIES = per_host(POLICY)
 
 
 class RetryMiddleware:
-    """Sends a request again where that is right; a status that stays bad is returned, as aiohttp does."""
+    """Sends a request again where that is right. As ever in aiohttp, a bad status is returned."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self._policy = policy
+    def __init__(self, retries: Callable[[str], RetryPolicy] = RETRIES) -> None:
+        self._retries = retries
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         async def attempt() -> ClientResponse:
             response = await handler(request)
-            if response.status == 429 or response.status in ILL:
-                await response.read()  # which gives the connection back before the wait
+            if response.status == 429 or response.status in FAILING:
+                await response.read()  # so that its connection is free again before the wait
                 raise BadStatus(response)
             return response
 
+        policy = replace(self._retries(host_of(request)), retryable_exceptions=partial(is_retryable, request))
         try:
-            policy = replace(self._policy, retryable_exceptions=partial(may_be_repeated, request))
             return await policy.call_async(attempt)
         except BadStatus as bad:
             return bad.response
 
 
-RETRIES = RetryPolicy(max_elapsed_s=60, budget=RetryBudget())
-
-
-def guarded_session(breakers: CircuitBreakerRegistry) -> aiohttp.ClientSession:
-    """Return a session all of whose requests go through retries and breakers, in this order."""
-    return aiohttp.ClientSession(timeout=TIMEOUT, middlewares=(RetryMiddleware(RETRIES), BreakerMiddleware(breakers)))
+def guarded_session(
+    breakers: CircuitBreakerRegistry, retries: Callable[[str], RetryPolicy] = RETRIES, **options: Any
+) -> aiohttp.ClientSession:
+    """Return a session whose requests all go through retries and breakers; takes the options of ClientSession, too."""
+    options.setdefault("timeout", TIMEOUT)
+    options["trace_configs"] = [TRACE, *options.get("trace_configs", ())]
+    options["middlewares"] = [RetryMiddleware(retries), BreakerMiddleware(breakers), *options.get("middlewares", ())]
+    return aiohttp.ClientSession(**options)

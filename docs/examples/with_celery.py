@@ -1,4 +1,4 @@
-"""Celery: a task that meets an open circuit waits in the queue, not in a worker, and comes back when it may pass."""
+"""Celery: a task that meets an open circuit goes back into the queue, and comes back when the circuit may admit it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,37 @@ from random import uniform
 from typing import Any
 
 from celery import Task
+from celery.exceptions import Retry
 
-from circuit_breaker import CircuitOpenError
+from circuit_breaker import BulkheadFullError, CircuitOpenError
 
 
 class CircuitTask(Task):  # type: ignore[misc] # Celery has no types
-    """A base for tasks: an open circuit is no failure of the task, which is queued again for later.
+    """A base for tasks: a rejection by a circuit or a bulkhead is no failure of the task, which waits in the queue.
 
-    The message is sent anew with the arguments it came with. They are serialized already, so they are the same.
+    The waits are counted apart from the retries of the task, so `max_retries` and `autoretry_for` work as ever.
     """
 
-    max_waits = 100  # in place of max_retries, which is for failures of the task itself
-    wait_s = 30.0  # when the circuit cannot tell: it is half-open, or forced open
+    dont_autoretry_for = (CircuitOpenError, BulkheadFullError)
+    max_waits = 100  # then the task fails, with the rejection
+    wait_s = 30.0  # if it is not known when the circuit will admit calls again: it is half-open, or forced open
+    longest_wait_s = 900.0  # ask again after so long at the latest; keep Redis' `visibility_timeout` twice as long
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self.run(*args, **kwargs)
-        except CircuitOpenError as refusal:
-            wait_s = refusal.retry_after_s or self.wait_s
-            # Not all at once: the half-open circuit will admit a few.
-            countdown = uniform(1.0, 1.5) * wait_s
-            raise self.retry(exc=refusal, countdown=countdown, max_retries=self.max_waits) from refusal
+        except (CircuitOpenError, BulkheadFullError) as rejection:
+            headers = self.request.headers or {}
+            waits = headers.get("circuit_waits", 0)
+            if self.request.called_directly or waits >= self.max_waits:
+                raise
+            # Not all tasks at once: the half-open circuit admits only a few calls.
+            countdown = uniform(1.0, 1.5) * self._seconds(rejection)
+            again = self.signature_from_request(countdown=countdown, headers={**headers, "circuit_waits": waits + 1})
+            if not self.request.is_eager:
+                again.apply_async()
+            raise Retry(exc=rejection, when=countdown, is_eager=self.request.is_eager, sig=again) from rejection
+
+    def _seconds(self, rejection: Exception) -> float:
+        seconds = getattr(rejection, "retry_after_s", None) or self.wait_s
+        return min(seconds, self.longest_wait_s)

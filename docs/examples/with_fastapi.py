@@ -1,20 +1,21 @@
-"""FastAPI: a refusal is a 503 that says when to come back, and one page shows all circuits."""
+"""FastAPI: a rejection becomes a 503 that says when to come back, and a page shows all circuits of the process."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
 from circuit_breaker import BulkheadFullError, CircuitBreaker, CircuitBreakerConfig, CircuitOpenError
 
-SOON_S, LATE_S = 1, 3600  # when a circuit cannot tell, and the most that is said
+SHORTEST_S, LONGEST_S = 1, 3600  # what `Retry-After` says at least, also when nobody knows, and at most
 
 
 def is_failure(error: BaseException) -> bool:
-    """Tell whether a dependency failed; an HTTPException below 500 is something to tell the client."""
+    """Return whether a dependency failed. An HTTPException below 500 is an answer to pass on to the client."""
     return not (isinstance(error, HTTPException) and error.status_code < 500)
 
 
@@ -22,20 +23,19 @@ CONFIG = CircuitBreakerConfig(failure_exceptions=is_failure)
 
 
 def install(app: FastAPI) -> None:
-    """Let an app answer refusals, wherever in a request they come from, and show its circuits."""
-    app.add_exception_handler(CircuitOpenError, refused)
-    app.add_exception_handler(BulkheadFullError, refused)
-    app.add_api_route("/health/circuits", circuits)
+    """Let an app answer a rejection that an endpoint raises, by whatever circuit or bulkhead, with a 503."""
+    app.add_exception_handler(CircuitOpenError, answer_rejection)
+    app.add_exception_handler(BulkheadFullError, answer_rejection)
 
 
-async def refused(request: Request, error: Exception) -> JSONResponse:
-    """Answer 503 and when to come back; names of circuits are for the log, not for clients."""
-    wait_s = getattr(error, "retry_after_s", None)
-    seconds = SOON_S if wait_s is None else math.ceil(min(max(wait_s, SOON_S), LATE_S))
+async def answer_rejection(request: Request, error: Exception) -> JSONResponse:
+    """Answer 503 and when to come back. The names of circuits are for the log, not for clients."""
+    retry_after_s = getattr(error, "retry_after_s", None) or 0.0
+    seconds = math.ceil(min(max(retry_after_s, SHORTEST_S), LONGEST_S))
     return JSONResponse({"detail": "unavailable"}, status_code=503, headers={"Retry-After": str(seconds)})
 
 
 async def circuits() -> dict[str, Any]:
-    """Return what this process knows of all its circuits; for operators, not for a liveness probe."""
+    """Return all circuits of this process: an endpoint for operators, and not for a liveness probe."""
     snapshots = [breaker.snapshot().to_dict() for breaker in CircuitBreaker.instances()]
     return {"circuits": sorted(snapshots, key=lambda snapshot: str(snapshot["name"]))}

@@ -1,44 +1,67 @@
-"""OpenAI and compatible APIs: one breaker for each model, the SDK's retries off and ours on, answers and streams."""
+"""OpenAI and compatible APIs: one circuit breaker and one retry budget for each model, for answers and streams."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
 
 import openai
 
 from circuit_breaker import CircuitBreakerConfig, CircuitBreakerRegistry, RetryBudget, RetryPolicy, retry_after_hint
 
+try:  # up to version 2 of openai, a stream that breaks off raises an error of httpx
+    from httpx import TransportError
+except ImportError:
+    TransportError = openai.APIConnectionError  # type: ignore[assignment, misc]
+
 
 def is_failure(error: BaseException) -> bool:
-    """Tell whether the model cannot: no answer in time, a broken stream, an error in it, a status of 500 or more."""
+    """Return whether the model could not answer: not in time, a broken stream, an error in it, a status >= 500."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code >= 500
-    return isinstance(error, openai.APIError)
+    return isinstance(error, (openai.APIError, TransportError))
 
 
-def may_be_repeated(error: BaseException) -> bool:
-    """Tell whether another attempt may help; it costs what the first one has cost, and does no other harm."""
+def is_retryable(error: BaseException) -> bool:
+    """Return whether another attempt may help. It costs as much as the first one, and does no other harm."""
     if isinstance(error, openai.RateLimitError):
-        return error.code != "insufficient_quota"  # which no waiting changes
+        return error.code != "insufficient_quota"  # which waiting does not change
     return is_failure(error)
 
 
 CONFIG = CircuitBreakerConfig(
-    failure_exceptions=is_failure,  # what else the SDK raises is an answer: the request was wrong, the key, the model
-    ignored_exceptions=openai.RateLimitError,  # a wish to be left alone, for retries to heed; the model is well
+    failure_exceptions=is_failure,  # anything else is an answer: the request is wrong, or the key, or the model
+    ignored_exceptions=openai.RateLimitError,  # too many requests of ours: the model is healthy
     retry_after=retry_after_hint,
 )
-RETRIES = RetryPolicy(4, 0.5, retryable_exceptions=may_be_repeated, max_elapsed_s=120, budget=RetryBudget())
+
+
+def per_model(policy: RetryPolicy) -> Callable[[str], RetryPolicy]:
+    """Return a function that gives each model its own policy, which differs only in its retry budget.
+
+    With one budget for all, a single overloaded model would use it up, and no other model would get a retry.
+    """
+    return lru_cache(maxsize=1024)(lambda model: replace(policy, budget=RetryBudget()))
+
+
+POLICY = RetryPolicy(max_retries=3, backoff_base=0.5, max_elapsed_s=30.0, retryable_exceptions=is_retryable)
+RETRIES = per_model(POLICY)
 
 
 class Models:
-    """Asks models, each through a breaker of its own; `retries` are around it.
+    """Asks models, each through a breaker of its own, with retries around it.
 
-    The timeout of the SDK is ten minutes unless `OpenAI(timeout=...)` says otherwise; give it one.
+    Give the client a timeout, `OpenAI(timeout=30)`: the SDK itself waits for ten minutes.
     """
 
-    def __init__(self, client: openai.OpenAI, breakers: CircuitBreakerRegistry, retries: RetryPolicy = RETRIES) -> None:
-        self._client = client.with_options(max_retries=0)
+    def __init__(
+        self,
+        client: openai.OpenAI,
+        breakers: CircuitBreakerRegistry,
+        retries: Callable[[str], RetryPolicy] = RETRIES,
+    ) -> None:
+        self._client = client.with_options(max_retries=0)  # the retries of the SDK are off
         self._breakers = breakers
         self._retries = retries
 
@@ -51,10 +74,10 @@ class Models:
             )
             return completion.choices[0].message.content or ""
 
-        return self._retries.call(self._breakers[model].call, ask)
+        return self._retries(model).call(self._breakers[model].call, ask)
 
     def stream(self, model: str, question: str) -> Iterator[str]:
-        """Give the answer token by token; it is tried again until there is a first token, and never after that."""
+        """Yield the answer token by token. It is retried until there is a first token, and never after that."""
 
         def tokens() -> Iterator[str]:
             with self._client.chat.completions.create(
@@ -64,14 +87,17 @@ class Models:
                     if chunk.choices and (text := chunk.choices[0].delta.content):
                         yield text
 
-        return self._retries(self._breakers[model](tokens))()
+        return self._retries(model)(self._breakers[model](tokens))()
 
 
 class AsyncModels:
     """The same for openai.AsyncOpenAI."""
 
     def __init__(
-        self, client: openai.AsyncOpenAI, breakers: CircuitBreakerRegistry, retries: RetryPolicy = RETRIES
+        self,
+        client: openai.AsyncOpenAI,
+        breakers: CircuitBreakerRegistry,
+        retries: Callable[[str], RetryPolicy] = RETRIES,
     ) -> None:
         self._client = client.with_options(max_retries=0)
         self._breakers = breakers
@@ -86,10 +112,10 @@ class AsyncModels:
             )
             return completion.choices[0].message.content or ""
 
-        return await self._retries.call_async(self._breakers[model].call_async, ask)
+        return await self._retries(model).call_async(self._breakers[model].call_async, ask)
 
     def stream(self, model: str, question: str) -> AsyncIterator[str]:
-        """Give the answer token by token; it is tried again until there is a first token, and never after that."""
+        """Yield the answer token by token. It is retried until there is a first token, and never after that."""
 
         async def tokens() -> AsyncIterator[str]:
             async with await self._client.chat.completions.create(
@@ -99,4 +125,4 @@ class AsyncModels:
                     if chunk.choices and (text := chunk.choices[0].delta.content):
                         yield text
 
-        return self._retries(self._breakers[model](tokens))()
+        return self._retries(model)(self._breakers[model](tokens))()

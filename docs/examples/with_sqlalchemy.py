@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
@@ -15,29 +15,51 @@ from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenErr
 
 T = TypeVar("T")
 
+# SQLSTATE of a serialization failure and of a deadlock, and the number that MySQL has for a deadlock
+CONFLICTS = ("40001", "40P01", 1213)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the database gave up this transaction in favour of another. It is healthy, and may be asked again.
+
+    The drivers raise an OperationalError for it, as they do when the database is gone; only its code tells.
+    """
+    original = getattr(error, "orig", None)
+    codes = [getattr(original, name, None) for name in ("sqlstate", "pgcode")]
+    return any(code in CONFLICTS for code in (*codes, *getattr(original, "args", ())[:1]))
+
 
 def is_failure(error: BaseException) -> bool:
-    """Tell whether the database could not: locked, gone, disk full. For these, drivers raise an OperationalError.
+    """Return whether the database could not do it: it is locked, gone, or its disk is full.
 
-    SQLite raises it for a table that does not exist as well, with a code that says so.
+    The drivers raise an OperationalError then. That of SQLite for a table that does not exist has a code that says so.
     """
-    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    if not isinstance(error, DBAPIError) or is_conflict(error):
+        return False
+    if error.connection_invalidated:  # SQLAlchemy has seen that the connection is gone, whatever the driver raised
+        return True
+    code = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(error, OperationalError) and (code is None or code & 0xFF != sqlite3.SQLITE_ERROR)
 
 
+def is_retryable(error: BaseException) -> bool:
+    """Return whether the transaction may succeed when it is run again."""
+    return is_failure(error) or is_conflict(error)
+
+
 CONFIG = CircuitBreakerConfig(
-    failure_exceptions=is_failure,  # what else is raised is an answer: a constraint, a missing table
-    ignored_exceptions=PoolTimeoutError,  # our own connections are all in use
+    failure_exceptions=is_failure,  # anything else is an answer: a constraint, a missing table, a conflict
+    ignored_exceptions=PoolTimeoutError,  # all connections of our own pool are in use
 )
-RETRIES = RetryPolicy(retryable_exceptions=is_failure, max_elapsed_s=10)
+RETRIES = RetryPolicy(max_retries=3, max_elapsed_s=5.0, retryable_exceptions=is_retryable)
 
 
 class DatabaseCircuitOpenError(CircuitOpenError, SQLAlchemyError):
-    """The circuit of the database is open; whoever handles SQLAlchemyError handles this, too."""
+    """The circuit of the database is open. Handlers of SQLAlchemyError catch it, too."""
 
 
 class Database:
-    """Runs pieces of work, each in a transaction of its own, through a breaker and retries around it."""
+    """Runs pieces of work, each in a transaction of its own, through a breaker, with retries around it."""
 
     def __init__(self, engine: Engine, breaker: CircuitBreaker, retries: RetryPolicy = RETRIES) -> None:
         self._engine = engine
@@ -45,9 +67,9 @@ class Database:
         self._retries = retries
 
     def run(self, work: Callable[[Session], T]) -> T:
-        """Run `work(session)` and commit; if the database could not, all of it is rolled back and run once more.
+        """Run `work(session)` and commit. If the database could not do it, roll back all of it and run it again.
 
-        So the work should do nothing but talk to its session, and return plain values.
+        So the work should use its session and nothing else, and return plain values.
         """
 
         def transaction() -> T:
@@ -56,7 +78,7 @@ class Database:
 
         try:
             return self._retries.call(self._breaker.call, transaction)
-        except CircuitOpenError as refusal:
-            error = DatabaseCircuitOpenError(refusal.message)
-            vars(error).update(vars(refusal))
+        except CircuitOpenError as rejection:
+            error = DatabaseCircuitOpenError(rejection.message)
+            vars(error).update(vars(rejection))
             raise error from None

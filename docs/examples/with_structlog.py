@@ -7,11 +7,14 @@ from typing import TextIO
 
 import structlog
 
+FIELDS = ["circuit_name", "old_state", "new_state", "reason", "max_size"]  # of the lines about breakers
+FIELDS += ["function", "attempt", "attempts", "delay_s", "elapsed_s", "failure"]  # of those about retries
+
 SHARED: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,  # a request id, say, if the caller has bound one
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
-    structlog.stdlib.ExtraAdder(["circuit_name", "old_state", "new_state", "reason", "max_size"]),
+    structlog.stdlib.ExtraAdder(FIELDS),
     structlog.processors.TimeStamper("iso", utc=True),
     structlog.processors.format_exc_info,
 ]

@@ -22,13 +22,14 @@ from ._breaker.rules import WindowCounts
 from ._breaker.totals import CircuitSnapshot, CircuitStats
 from ._bulkhead.bulkhead import Bulkhead
 from ._bulkhead.snapshot import BulkheadSnapshot
-from ._common.events import BulkheadRejected, CallFinished, CallRejected, RetryScheduled, StateChanged
+from ._common.events import BulkheadRejected, CallFinished, CallRejected, RetryGaveUp, RetryScheduled, StateChanged
 from ._common.retry_after import retry_after_hint
 from ._common.words import CircuitMode, CircuitState, Outcome
 from ._decorators import bulkhead, circuit_breaker, retry
 from ._retry.budget import RetryBudget
-from ._retry.plan import Attempt
+from ._retry.loop import Attempt
 from ._retry.policy import RetryPolicy
+from ._retry.totals import RetrySnapshot
 from .exceptions import (
     BulkheadFullError,
     CircuitOpenError,
@@ -62,8 +63,10 @@ __all__ = [
     "Permit",
     "ResilienceError",
     "RetryBudget",
+    "RetryGaveUp",
     "RetryPolicy",
     "RetryScheduled",
+    "RetrySnapshot",
     "StateChanged",
     "UsageError",
     "WindowCounts",

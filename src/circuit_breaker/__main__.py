@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Final
 
-from circuit_breaker._terminal import INTERRUPTED, WRONG_ARGUMENTS, write_nowhere
+from circuit_breaker._terminal import CANNOT_WRITE, INTERRUPTED, PROGRAM, OutputError, discard
 
 # The module and the function of each command, loaded when it is asked for; without a name it is the demonstration.
 COMMANDS: Final = {
@@ -24,16 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, function = COMMANDS[name]
     try:
         status: int = getattr(import_module(module), function)(given)
-        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        write_nowhere(sys.stdout)
+    except BrokenPipeError:  # whoever read this has left, so nobody waits for a message
+        discard(sys.stdout)
         return 1
-    except OSError as error:
-        write_nowhere(sys.stdout)
-        print(f"python -m circuit_breaker: cannot write: {error.strerror}", file=sys.stderr)  # noqa: T201
-        return WRONG_ARGUMENTS
+    except OutputError as error:
+        discard(sys.stdout)
+        print(f"{PROGRAM}: cannot write: {error}", file=sys.stderr)  # noqa: T201 - it is a program
+        return CANNOT_WRITE
     return status
 
 

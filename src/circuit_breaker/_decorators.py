@@ -19,7 +19,7 @@ from ._common import checks
 from ._common.events import Listener
 from ._common.fallback import Fallback
 from ._common.judging import ExceptionFilter, Kinds
-from ._common.pattern import Pattern, WrongKindError, kind_of
+from ._common.pattern import Pattern, WrongKindError, kind_of, qualified_name
 from ._common.retry_after import retry_after_hint
 from ._common.typing import BreakerDecorator, BulkheadDecorator, Protected, ProtectedFunction, RetryDecorator
 from ._common.words import CircuitMode
@@ -86,14 +86,14 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
     given = _Given("circuit_breaker", args, settings)
     given.check_first(CircuitBreaker, "breaker=", "name=", str)
     fallback = given.fallback(None)
+    short = ("failure_threshold", "reset_timeout_s")
     if given.takes_place("breaker", CircuitBreaker):
         given.stands_alone("breaker", except_for=("name", "fallback", "fallback_on"))
-        return given.decorator(given["breaker"]._decorate, fallback)
-    short = {name: given[name] for name in ("failure_threshold", "reset_timeout_s")}
-    if given.takes_place("config", CircuitBreakerConfig):
+    elif given.takes_place("config", CircuitBreakerConfig):
         given.stands_alone("config", except_for=set(given) - set(short))
-    config = given["config"] or CircuitBreakerConfig(**short)
-    return given.make(partial(CircuitBreaker, config=config, **given.some("mode", "listeners", "clock")), fallback)
+    own = CircuitBreakerConfig(**given.some(*short))
+    make = partial(CircuitBreaker, config=given["config"] or own, **given.some("mode", "listeners", "clock"))
+    return given.make(make, given["breaker"], fallback)
 
 
 @overload
@@ -139,8 +139,8 @@ def bulkhead(*args: Any, **settings: Any) -> Any:
     given.check_first(Bulkhead, "bulkhead=", "name=", str)
     if given.takes_place("bulkhead", Bulkhead):
         given.stands_alone("bulkhead", except_for=("name",))
-        return given.decorator(given["bulkhead"]._decorate)
-    return given.make(partial(Bulkhead, **given.some("max_concurrent", "max_queue", "timeout_s", "listeners", "clock")))
+    make = partial(Bulkhead, **given.some("max_concurrent", "max_queue", "timeout_s", "listeners", "clock"))
+    return given.make(make, given["bulkhead"])
 
 
 @overload
@@ -157,13 +157,16 @@ def retry(
     retryable_exceptions: ExceptionFilter | None = None,
     *,
     policy: RetryPolicy | None = None,
+    fallback: Callable[..., Any] | None = None,
+    fallback_on: ExceptionFilter | None = None,
     backoff_max: float | timedelta = 30.0,
     jitter: bool | Literal["full"] = True,
     max_elapsed_s: float | timedelta | None = None,
     retry_result: Callable[[Any], object] | None = None,
-    retry_after: Callable[[Any], float | None] | None = retry_after_hint,
+    retry_after: Callable[[Any], float | timedelta | None] | None = retry_after_hint,
     retry_after_max_s: float | timedelta = 120.0,
     budget: RetryBudget | None = None,
+    delay: Callable[[int, Any], float | timedelta] | None = None,
     listeners: Iterable[Listener] = (),
     sleep: Callable[[float], object] | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -178,18 +181,24 @@ def retry(*args: Any, **settings: Any) -> Any:
 
     Args:
         policy: a policy that exists, in place of all settings.
+        fallback: called as `fallback(error, *args, **kwargs)` when the last attempt has failed, and its result returned
+            (awaited for an `async def`, iterated for a generator). The call has been counted and reported before.
+        fallback_on: the errors that the fallback answers: an exception type, a tuple or union of them, or a predicate.
+            None: every `Exception`. Others pass. A value that stays bad is returned, no error.
 
     Raises:
-        TypeError: a setting is of the wrong type, or beside `policy`; or what is decorated is no function.
+        TypeError: a setting is of the wrong type, or beside `policy`; or what is decorated is no function; or `sleep`
+            is async, and what is decorated is not.
         ValueError: a setting is out of range.
     """
     given = _Given("retry", args, settings)
     given.check_first(RetryPolicy, "policy=", "max_retries=", int)
+    fallback = given.fallback(Exception)
     if given.takes_place("policy", RetryPolicy):
-        given.stands_alone("policy")
-        return given.decorator(given["policy"]._decorate)
-    policy = RetryPolicy(**given.some(*set(given) - {"policy"}))
-    return given.decorator(policy._decorate)
+        given.stands_alone("policy", except_for=("fallback", "fallback_on"))
+    own = RetryPolicy(**given.some(*set(given) - {"policy", "fallback", "fallback_on"}))
+    policy = given["policy"] or own
+    return given.decorator(policy._decorate, fallback)
 
 
 class _Given(dict[str, Any]):
@@ -215,6 +224,7 @@ class _Given(dict[str, Any]):
                 raise TypeError(f"{decorator}() got an unexpected keyword argument {name!r}")
         self._defaults = defaults
         super().__init__(defaults | dict(zip(names, args, strict=False)) | settings)
+        self["listeners"] = checks.functions("listeners", self["listeners"])  # of one iterator for all
 
     def check_first(self, kind: type, remedy: str, meaning: str, takes: type) -> None:
         """Reject a first argument that is an object of the pattern, a function beside settings, a class, ..."""
@@ -276,15 +286,15 @@ class _Given(dict[str, Any]):
 
         return decorator if self._func is None else decorator(self._func)
 
-    def make(self, make: Callable[..., Pattern], fallback: Fallback | None = None) -> Any:
-        """Return a decorator with one object of this name, or without a name with one for each function."""
+    def make(self, make: Callable[..., Pattern], given: Pattern | None, fallback: Fallback | None = None) -> Any:
+        """Return a decorator with the given object, or one of this name; without a name with one for each function."""
         name = self["name"]
         pattern = make(name="default" if name is None else name)  # what is wrong with the settings is said here
-        if name is not None:
-            return self.decorator(pattern._decorate, fallback)
+        if given is not None or name is not None:
+            return self.decorator((pattern if given is None else given)._decorate, fallback)
 
         def decorate(func: Any, fallback: Fallback | None) -> Any:
-            return make(name=_qualified_name(func))._decorate(func, fallback)
+            return make(name=qualified_name(func))._decorate(func, fallback)
 
         return self.decorator(decorate, fallback)
 
@@ -298,14 +308,6 @@ def _check_fallback(fallback: Fallback, func: Any) -> None:
     plain = not iscoroutinefunction(func) and kind_of(getattr(func, "__func__", func)).value == "plain"
     if plain and (iscoroutinefunction(fallback.function) or isgeneratorfunction(fallback.function)):
         raise WrongKindError(f"fallback must be a plain function, as {func!r} is, got {fallback.function!r}")
-
-
-def _qualified_name(func: Any) -> str:
-    while isinstance(func, partial):
-        func = cast("Any", func).func
-    named = func if isinstance(getattr(func, "__qualname__", None), str) else cast("Any", type(func))
-    module = getattr(named, "__module__", None)  # not everything written in C says where it is from
-    return f"{module}.{named.__qualname__}" if isinstance(module, str) else str(named.__qualname__)
 
 
 _DECORATORS: Final = {"circuit_breaker": circuit_breaker, "bulkhead": bulkhead, "retry": retry}

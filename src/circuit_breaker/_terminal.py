@@ -10,10 +10,37 @@ from typing import Final, NamedTuple, NoReturn, TextIO, TypeAlias
 
 from circuit_breaker import CircuitState
 
+PROGRAM: Final = "python -m circuit_breaker"
 WRONG_ARGUMENTS: Final = 2
+CANNOT_WRITE: Final = 3
 INTERRUPTED: Final = 130
 
 STATES: Final = {CircuitState.CLOSED: "closed", CircuitState.OPEN: "open", CircuitState.HALF_OPEN: "probing"}
+
+
+class OutputError(Exception):
+    """Raised when the text cannot be written; its own text says why."""
+
+
+def write(out: TextIO | None, text: str) -> None:
+    """Write text at once; raise an OutputError if that cannot be done, or a BrokenPipeError if nobody reads it."""
+    if out is None:
+        raise OutputError("the standard output is closed")
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(error.strerror) from error
+
+
+def discard(out: TextIO | None) -> None:
+    """Let the interpreter write what is still in the buffer to nowhere when it ends."""
+    if out is not None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, out.fileno())
+        os.close(nowhere)
 
 
 class Arguments(argparse.ArgumentParser):
@@ -28,6 +55,9 @@ class Arguments(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def print_help(self, file: object = None) -> None:
+        write(sys.stdout, self.format_help())
+
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_ARGUMENTS, f"{self.prog}: {message}\n")
 
@@ -41,7 +71,7 @@ class Marks(NamedTuple):
 
 
 BLOCKS: Final = Marks("▁▂▃▄▅▆▇█", "│", {CircuitState.CLOSED: "─", CircuitState.OPEN: "█", CircuitState.HALF_OPEN: "▒"})
-ASCII: Final = Marks(".:-=+*%@", "|", {CircuitState.CLOSED: "-", CircuitState.OPEN: "#", CircuitState.HALF_OPEN: "?"})
+ASCII: Final = Marks(".:-=+*%@", "|", {CircuitState.CLOSED: "-", CircuitState.OPEN: "#", CircuitState.HALF_OPEN: "="})
 
 Paint: TypeAlias = Callable[[str, str], str]
 
@@ -59,14 +89,19 @@ def colours(text: str, colour: str) -> str:
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if text.strip() else text
 
 
-def takes_escapes(out: TextIO, environ: Mapping[str, str]) -> bool:
+def encoding_of(out: TextIO | None) -> str:
+    """Return in which encoding text is written there."""
+    return "ascii" if out is None else out.encoding
+
+
+def takes_escapes(out: TextIO | None, environ: Mapping[str, str]) -> bool:
     """Tell whether colours and movements of the cursor can be written there."""
-    if not out.isatty() or environ.get("TERM") == "dumb":
+    if out is None or not out.isatty() or environ.get("TERM") == "dumb":
         return False
     return sys.platform != "win32" or "WT_SESSION" in environ  # an old console would show the escapes
 
 
-def paint_for(out: TextIO, environ: Mapping[str, str]) -> Paint:
+def paint_for(out: TextIO | None, environ: Mapping[str, str]) -> Paint:
     """Return colours where they are welcome."""
     return no_colours if environ.get("NO_COLOR") or not takes_escapes(out, environ) else colours
 
@@ -78,10 +113,3 @@ def marks_for(encoding: str) -> Marks:
     except (UnicodeEncodeError, LookupError):
         return ASCII
     return BLOCKS
-
-
-def write_nowhere(out: TextIO) -> None:
-    """Let go of output that nobody can take any more, what is still in the buffer included."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, out.fileno())
-    os.close(nowhere)

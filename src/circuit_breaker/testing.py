@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
 
 from ._common import checks, fork
-from ._retry.plan import checkpoint, instant
+from ._common.lock import RLock
+from ._common.pattern import Kind, WrongKindError, check_finished, kind_of
+from ._retry.waiting import Override, checkpoint, overrides
 
-__all__ = ["FakeClock", "instant_retries"]
+__all__ = ["FakeClock", "instant_retries", "no_retries"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class FakeClock:
@@ -31,13 +38,13 @@ class FakeClock:
     # `_lock` guards `_now` and `sleeps`. An RLock, for a signal handler may look at the clock.
 
     def __init__(self, start: float = 0.0) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._now = checks.number("start", start)
         self.sleeps: list[float] = []
         fork.survive(self)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def __call__(self) -> float:
         """Return the seconds it shows."""
@@ -46,31 +53,31 @@ class FakeClock:
     def __repr__(self) -> str:
         return f"<FakeClock at {self._now:g} s>"
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float | timedelta) -> None:
         """Let time pass, >= 0 and finite.
 
         Raises:
             TypeError, ValueError: seconds is no such number.
         """
-        passed = checks.number("seconds", seconds, minimum=0)
+        passed = checks.seconds("seconds", seconds, minimum=0)
         with self._lock:
             now = self._now + passed
             if now == math.inf:
                 raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {self._now:g} s")
             self._now = now
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float | timedelta) -> None:
         """Advance at once instead of sleeping, and remember it in `sleeps`.
 
         Raises:
             TypeError, ValueError: seconds is no finite number >= 0.
         """
-        passed = checks.number("seconds", seconds, minimum=0)
+        passed = checks.seconds("seconds", seconds, minimum=0)
         with self._lock:
             self.advance(passed)
             self.sleeps.append(passed)
 
-    async def sleep_async(self, seconds: float) -> None:
+    async def sleep_async(self, seconds: float | timedelta) -> None:
         """Do the same for async code; other tasks get their turn, and a cancellation arrives here.
 
         Raises:
@@ -80,16 +87,72 @@ class FakeClock:
         await checkpoint()
 
 
-@contextmanager
-def instant_retries() -> Generator[None]:
+def instant_retries(*, max_retries: int | None = None) -> Retries:
     """Let no policy sleep inside, in any thread or task of this process: not even a `sleep=` of its own is called.
 
-    All else stays as it is: the number of attempts, budgets, listeners and the delays they are told. A sleep left out
-    counts as slept, so that a deadline (`max_elapsed_s`) ends the attempts where it would in earnest. In async code
-    other tasks get their turn instead. It may be nested, and decorate a plain function.
+    A context manager, and a decorator of functions and coroutine functions, such as tests. All else stays as it is: the
+    number of attempts, budgets, listeners, and the delays that they are told. In async code other tasks get their turn
+    instead of a sleep.
+
+    A sleep left out counts as slept for the deadline of the call (`max_elapsed_s`), which so ends the attempts where it
+    would in earnest. For nobody else time passes: an open circuit stays open. Since a policy without a limit might
+    therefore go on for ever, it may make 1,000 retries. To test retries that wait for a circuit, give the breaker and
+    the policy one `FakeClock` instead, which does advance.
+
+    It may be nested; the innermost one holds.
+
+    Args:
+        max_retries: retries that a policy may make inside, >= 0, unless its own limit is lower; None: as many as it
+            may make outside.
+
+    Raises:
+        TypeError, ValueError: max_retries is no int, or negative.
     """
-    instant.append(None)
-    try:
-        yield
-    finally:
-        instant.pop()
+    return Retries(None if max_retries is None else checks.count("max_retries", max_retries, 0))
+
+
+def no_retries() -> Retries:
+    """Let every policy make one attempt only inside, in any thread or task; a context manager and a decorator.
+
+    Its error is raised, or its bad value returned, as if no retries were left. It may be nested with
+    `instant_retries()`; the innermost one holds.
+    """
+    return Retries(0)
+
+
+class Retries:
+    """What `instant_retries()` and `no_retries()` give."""
+
+    def __init__(self, max_retries: int | None) -> None:
+        self._max_retries = max_retries
+        self._entered: list[Override] = []
+
+    def __enter__(self) -> None:
+        override = Override(self._max_retries)
+        overrides.append(override)
+        self._entered.append(override)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        overrides.remove(self._entered.pop())
+
+    def __call__(self, func: Callable[_P, _R], /) -> Callable[_P, _R]:
+        """Return a function for all of whose calls this holds; for an `async def`, until it has been awaited."""
+        given: Any = func
+        kind = kind_of(given)
+        if isinstance(given, type) or kind not in (Kind.PLAIN, Kind.COROUTINE):
+            raise WrongKindError(f"func must be a function or a coroutine function, got {given!r}: use `with` there")
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with Retries(self._max_retries):
+                result = given(*args, **kwargs)
+                check_finished(given, result)
+                return result
+
+        async def async_wrapper(*args: Any, **kwargs: Any) -> Any:
+            with Retries(self._max_retries):
+                return await given(*args, **kwargs)
+
+        wrap: Any = wrapper if kind is Kind.PLAIN else async_wrapper
+        return functools.wraps(given)(wrap)

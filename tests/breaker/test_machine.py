@@ -20,6 +20,7 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down
 from patience import PATIENCE_S
+from ways import Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
@@ -27,7 +28,7 @@ from circuit_breaker._breaker.permit import Permit
 from circuit_breaker._breaker.states import Asker, Closed
 from circuit_breaker._breaker.totals import CircuitStats
 from circuit_breaker._common.words import CircuitMode, CircuitState
-from circuit_breaker.exceptions import CircuitOpenError
+from circuit_breaker.exceptions import CircuitOpenError, UsageError
 
 Make = Callable[..., CircuitBreaker]
 
@@ -1354,3 +1355,168 @@ def test_a_wish_in_a_group_that_cannot_be_read_hides_no_other(make: Make, clock:
 def test_a_clock_of_decimals_is_refused() -> None:
     with pytest.raises(TypeError, match=r"^clock must be"):
         CircuitBreaker(clock=lambda: Decimal(1))  # type: ignore[arg-type, return-value]
+
+
+# Opening by hand
+
+
+def test_a_circuit_that_is_opened_by_hand_rejects_and_probes_like_any_other(make: Make, clock: Clock, way: Way) -> None:
+    events: list[Any] = []
+    breaker = make(success_threshold=1, listeners=[events.append])
+    breaker.trip()
+    assert (events[0].new_state, events[0].reason) == (OPEN, "by hand")
+    with pytest.raises(CircuitOpenError) as raised:
+        way(breaker, int)
+    assert (raised.value.retry_after_s, raised.value.last_failure) == (30.0, None)
+    assert breaker.stats.opened_count == 1
+    clock.advance(30)
+    way(breaker, int)
+    assert breaker.is_closed
+
+
+def test_a_circuit_is_opened_by_hand_for_the_time_that_is_given(make: Make, clock: Clock) -> None:
+    breaker = make()
+    breaker.trip(timedelta(minutes=2))
+    clock.advance(119.9)
+    assert breaker.is_open
+    clock.advance(0.1)
+    assert breaker.state is HALF_OPEN
+    breaker.trip(5)
+    clock.advance(5)
+    assert breaker.state is HALF_OPEN
+
+
+def test_an_open_circuit_that_is_opened_by_hand_stays_open_from_then_on(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=1)
+    fail(breaker)
+    clock.advance(20)
+    breaker.trip()
+    clock.advance(29)
+    assert breaker.is_open
+    assert breaker.stats.opened_count == 1
+    assert refusal_of(breaker).last_failure is not None
+    breaker.trip(0)
+    assert breaker.state is HALF_OPEN
+
+
+@pytest.mark.parametrize("mode", [CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED])
+def test_opening_by_hand_in_a_forced_mode_is_a_usage_error(make: Make, mode: CircuitMode) -> None:
+    breaker = make(mode=mode)
+    with pytest.raises(UsageError, match="set mode to AUTO"):
+        breaker.trip()
+    assert breaker.stats.opened_count == 0
+
+
+@pytest.mark.parametrize("seconds", ["5", -1, math.nan, True])
+def test_a_wrong_time_to_open_for_changes_nothing(make: Make, seconds: Any) -> None:
+    breaker = make()
+    with pytest.raises((TypeError, ValueError), match="open_for_s must be"):
+        breaker.trip(seconds)
+    assert breaker.is_closed
+
+
+def test_an_opening_by_hand_asks_the_function_of_the_open_time(make: Make, clock: Clock) -> None:
+    asked: list[int] = []
+    breaker = make(reset_timeout_s=lambda before: asked.append(before) or 7.0)
+    breaker.trip()
+    assert asked == [0]
+    clock.advance(7)
+    assert breaker.state is HALF_OPEN
+
+
+def refusal_of(breaker: CircuitBreaker) -> CircuitOpenError:
+    with pytest.raises(CircuitOpenError) as raised:
+        breaker.call(int)
+    return raised.value
+
+
+# Asking first, and then calling
+
+
+@pytest.mark.parametrize("call", [lambda breaker: breaker.call(int), lambda breaker: breaker(lambda: 0)()])
+def test_allow_request_before_each_call_recovers(make: Make, clock: Clock, call: Callable[[Any], Any]) -> None:
+    breaker = make(failure_threshold=1, half_open_timeout_s=math.inf)
+    fail(breaker)
+    clock.advance(30)
+    for _ in range(3):
+        if breaker.allow_request():
+            call(breaker)
+    assert breaker.is_closed
+
+
+def test_allow_request_before_each_block_recovers(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=1, half_open_max_calls=1, half_open_timeout_s=math.inf)
+    fail(breaker)
+    clock.advance(30)
+    for _ in range(3):
+        if breaker.allow_request():
+            with breaker:
+                pass
+    assert breaker.is_closed
+
+
+def test_a_permit_takes_over_no_slot_of_allow_request(make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=1, half_open_max_calls=1)
+    fail(breaker)
+    clock.advance(30)
+    assert breaker.allow_request()
+    with pytest.raises(CircuitOpenError):
+        breaker.permit()
+    assert not breaker.allow_request()
+    breaker.call(int)
+    assert breaker.snapshot().probes_in_flight == 0
+
+
+# Clocks that step back
+
+
+def test_a_clock_that_steps_back_makes_no_latency_negative(make: Make, clock: Clock, way: Way) -> None:
+    breaker = make()
+    way(breaker, lambda: clock.advance(-5))
+    with pytest.raises(Down):
+        way(breaker, lambda: clock.advance(-5) or raise_down())
+    assert breaker.stats.total_latency_ms == breaker.stats.avg_latency_ms == 0.0
+    assert (breaker.stats.success_count, breaker.stats.failure_count) == (1, 1)
+
+
+def raise_down() -> Any:
+    raise Down
+
+
+# Listeners that come and go
+
+
+def test_a_listener_that_is_added_later_hears_what_comes_then(make: Make, way: Way) -> None:
+    first: list[Any] = []
+    later: list[Any] = []
+    breaker = make(listeners=[first.append])
+    way(breaker, int)
+    breaker.add_listener(later.append)
+    way(breaker, int)
+    breaker.remove_listener(later.append)
+    way(breaker, int)
+    assert (len(first), len(later)) == (3, 1)
+
+
+def test_without_its_last_listener_a_breaker_is_as_quick_as_before(make: Make) -> None:
+    breaker = make()
+    heard: list[Any] = []
+    breaker.add_listener(heard.append)
+    assert breaker._machine.fast is None
+    breaker.remove_listener(heard.append)
+    assert breaker._machine.fast is breaker._machine.period
+
+
+def test_a_listener_that_is_none_cannot_be_removed(make: Make) -> None:
+    with pytest.raises(ValueError, match="one of the listeners"):
+        make().remove_listener(print)
+    with pytest.raises(TypeError, match="listener must be"):
+        make().add_listener(5)
+
+
+def test_a_setting_of_the_configuration_beside_it_gets_a_hint() -> None:
+    wrong: Any = CircuitBreaker
+    with pytest.raises(TypeError, match=r"use config=CircuitBreakerConfig\(failure_threshold=3\)"):
+        wrong("api", failure_threshold=3)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'threshold'"):
+        wrong("api", threshold=3)

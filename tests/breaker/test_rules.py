@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -16,6 +14,7 @@ from clocks import Clock
 from failures import Down
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trip_rules import Answer, TripRules, rates
 from ways import Way
 
 from circuit_breaker._breaker import breaker as _breaker
@@ -24,54 +23,6 @@ from circuit_breaker._breaker.config import CircuitBreakerConfig
 
 PACKAGE = str(Path(_breaker.__file__).parents[1])
 SLOW_S = 2.0
-
-
-@dataclass
-class Oracle:
-    """All answers in a list, and each rule asked as it is written."""
-
-    failure_threshold: int | None = 5
-    error_rate_threshold: float | None = None
-    slow_call_rate_threshold: float | None = None
-    error_rate_window: int | timedelta = 100
-    minimum_calls: int | None = None
-    closed_at: float = 0.0
-    answers: list[tuple[float, bool, bool]] = field(default_factory=list)
-
-    def window(self, now: float) -> list[tuple[float, bool, bool]]:
-        if isinstance(self.error_rate_window, int):
-            return self.answers[-self.error_rate_window :]
-        bucket_s = self.error_rate_window.total_seconds() / 30
-
-        def bucket(at: float) -> int:
-            return math.floor((at - self.closed_at) / bucket_s)
-
-        return [answer for answer in self.answers if bucket(now) - bucket(answer[0]) < 30]
-
-    def least(self) -> int:
-        if self.minimum_calls is not None:
-            return self.minimum_calls
-        return self.error_rate_window if isinstance(self.error_rate_window, int) else 20
-
-    def trips(self, now: float, failed: bool, slow: bool) -> bool:
-        """Take one answer, and tell whether it opens the circuit."""
-        self.answers.append((now, failed, slow))
-        streak = 0
-        for _, one_failed, _ in reversed(self.answers):
-            if not one_failed:
-                break
-            streak += 1
-        if failed and self.failure_threshold is not None and streak >= self.failure_threshold:
-            return True
-        window = self.window(now)
-        if len(window) < self.least():
-            return False
-        failures = sum(one_failed for _, one_failed, _ in window)
-        slows = sum(one_slow for _, _, one_slow in window)
-        if failed and self.error_rate_threshold is not None and failures / len(window) >= self.error_rate_threshold:
-            return True
-        slow_rate = self.slow_call_rate_threshold
-        return slow and slow_rate is not None and slows / len(window) >= slow_rate
 
 
 # A sequence is a word: one letter for each answer, and a digit for so many seconds that pass.
@@ -106,26 +57,27 @@ def play(breaker: CircuitBreaker, clock: Clock, letter: str, way: str) -> None:
         pass
 
 
-def breaker_and_oracle(clock: Clock, config: dict[str, Any]) -> tuple[CircuitBreaker, Oracle]:
+def breaker_and_rules(clock: Clock, config: dict[str, Any]) -> tuple[CircuitBreaker, TripRules]:
     breaker = CircuitBreaker("api", CircuitBreakerConfig(slow_call_duration_s=SLOW_S, **config), clock=clock)
-    return breaker, Oracle(**config, closed_at=clock())
+    return breaker, TripRules(breaker.config, clock())
 
 
 def tripping_place(word: str, way: str, config: dict[str, Any], look: bool) -> int | None:
-    """Return the place, from 1, of the letter that opens a fresh breaker; the oracle must say so too."""
+    """Return the place, from 1, of the letter that opens a fresh breaker; the plain lists must say so too."""
     clock = Clock()
-    breaker, oracle = breaker_and_oracle(clock, config)
+    breaker, rules = breaker_and_rules(clock, config)
     for place, letter in enumerate(word, 1):
         play(breaker, clock, letter, way)
-        trips = letter in "sfSF" and oracle.trips(clock(), letter in "fF", letter.isupper())
+        trips = False
+        if letter in "sfSF":
+            rules.answers.append(Answer(clock(), letter in "fF", letter.isupper()))
+            trips = rules.tripped(clock(), rules.answers) is not None
         assert breaker.is_open is trips, f"at {place} of {word}"
         if trips:
             return place
         if look:
-            held, window = breaker.snapshot(), oracle.window(clock())
-            assert held.window_calls == len(window)
-            assert held.window_failures == sum(failed for _, failed, _ in window)
-            assert held.window_slow == sum(slow for _, _, slow in window)
+            held, window = breaker.snapshot(), rules.window(clock())
+            assert (held.window_calls, held.window_failures, held.window_slow) == rates(window)
     return None
 
 
@@ -303,7 +255,7 @@ def test_successes_spread_over_ten_seconds_and_over_ten_hours_cost_the_same(make
 def test_the_reason_says_which_rule_and_the_figures(config: dict[str, Any], word: str, reason: str) -> None:
     clock = Clock()
     events: list[Any] = []
-    breaker, _ = breaker_and_oracle(clock, config)
+    breaker, _ = breaker_and_rules(clock, config)
     listened = CircuitBreaker("api", breaker.config, listeners=[events.append], clock=clock)
     for letter in word:
         play(listened, clock, letter, "record")
@@ -356,3 +308,143 @@ def test_an_answer_at_the_end_of_a_bucket_is_of_the_next(make: Any, clock: Clock
     breaker.record_failure()
     clock.advance(29)
     assert breaker.snapshot().window_calls == 2
+
+
+# More rules
+
+
+def test_failures_that_are_too_far_apart_are_no_streak(make: Any, clock: Clock, way: Way) -> None:
+    breaker = make(failure_threshold=3, failure_threshold_within_s=10)
+    for seconds in (0, 6, 6, 6):  # any three of them take 12 s
+        clock.advance(seconds)
+        with pytest.raises(Down):
+            way(breaker, down)
+    assert breaker.is_closed
+    assert breaker.stats.consecutive_failures == 4
+    for seconds in (5, 5):  # now three take 10 s
+        assert breaker.is_closed
+        clock.advance(seconds)
+        with pytest.raises(Down):
+            way(breaker, down)
+    assert breaker.is_open
+    assert breaker.stats.opened_count == 1
+
+
+def test_a_streak_within_its_time_trips_at_its_end_exactly(make: Any, clock: Clock) -> None:
+    breaker = make(failure_threshold=2, failure_threshold_within_s=10)
+    breaker.record_failure()
+    clock.advance(10)
+    breaker.record_failure()
+    assert breaker.is_open
+
+
+def test_a_success_begins_an_expiring_streak_anew(make: Any, clock: Clock) -> None:
+    breaker = make(failure_threshold=2, failure_threshold_within_s=10)
+    for _ in range(5):
+        breaker.record_failure()
+        breaker.record_success()
+        clock.advance(1)
+    assert breaker.is_closed
+
+
+def test_an_expiring_streak_is_reconfigured_without_a_fault(make: Any, clock: Clock) -> None:
+    breaker = make(failure_threshold=5, failure_threshold_within_s=10)
+    for _ in range(3):
+        breaker.record_failure()
+    breaker.config = CircuitBreakerConfig(failure_threshold=3, failure_threshold_within_s=10)
+    breaker.record_failure()
+    assert breaker.is_open
+
+
+def test_a_rule_of_your_own_opens_after_so_many_failures_whatever_else(make: Any, clock: Clock, way: Way) -> None:
+    ten_in_a_minute = {
+        "failure_threshold": None,
+        "error_rate_window": timedelta(minutes=1),
+        "trip_when": lambda counts: counts.failures >= 10,
+    }
+    breaker = make(**ten_in_a_minute)
+    for _ in range(10):
+        assert breaker.is_closed
+        way(breaker, int)
+        with pytest.raises(Down):
+            way(breaker, down)
+        clock.advance(5)
+    assert breaker.is_open
+
+
+@pytest.mark.parametrize(("answer", "reason"), [("enough", "enough"), (True, "trip_when"), (1, "trip_when")])
+def test_what_a_rule_of_your_own_says_is_the_reason(make: Any, answer: Any, reason: str) -> None:
+    changes: list[Any] = []
+    breaker = make(trip_when=lambda counts: answer, listeners=[changes.append])
+    breaker.record_failure()
+    assert reason in changes[0].reason
+
+
+@pytest.mark.parametrize("answer", [False, None, 0, ""])
+def test_a_rule_of_your_own_that_says_no_opens_nothing(make: Any, answer: Any) -> None:
+    breaker = make(failure_threshold=None, trip_when=lambda counts: answer)
+    for _ in range(20):
+        breaker.record_failure()
+    assert breaker.is_closed
+
+
+def test_a_rule_of_your_own_is_asked_after_failures_and_slow_calls_alone(make: Any) -> None:
+    asked: list[Any] = []
+    breaker = make(failure_threshold=None, slow_call_duration_s=1, trip_when=asked.append)
+    breaker.record_success()
+    breaker.record_ignored()
+    assert asked == []
+    breaker.record_failure()
+    breaker.record_success(1000)
+    assert asked == [(2, 1, 0, 1), (3, 1, 1, 0)]
+    assert (asked[1].calls, asked[1].slow_call_rate) == (3, 1 / 3)
+
+
+def test_a_rule_of_your_own_that_raises_is_logged_and_the_call_raises_its_own_error(
+    make: Any, way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = make(failure_threshold=None, trip_when=lambda counts: counts.nonsense)
+    with pytest.raises(Down):
+        way(breaker, down)
+    assert breaker.is_closed
+    assert "trip_when" in caplog.text
+
+
+def test_a_rule_of_your_own_runs_outside_the_lock_and_may_use_the_breaker(make: Any) -> None:
+    seen: list[Any] = []
+    breaker = make(
+        failure_threshold=None,
+        trip_when=lambda counts: seen.append((breaker._machine.lock._is_owned(), breaker.snapshot().window_failures)),
+    )
+    breaker.record_failure()
+    assert seen == [(False, 1)]
+
+
+def test_a_rule_of_your_own_opens_only_the_period_it_was_asked_about(make: Any) -> None:
+    def ask(counts: Any) -> bool:
+        breaker.reset()
+        return True
+
+    breaker = make(failure_threshold=None, trip_when=ask)
+    breaker.record_failure()
+    assert breaker.is_closed
+    assert breaker.stats.opened_count == 0
+
+
+def test_half_open_bears_as_many_failures_as_it_is_told(make: Any, clock: Clock, way: Way) -> None:
+    breaker = make(failure_threshold=1, half_open_failure_threshold=3, success_threshold=2, half_open_max_calls=1)
+    breaker.record_failure()
+    clock.advance(30)
+    for _ in range(2):
+        with pytest.raises(Down):
+            way(breaker, down)
+        assert breaker.state.value == "half_open"
+    way(breaker, int)
+    with pytest.raises(Down):
+        way(breaker, down)
+    assert breaker.is_open
+    assert breaker.stats.opened_count == 2
+
+
+def down() -> Any:
+    raise Down

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuit_breaker import CircuitBreakerConfig, CircuitMode, Outcome, WindowCounts
-from circuit_breaker._breaker import states as _states
 from circuit_breaker._breaker import window as _window
 from circuit_breaker._breaker.machine import Machine
 from circuit_breaker._breaker.states import Closed
+from circuit_breaker._breaker.states import closed as _states
 from circuit_breaker._breaker.window import BUCKETS
 
 LENGTH_S = 30.0

@@ -1,4 +1,4 @@
-"""The bulkhead under asyncio and trio, and among threads and several event loops at once."""
+"""The bulkhead around coroutines: calls, decorated functions, async generators, and everything at once."""
 
 from __future__ import annotations
 
@@ -19,146 +19,10 @@ from patience import PATIENCE_S
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
-from circuit_breaker._bulkhead import line as _line
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
-from circuit_breaker._common.events import BulkheadRejected
 from circuit_breaker.exceptions import BulkheadFullError
 
-
-async def in_line(bulkhead: Bulkhead) -> asyncio.Task[bool]:
-    """Return a task that waits in the line."""
-    before = bulkhead.queued_count
-    task = asyncio.create_task(bulkhead.acquire_async())
-    await settle()
-    assert bulkhead.queued_count == before + 1
-    return task
-
-
-# Taking, waiting, refusing
-
-
-def test_free_slot_is_taken_and_full_bulkhead_refuses_at_once() -> None:
-    async def main() -> None:
-        bulkhead = Bulkhead("api", 1)
-        async with bulkhead as entered:
-            assert entered is bulkhead
-            assert bulkhead.active_count == 1
-            assert await bulkhead.acquire_async() is False
-            with pytest.raises(BulkheadFullError, match="'api' is full"):
-                async with bulkhead:
-                    raise AssertionError
-        assert bulkhead.active_count == 0
-
-    run(main())
-
-
-def test_tasks_are_served_first_come_first_served() -> None:
-    async def main() -> None:
-        bulkhead = Bulkhead(max_concurrent=1, max_queue=3)
-        await bulkhead.acquire_async()
-        tasks = [await in_line(bulkhead) for _ in range(3)]
-        assert await bulkhead.acquire_async() is False
-        for position, task in enumerate(tasks):
-            bulkhead.release()
-            assert (bulkhead.active_count, bulkhead.queued_count) == (1, 2 - position)
-            assert await task is True
-            assert not any(later.done() for later in tasks[position + 1 :])
-
-    run(main())
-
-
-def test_task_whose_time_is_over_is_refused_and_holds_no_place() -> None:
-    async def main() -> None:
-        events: list[BulkheadRejected] = []
-        bulkhead = Bulkhead("api", 1, max_queue=1, timeout_s=0.005, listeners=[events.append])
-        await bulkhead.acquire_async()
-        assert await bulkhead.acquire_async() is False
-        with pytest.raises(BulkheadFullError):
-            async with bulkhead:
-                raise AssertionError
-        assert events == [BulkheadRejected("api", 1, 0)] * 2
-        assert bulkhead.snapshot().timed_out_count == 2
-
-    run(main())
-
-
-def test_task_served_before_its_time_is_over_stops_its_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        timers: list[asyncio.TimerHandle] = []
-        loop = asyncio.get_running_loop()
-        later = loop.call_later
-
-        def remember(*args: Any) -> asyncio.TimerHandle:
-            timers.append(later(*args))
-            return timers[-1]
-
-        monkeypatch.setattr(loop, "call_later", remember)
-        bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=PATIENCE_S)
-        await bulkhead.acquire_async()
-        task = await in_line(bulkhead)
-        bulkhead.release()
-        assert await task is True
-        assert [timer.cancelled() for timer in timers] == [True]
-        bulkhead.timeout_s = None
-        task = await in_line(bulkhead)
-        bulkhead.release()
-        assert await task is True
-        assert len(timers) == 1
-
-    run(main())
-
-
-def test_cancelled_waiter_leaves_the_line() -> None:
-    async def main() -> None:
-        bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
-        await bulkhead.acquire_async()
-        first, second = await in_line(bulkhead), await in_line(bulkhead)
-        first.cancel()
-        await settle()
-        assert bulkhead.queued_count == 1
-        bulkhead.release()
-        assert await second is True
-        assert first.cancelled()
-
-    run(main())
-
-
-@pytest.mark.parametrize("order", ["cancelled first", "served first"])
-def test_waiter_cancelled_in_the_moment_it_is_served_passes_the_slot_on(order: str) -> None:
-    async def main() -> None:
-        bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
-        await bulkhead.acquire_async()
-        first, second = await in_line(bulkhead), await in_line(bulkhead)
-        for step in (first.cancel, bulkhead.release)[:: 1 if order == "cancelled first" else -1]:
-            step()
-        assert await second is True
-        assert first.cancelled()
-        assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
-
-    run(main())
-
-
-@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (0, 1, 2), (1, 2, 0)])
-def test_waiters_cancelled_in_any_order_leave_the_others_in_theirs(order: tuple[int, ...]) -> None:
-    async def main() -> None:
-        for count in range(4):
-            bulkhead = Bulkhead(max_concurrent=1, max_queue=4)
-            await bulkhead.acquire_async()
-            tasks = [await in_line(bulkhead) for _ in range(3)]
-            for index in order[:count]:
-                tasks[index].cancel()
-                await settle()
-            last = await in_line(bulkhead)
-            for index in sorted(order[count:]):
-                assert not tasks[index].done()
-                bulkhead.release()
-                assert await tasks[index] is True
-            assert bulkhead.queued_count == 1
-            bulkhead.release()
-            assert await last is True
-            assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
-
-    run(main())
+# Cancelled anywhere
 
 
 @pytest.mark.parametrize("way", ["acquire", "block", "call", "function", "stream"])
@@ -218,162 +82,6 @@ def test_cancelled_at_any_await_point_nothing_is_lost_and_nothing_doubled(way: s
     run(main())
 
 
-def test_task_woken_for_nothing_goes_on_waiting() -> None:
-    async def main() -> None:
-        bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-        await bulkhead.acquire_async()
-        task = await in_line(bulkhead)
-        assert bulkhead._line.first is not None
-        gate = bulkhead._line.first.gate
-        gate.open()
-        gate.open()
-        await settle()
-        assert not task.done()
-        bulkhead.release()
-        assert await task is True
-
-    run(main())
-
-
-# Several kinds of waiters
-
-
-def test_thread_hands_its_slot_to_a_task_of_a_loop_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    asleep = threading.Event()
-    wait = _line.ThreadGate.wait
-
-    def tell_and_wait(gate: Any, timeout_s: float) -> None:
-        asleep.set()
-        wait(gate, timeout_s)
-
-    monkeypatch.setattr(_line.ThreadGate, "wait", tell_and_wait)
-    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-
-    async def main() -> None:
-        bulkhead.acquire()
-        task = await in_line(bulkhead)
-        await asyncio.to_thread(bulkhead.release)
-        assert await task is True
-        thread = asyncio.create_task(asyncio.to_thread(bulkhead.acquire))
-        await asyncio.to_thread(asleep.wait, PATIENCE_S)
-        bulkhead.release()
-        assert await thread is True
-
-    run(main())
-
-
-def test_acquire_that_would_block_an_event_loop_names_the_async_way() -> None:
-    async def main() -> None:
-        bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-        assert bulkhead.acquire() is True
-        for way in (bulkhead.acquire, bulkhead.__enter__, lambda: bulkhead.call(int)):
-            with pytest.raises(RuntimeError, match="acquire_async"):
-                way()
-        assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
-        await in_line(bulkhead)
-        assert bulkhead.acquire() is False
-
-    run(main())
-
-
-def test_async_wait_without_an_event_loop_is_a_runtime_error() -> None:
-    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-    bulkhead.acquire()
-    with pytest.raises(RuntimeError, match="running asyncio event loop"):
-        bulkhead.acquire_async().send(None)
-    assert bulkhead.queued_count == 0
-
-
-def abandon_waiter(bulkhead: Bulkhead) -> Any:
-    """Leave a task waiting in the line of a loop that was closed under it; return what keeps it alive."""
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(bulkhead.acquire_async())
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    return task
-
-
-def test_slot_passes_by_the_waiters_of_closed_loops() -> None:
-    bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
-    bulkhead.acquire()
-    lost = [abandon_waiter(bulkhead) for _ in range(2)]
-    assert bulkhead.queued_count == 2
-    bulkhead.release()
-    assert (bulkhead.active_count, bulkhead.queued_count) == (0, 0)
-    lost.clear()
-    gc.collect()
-    assert bulkhead.active_count == 0
-
-
-def test_waiters_of_closed_loops_make_room_in_a_full_line() -> None:
-    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-    bulkhead.acquire()
-    lost = abandon_waiter(bulkhead)
-
-    async def main() -> None:
-        task = await asyncio.create_task(asyncio.wait_for(asyncio.shield(waiting()), PATIENCE_S))
-        assert task is True
-
-    async def waiting() -> bool:
-        task = asyncio.create_task(bulkhead.acquire_async())
-        await settle()
-        assert bulkhead.queued_count == 1
-        bulkhead.release()
-        return await task
-
-    run(main())
-    del lost
-
-
-def test_collected_waiter_leaves_the_line() -> None:
-    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-    bulkhead.acquire()
-    loop = asyncio.new_event_loop()
-    try:
-        task = loop.create_task(bulkhead.acquire_async())
-        loop.run_until_complete(asyncio.sleep(0))
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-        assert bulkhead.queued_count == 1
-        assert bulkhead._line.first is not None
-        with bulkhead._line.lock:
-            del task
-            bulkhead._line.first.gate._future = None
-            gc.collect()
-        assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
-    finally:
-        loop.close()
-
-
-def test_wake_that_fails_on_an_open_loop_leaves_the_waiter_in_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-        bulkhead.acquire()
-        task = await in_line(bulkhead)
-        loop = asyncio.get_running_loop()
-        wake = loop.call_soon_threadsafe
-        failures = [RuntimeError("not now")]
-
-        def fail_once(*args: Any) -> Any:
-            if failures:
-                raise failures.pop()
-            return wake(*args)
-
-        monkeypatch.setattr(loop, "call_soon_threadsafe", fail_once)
-
-        def leave() -> None:
-            with pytest.raises(RuntimeError, match="not now"):
-                bulkhead.release()
-
-        thread = threading.Thread(target=leave)
-        thread.start()
-        thread.join()
-        assert await task is True
-        assert bulkhead.active_count == 1
-
-    run(main())
-
-
 # Calls and decorated functions
 
 
@@ -400,7 +108,7 @@ def test_call_async_of_what_cannot_be_awaited_is_a_type_error_and_loses_no_slot(
     assert bulkhead.active_count == 0
 
 
-def test_refused_call_async_does_not_call_the_function() -> None:
+def test_rejected_call_async_does_not_call_the_function() -> None:
     bulkhead = Bulkhead(max_concurrent=0)
     touched: list[int] = []
     with pytest.raises(BulkheadFullError):
@@ -494,7 +202,7 @@ def test_async_generator_that_ends_early_closes_its_body_and_gives_its_slot_back
     run(main())
 
 
-def test_async_generator_refused_at_its_first_item_leaves_the_body_untouched() -> None:
+def test_async_generator_rejected_at_its_first_item_leaves_the_body_untouched() -> None:
     bulkhead = Bulkhead(max_concurrent=0)
     touched: list[int] = []
 
@@ -511,44 +219,8 @@ def test_async_generator_refused_at_its_first_item_leaves_the_body_untouched() -
     assert touched == []
 
 
-# Trio
-
-
-def under_trio(main: Callable[[], Awaitable[Any]]) -> Any:
-    return pytest.importorskip("trio").run(main)
-
-
-def test_free_slot_is_taken_under_trio() -> None:
-    bulkhead = Bulkhead(max_concurrent=1)
-
-    @bulkhead
-    async def work() -> int:
-        return bulkhead.active_count
-
-    async def main() -> None:
-        assert await work() == 1
-        async with bulkhead:
-            assert await bulkhead.acquire_async() is False
-
-    under_trio(main)
-    assert bulkhead.active_count == 0
-
-
-def test_having_to_wait_under_trio_is_a_runtime_error_that_says_so() -> None:
-    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
-    bulkhead.acquire()
-
-    async def main() -> None:
-        with pytest.raises(RuntimeError, match="not supported under trio"):
-            await bulkhead.acquire_async()
-        with pytest.raises(RuntimeError, match="runs an event loop"):
-            bulkhead.acquire()
-
-    under_trio(main)
-    assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
-
-
 # All together
+
 
 CALLS = int(os.environ.get("BULKHEAD_CALLS", "10000"))  # of each, a multiple of 100
 

@@ -12,7 +12,8 @@ from needs import needs_fork
 from patience import PATIENCE_S
 
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
-from circuit_breaker._bulkhead.line import Slot, ThreadGate
+from circuit_breaker._bulkhead.gates import ThreadGate
+from circuit_breaker._bulkhead.line import Caller
 
 pytestmark = needs_fork
 
@@ -104,21 +105,21 @@ def test_call_and_stream_of_the_parent_end_in_the_child_without_effect() -> None
 def test_what_was_held_and_waited_for_at_the_fork_comes_to_nothing_in_the_child() -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
     line = bulkhead._line
-    slots = [Slot() for _ in range(3)]
+    slots = [Caller() for _ in range(3)]
     for slot in slots:
-        slot.gate = ThreadGate()
+        slot.gate = ThreadGate(None)
         line.enter(slot, bulkhead.max_queue)
     assert (bulkhead.active_count, bulkhead.queued_count) == (1, 2)
-    line.left.add(Slot())
+    line.abandoned.add(Caller())
     line._after_fork_in_child()
-    assert line.left == set()
+    assert line.abandoned == set()
     bulkhead.acquire()
-    waiting = Slot()
-    waiting.gate = ThreadGate()
+    waiting = Caller()
+    waiting.gate = ThreadGate(None)
     line.enter(waiting, bulkhead.max_queue)
     for slot in slots:
         line.leave(slot)
-        line.leave(slot, late=True)
+        line.leave(slot, timed_out=True)
     assert (bulkhead.active_count, bulkhead.queued_count) == (1, 1)
     bulkhead.release()
     assert waiting.holds is line.epoch

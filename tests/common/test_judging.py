@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import sys
 from asyncio import CancelledError
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from circuit_breaker._common import async_library
 from circuit_breaker._common.async_library import cancellation_types
 from circuit_breaker._common.judging import is_rejection, leaves
 from circuit_breaker._common.words import Outcome
-from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError, ResilienceError
+from circuit_breaker._retry.policy import RetryPolicy
+from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError, ResilienceError, UsageError
 
 WITHOUT_A_LOOP = [name for name, way in BREAKER.items() if not way.is_async]
 SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
@@ -345,3 +347,56 @@ def test_a_cancelled_call_hung_if_it_lasted_as_long_as_a_slow_one(
     with pytest.raises(CancelledError):
         breaker.call(body)
     assert breaker.stats.failure_count == failures
+
+
+# Time-outs that are no Exception, and cancelled futures
+
+
+class Timeout(BaseException):
+    """As that of gevent."""
+
+
+def test_a_time_out_that_is_no_exception_is_ignored_unless_it_is_listed() -> None:
+    assert judged(Timeout(), hung=True) is IGNORED
+    assert judged(Timeout(), hung=False, failure_exceptions=(Exception, Timeout)) is FAILURE
+    assert judged(KeyError(), hung=False, failure_exceptions=(Exception, Timeout)) is FAILURE
+    assert judged(KeyError(), hung=False, failure_exceptions=Timeout) is SUCCESS
+    assert judged(KeyboardInterrupt(), hung=True, failure_exceptions=(Exception, Timeout)) is IGNORED
+
+
+@pytest.mark.parametrize("name", ["ignored_exceptions", "retryable_exceptions"])
+def test_such_a_time_out_is_listed_as_a_failure_alone(name: str) -> None:
+    make: Any = RetryPolicy if name == "retryable_exceptions" else CircuitBreakerConfig
+    with pytest.raises(ValueError, match="Timeout is never judged by its type"):
+        make(**{name: Timeout})
+
+
+def test_twenty_time_outs_that_are_no_exception_open_the_circuit() -> None:
+    breaker = CircuitBreaker(config=CircuitBreakerConfig(failure_exceptions=(Exception, Timeout)))
+
+    def hang() -> None:
+        raise Timeout
+
+    for _ in range(5):
+        with pytest.raises(Timeout):
+            breaker.call(hang)
+    assert breaker.is_open
+
+
+class CancelledByAFleet(concurrent.futures.CancelledError):
+    pass
+
+
+@pytest.mark.parametrize("kind", [concurrent.futures.CancelledError, CancelledByAFleet])
+def test_a_cancelled_future_is_a_cancellation(kind: type[Exception]) -> None:
+    assert judged(kind(), hung=False) is IGNORED
+    assert judged(kind(), hung=True) is FAILURE
+    assert not RetryPolicy().should_retry(kind())
+    with pytest.raises(ValueError, match="never judged by its type"):
+        CircuitBreakerConfig(failure_exceptions=kind)
+
+
+def test_a_wrong_use_of_this_library_says_nothing() -> None:
+    assert judged(UsageError(), hung=True) is IGNORED
+    assert judged(group(UsageError(), KeyError()), hung=False) is FAILURE
+    assert not RetryPolicy(retryable_exceptions=Exception).should_retry(UsageError())

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from calls import fail, succeed
@@ -21,7 +20,6 @@ from ways import BREAKER, BREAKER_BY_HAND, Body, Way
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
-from circuit_breaker._breaker.states import HalfOpen, Probe
 from circuit_breaker._common.events import CallFinished, StateChanged
 from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker.exceptions import CircuitOpenError
@@ -51,7 +49,7 @@ def alone(body: Body) -> None:
 
 
 def unheld(breaker: CircuitBreaker) -> None:
-    assert not breaker._lock._is_owned()  # type: ignore[attr-defined]
+    assert not breaker._machine.lock._is_owned()  # type: ignore[attr-defined]
 
 
 def free_for_others(breaker: CircuitBreaker) -> None:
@@ -72,10 +70,11 @@ def goes_round(breaker: CircuitBreaker, clock: Clock) -> None:
     """From wherever it is, it closes, opens, and closes again."""
     config = breaker.config
     for _ in range(2):
-        clock.advance(float(config.reset_timeout_s) + OVERDUE_S)  # type: ignore[arg-type]
-        for _ in range(config.success_threshold):
-            if not breaker.is_closed:
-                succeed(breaker)
+        for _ in range(2):  # where an interrupt kept a failed probe from reopening the circuit, the next probe does
+            clock.advance(float(config.reset_timeout_s) + OVERDUE_S)  # type: ignore[arg-type]
+            for _ in range(config.success_threshold):
+                if not breaker.is_closed and not breaker.is_open:
+                    succeed(breaker)
         assert breaker.is_closed
         for _ in range(config.failure_threshold or 0):
             if breaker.is_closed:
@@ -121,7 +120,7 @@ def test_interrupts_in_failing_calls_leave_the_breaker_whole(way: Way, make: Mak
         unheld(breaker)
         clock.advance(OVERDUE_S)
         assert breaker.state in CircuitState  # whoever looks next tells what was not told
-        assert breaker._teller is None
+        assert breaker._delivering is None
         assert not breaker._machine.changes
 
     alone(lambda: storm(calls, SHOTS // 8, whole))
@@ -158,24 +157,6 @@ def test_probe_lost_to_an_interrupt_comes_back_when_it_is_overdue(way: Way, prob
     alone(storming)
     free_for_others(breaker)
     goes_round(breaker, clock)
-
-
-def test_probe_lost_in_the_middle_of_its_admission_comes_back_too() -> None:
-    class Interrupting:
-        half_open_timeout_s = OVERDUE_S
-
-        @property
-        def half_open_max_calls(self) -> int:
-            raise KeyboardInterrupt
-
-    config: Any = Interrupting()
-    period = HalfOpen(None, 0)
-    with pytest.raises(KeyboardInterrupt):
-        period.admit(config, 0, Probe(period, 0, block=False))
-    assert len(period.out) == 1
-    config = CircuitBreakerConfig(half_open_max_calls=1, half_open_timeout_s=OVERDUE_S)
-    assert not period.admit(config, 1, Probe(period, 1, block=False))
-    assert period.admit(config, OVERDUE_S, Probe(period, OVERDUE_S, block=False))
 
 
 def test_interrupts_while_listeners_are_told_never_lose_the_turn(make: Make, clock: Clock) -> None:

@@ -32,7 +32,7 @@ from circuit_breaker import (
     retry,
     retry_after_hint,
 )
-from circuit_breaker._bulkhead.line import ThreadGate
+from circuit_breaker._bulkhead.gates import ThreadGate
 
 DAY_S = 86_400.0
 START = 1_700_000_000.0
@@ -103,7 +103,7 @@ def streak_and_probes(clock: Clock) -> Iterator[Any]:
     clock.advance(9.9)
     yield outcome(lambda: breaker.call(int))
     clock.advance(0.1)
-    yield breaker.allow_request(), outcome(lambda: breaker.call(int))
+    yield type(breaker.permit()), outcome(lambda: breaker.call(int))
     clock.advance(4.9)
     yield outcome(lambda: breaker.call(int))
     clock.advance(0.1)
@@ -178,13 +178,14 @@ def places(clock: Clock) -> Iterator[Any]:
 def told(story: Story, jumps: tuple[float, ...], patch: pytest.MonkeyPatch) -> tuple[list[str], Coupled]:
     clock = Coupled(*jumps)
 
-    def wait(_: ThreadGate, seconds: float) -> None:
-        clock.advance(seconds)
+    def sleep(gate: ThreadGate, _: object) -> bool:
+        clock.advance(gate._deadline - clock())
+        return False
 
     with patch.context() as patched:
         patched.setattr(time, "time", clock.wall)
         patched.setattr(time, "monotonic", clock)
-        patched.setattr(ThreadGate, "wait", wait)
+        patched.setattr(ThreadGate, "sleep", sleep)
         return [repr(each) for each in story(clock)], clock
 
 
@@ -312,5 +313,5 @@ def test_a_date_puts_a_retry_off_for_as_long_as_the_wall_clock_says_when_it_is_r
     policy = RetryPolicy(1, 5.0, jitter=False, retry_after_max_s=300.0, sleep=slept.append, clock=clock)
     with pytest.raises(Busy):
         policy.call(busy, clock)
-    assert slept == ([max(asked_s, 5.0)] if asked_s <= 300.0 else [])
+    assert slept == ([asked_s + 5.0] if asked_s <= 300.0 else [])
     assert wall.looks == 1

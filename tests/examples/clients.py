@@ -15,9 +15,10 @@ import aiohttp
 import httpx
 import requests
 from example_files import example
-from ill_server import PATIENCE_S
+from faulty_server import PATIENCE_S, FaultyServer
 
-from circuit_breaker import CircuitBreakerRegistry, RetryPolicy
+from circuit_breaker import CircuitBreaker, CircuitBreakerRegistry, CircuitState, RetryPolicy
+from circuit_breaker.testing import FakeClock
 
 
 class Answer(NamedTuple):
@@ -27,6 +28,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
+HEALTHY = Answer(200, b"healthy")
 Body = bytes | Callable[[], Iterator[bytes]] | None
 
 
@@ -40,7 +42,9 @@ class Client(ABC):
 
     def __init__(self, settings: dict[str, Any], clock: Any, policy: dict[str, Any]) -> None:
         self.breakers = CircuitBreakerRegistry(replace(self.example.CONFIG, **settings), clock=clock)
-        self.policy: RetryPolicy = replace(self.example.RETRIES, **policy)
+        self.policy: RetryPolicy = replace(self.example.POLICY, **policy)
+        self.retries: Callable[[str], RetryPolicy] = self.example.per_host(self.policy)
+        self.proxy = None
         self.set_up()
 
     @abstractmethod
@@ -56,6 +60,12 @@ class Client(ABC):
     @abstractmethod
     def send(self, method: str, url: str, body: Body = None, **headers: str) -> Answer:
         """Send a request, with retries."""
+
+    def use_proxy(self, url: str) -> None:
+        """Send requests through a proxy from now on."""
+        self.close()
+        self.proxy: str | None = url
+        self.set_up()
 
     @abstractmethod
     def close(self) -> None:
@@ -73,7 +83,8 @@ class Httpx(Client):
     transport_error = httpx.TransportError
 
     def set_up(self) -> None:
-        inner = self.httpx.HTTPTransport(limits=self.httpx.Limits(max_connections=1), trust_env=False, verify=False)
+        limits = self.httpx.Limits(max_connections=1)
+        inner = self.httpx.HTTPTransport(limits=limits, proxy=self.proxy, trust_env=False, verify=False)
         self.session = self.httpx.Client(transport=self.example.BreakerTransport(self.breakers, inner), trust_env=False)
 
     def options(self, body: Body, timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
@@ -88,9 +99,9 @@ class Httpx(Client):
         return Answer(response.status_code, response.content)
 
     def send(self, method: str, url: str, body: Body = None, **headers: str) -> Answer:
-        send = self.policy(self.example.send.__wrapped__)
+        options = self.options(body, PATIENCE_S, headers)
         try:
-            response = send(self.session, method, url, **self.options(body, PATIENCE_S, headers))
+            response = self.example.send(self.session, method, url, retries=self.retries, **options)
         except self.httpx.HTTPStatusError as error:
             response = error.response
         return Answer(response.status_code, response.content)
@@ -148,9 +159,8 @@ class AsyncHttpx(InALoop):
     transport_error = httpx.TransportError
 
     async def open(self) -> Any:
-        inner = self.httpx.AsyncHTTPTransport(
-            limits=self.httpx.Limits(max_connections=1), trust_env=False, verify=False
-        )
+        limits = self.httpx.Limits(max_connections=1)
+        inner = self.httpx.AsyncHTTPTransport(limits=limits, proxy=self.proxy, trust_env=False, verify=False)
         transport = self.example.AsyncBreakerTransport(self.breakers, inner)
         return self.httpx.AsyncClient(transport=transport, trust_env=False)
 
@@ -167,9 +177,9 @@ class AsyncHttpx(InALoop):
 
     def send(self, method: str, url: str, body: Body = None, **headers: str) -> Answer:
         async def sent() -> Answer:
-            send = self.policy(self.example.send_async.__wrapped__)
+            options = self.options(body, PATIENCE_S, headers)
             try:
-                response = await send(self.session, method, url, **self.options(body, PATIENCE_S, headers))
+                response = await self.example.send_async(self.session, method, url, retries=self.retries, **options)
             except self.httpx.HTTPStatusError as error:
                 response = error.response
             return Answer(response.status_code, response.content)
@@ -189,6 +199,7 @@ class Requests(Client):
     def set_up(self) -> None:
         self.session = self.example.guarded_session(self.breakers)
         self.session.trust_env = False
+        self.session.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
 
     def options(self, body: Body, timeout_s: float, headers: dict[str, str]) -> dict[str, Any]:
         data = body() if callable(body) else body
@@ -201,9 +212,9 @@ class Requests(Client):
         return Answer(response.status_code, response.content)
 
     def send(self, method: str, url: str, body: Body = None, **headers: str) -> Answer:
-        send = self.policy(self.example.send.__wrapped__)
+        options = self.options(body, PATIENCE_S, headers)
         try:
-            response = send(self.session, method, url, **self.options(body, PATIENCE_S, headers))
+            response = self.example.send(self.session, method, url, retries=self.retries, **options)
         except requests.HTTPError as error:
             response = error.response
         return Answer(response.status_code, response.content)
@@ -220,9 +231,15 @@ class Aiohttp(InALoop):
 
     async def open(self) -> Any:
         self.breaking = self.example.BreakerMiddleware(self.breakers)
-        self.retrying = self.example.RetryMiddleware(self.policy)
+        self.retrying = self.example.RetryMiddleware(self.retries)
         connector = aiohttp.TCPConnector(limit=1)
-        return aiohttp.ClientSession(timeout=self.example.TIMEOUT, middlewares=[self.breaking], connector=connector)
+        return aiohttp.ClientSession(
+            timeout=self.example.TIMEOUT,
+            middlewares=[self.breaking],
+            connector=connector,
+            proxy=self.proxy,
+            trace_configs=[self.example.TRACE],
+        )
 
     async def request_async(
         self, method: str, url: str, body: Body, timeout_s: float, headers: dict[str, str]
@@ -253,7 +270,8 @@ class Urllib(Client):
 
     def set_up(self) -> None:
         handlers = (self.example.BreakerHTTPHandler(self.breakers), self.example.BreakerHTTPSHandler(self.breakers))
-        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *handlers)
+        proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), *handlers)
 
     def request(
         self, method: str, url: str, body: Body = None, timeout_s: float = PATIENCE_S, **headers: str
@@ -262,7 +280,7 @@ class Urllib(Client):
 
     def send(self, method: str, url: str, body: Body = None, **headers: str) -> Answer:
         return self.read(
-            lambda request: self.example.send(self.opener, request, self.policy), method, url, body, headers
+            lambda request: self.example.send(self.opener, request, retries=self.retries), method, url, body, headers
         )
 
     def read(self, open_it: Any, method: str, url: str, body: Body, headers: dict[str, str], **options: Any) -> Answer:
@@ -300,3 +318,23 @@ else:
         transport_error = httpx2.TransportError
 
     CLIENTS += [Httpx2, AsyncHttpx2]
+
+
+def breaker_of(client: Client, server: FaultyServer) -> CircuitBreaker:
+    return client.breakers[server.host]
+
+
+def make_half_open(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    """From now on one probe may pass; its answer decides."""
+    breaker.record_failure()
+    breaker.record_failure()
+    clock.advance(10)
+    assert breaker.state is CircuitState.HALF_OPEN
+
+
+def seen(call: Callable[..., Answer], *args: Any, **options: Any) -> Answer | str:
+    """Return the answer, or the name of the error."""
+    try:
+        return call(*args, **options)
+    except Exception as error:
+        return type(error).__name__

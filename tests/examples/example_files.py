@@ -1,12 +1,20 @@
-"""Loads the example programs of the documentation."""
+"""Loads the example programs of the documentation, and the code on its pages."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 EXAMPLES = Path(__file__).parent.parent.parent / "docs" / "examples"
+HOW_TO = EXAMPLES.parent / "how-to"
+_BLOCK = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def code_blocks(page: Path) -> list[str]:
+    """Return the code of a page, but for what a test runner of documentation runs."""
+    return _BLOCK.findall(page.read_text("utf-8"))
 
 
 def example(name: str, instead: tuple[str, str] | None = None) -> ModuleType:
@@ -20,5 +28,9 @@ def example(name: str, instead: tuple[str, str] | None = None) -> ModuleType:
         module = ModuleType(name)
         module.__file__ = str(path)
         sys.modules[name] = module
-        exec(compile(source, str(path), "exec"), vars(module))
+        sys.path.insert(0, str(EXAMPLES))  # an example may import another
+        try:
+            exec(compile(source, str(path), "exec"), vars(module))
+        finally:
+            sys.path.remove(str(EXAMPLES))
     return sys.modules[name]

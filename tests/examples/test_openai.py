@@ -14,7 +14,7 @@ pytest.importorskip("openai", reason="needs the extra recipes: pip install -e .[
 
 import openai
 from example_files import example
-from ill_server import PATIENCE_S, Conduct, IllServer, answer, cut_in_body, garbage, never_answer, send
+from faulty_server import PATIENCE_S, FaultyServer, Reaction, answer, cut_in_body, garbage, never_answer, send
 
 from circuit_breaker import CircuitBreakerRegistry, CircuitOpenError, CircuitState, RetryBudget, RetryScheduled
 from circuit_breaker.testing import FakeClock
@@ -22,7 +22,7 @@ from circuit_breaker.testing import FakeClock
 recipe = example("with_openai")
 
 
-def whole(text: str) -> Conduct:
+def whole(text: str) -> Reaction:
     message = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     body = {"id": "1", "object": "chat.completion", "created": 0, "model": "large", "choices": [message]}
     return answer(200, json.dumps(body).encode(), Content_Type="application/json")
@@ -39,12 +39,12 @@ DONE = b"data: [DONE]\n\n"
 BROKEN = b'data: {"error": {"message": "The server had an error", "type": "server_error"}}\n\n'
 
 
-def streamed(*events: bytes, breaks_off: bool = False) -> Conduct:
+def streamed(*events: bytes, breaks_off: bool = False) -> Reaction:
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events)
     return send(START + chunks + (b"" if breaks_off else b"0\r\n\r\n"))
 
 
-def refused(status: int, code: str = "", **headers: str) -> Conduct:
+def error_answer(status: int, code: str = "", **headers: str) -> Reaction:
     body = {"error": {"message": "no", "type": "some", "param": None, "code": code}}
     return answer(status, json.dumps(body).encode(), Content_Type="application/json", **headers)
 
@@ -121,14 +121,20 @@ def breakers(clock: FakeClock) -> CircuitBreakerRegistry:
 
 @pytest.fixture(params=[Sync, Async])
 def models(
-    request: Any, server: IllServer, breakers: CircuitBreakerRegistry, clock: FakeClock, told: list[RetryScheduled]
+    request: Any,
+    server: FaultyServer,
+    breakers: CircuitBreakerRegistry,
+    clock: FakeClock,
+    told: list[RetryScheduled],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Sync | Async]:
     make: Callable[..., Sync | Async] = request.param
     sleep = clock.sleep if make is Sync else clock.sleep_async
-    retries = replace(
-        recipe.RETRIES, sleep=sleep, clock=clock, listeners=[told.append], jitter=False, budget=RetryBudget(clock=clock)
+    monkeypatch.setattr(recipe, "RetryBudget", lambda: RetryBudget(min_per_second=0, clock=clock))
+    policy = replace(
+        recipe.POLICY, sleep=sleep, clock=clock, listeners=[told.append], jitter=False, max_elapsed_s=120.0
     )
-    models = make(server.url, breakers, retries)
+    models = make(server.url, breakers, recipe.per_model(policy))
     yield models
     told.clear()
     models.close()
@@ -144,48 +150,51 @@ def make_half_open(breakers: CircuitBreakerRegistry, clock: FakeClock) -> None:
 # Whole answers
 
 
-def test_a_question_is_answered(models: Sync | Async, server: IllServer) -> None:
+def test_a_question_is_answered(models: Sync | Async, server: FaultyServer) -> None:
     server.will(whole("because"))
     assert models.answer() == "because"
     assert json.loads(server.requests[0].body)["model"] == "large"
 
 
-def test_a_wish_to_be_left_alone_is_heeded_and_is_no_failure(
-    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, told: list[RetryScheduled]
+def test_a_retry_waits_for_as_long_as_the_model_asks_and_that_is_no_failure(
+    models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry, told: list[RetryScheduled]
 ) -> None:
-    server.will(refused(429, retry_after="20"), whole("because"))
+    server.will(error_answer(429, retry_after="20"), whole("because"))
     assert models.answer() == "because"
-    assert [event.delay_s for event in told] == [20]
+    (event,) = told
+    assert 20 <= event.delay_s <= 20.5
     assert (breakers["large"].stats.ignored_count, breakers["large"].stats.failure_count) == (1, 0)
     assert server.requests[0].body == server.requests[1].body
 
 
-def test_a_quota_that_is_used_up_is_not_asked_for_again(models: Sync | Async, server: IllServer) -> None:
-    server.will(refused(429, "insufficient_quota"))
+def test_a_quota_that_is_used_up_is_not_retried(models: Sync | Async, server: FaultyServer) -> None:
+    server.will(error_answer(429, "insufficient_quota"))
     with pytest.raises(openai.RateLimitError):
         models.answer()
     assert len(server.requests) == 1
 
 
-def test_an_open_circuit_and_its_retry_wait_for_as_long_as_the_model_wishes(
-    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, told: list[RetryScheduled]
+def test_an_open_circuit_and_its_retry_wait_for_as_long_as_the_model_asks(
+    models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry, told: list[RetryScheduled]
 ) -> None:
-    server.will(refused(503), refused(529, retry_after="60"), whole("because"))
+    server.will(error_answer(503), error_answer(529, retry_after="60"), whole("because"))
     assert models.answer() == "because"
-    assert [event.delay_s for event in told] == [0.5, 60]
+    first, second = (event.delay_s for event in told)
+    assert first == 0.5
+    assert 60 <= second <= 61
     assert breakers["large"].stats.opened_count == 1
 
 
-def test_only_our_retries_are_made(models: Sync | Async, server: IllServer, told: list[RetryScheduled]) -> None:
-    server.will(refused(503), whole("because"))
+def test_only_our_retries_are_made(models: Sync | Async, server: FaultyServer, told: list[RetryScheduled]) -> None:
+    server.will(error_answer(503), whole("because"))
     assert models.answer() == "because"
     assert [event.delay_s for event in told] == [0.5]
 
 
 def test_each_model_has_its_own_circuit(
-    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+    models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry
 ) -> None:
-    server.will(refused(503), refused(529), whole("because"))
+    server.will(error_answer(503), error_answer(529), whole("because"))
     with pytest.raises(CircuitOpenError) as caught:
         models.answer("large")
     assert caught.value.retry_after_s == 10 - 1  # of which the second retry has waited one
@@ -193,27 +202,44 @@ def test_each_model_has_its_own_circuit(
     assert [breakers[model].state for model in ("large", "small")] == [CircuitState.OPEN, CircuitState.CLOSED]
 
 
+def test_an_overloaded_model_does_not_use_up_the_retries_of_another(models: Sync | Async, server: FaultyServer) -> None:
+    models.models._breakers = CircuitBreakerRegistry(replace(recipe.CONFIG, failure_threshold=1000))
+    server.usually = error_answer(503)
+    attempts, before = 0, 0
+    while attempts != 1:  # until there is no retry left in the budget
+        with pytest.raises(openai.APIStatusError):
+            models.answer("large")
+        attempts, before = len(server.requests) - before, len(server.requests)
+        assert before < 100
+    server.will(error_answer(503), whole("because"))
+    assert models.answer("small") == "because"
+
+
+def test_unless_told_otherwise_a_question_is_not_retried_for_long() -> None:
+    assert recipe.RETRIES("large").max_elapsed_s == 30
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 def test_a_request_that_is_wrong_was_answered(
-    status: int, models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+    status: int, models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry
 ) -> None:
-    server.will(refused(status))
+    server.will(error_answer(status))
     with pytest.raises(openai.APIStatusError):
         models.answer()
     assert (breakers["large"].stats.success_count, len(server.requests)) == (1, 1)
 
 
-@pytest.mark.parametrize("ill", [cut_in_body, garbage], ids=["cut", "garbage"])
-def test_a_broken_answer_is_a_failure_and_asked_for_again(
-    ill: Conduct, models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+@pytest.mark.parametrize("failing", [cut_in_body, garbage], ids=["cut", "garbage"])
+def test_a_broken_answer_is_a_failure_and_is_retried(
+    failing: Reaction, models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry
 ) -> None:
-    server.will(ill, whole("because"))
+    server.will(failing, whole("because"))
     assert models.answer() == "because"
     assert breakers["large"].stats.failure_count == 1
 
 
 def test_no_answer_is_a_failure_and_gives_the_permit_back(
-    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, clock: FakeClock
+    models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
     make_half_open(breakers, clock)
     models.models._client = models.client.with_options(max_retries=0, timeout=openai.Timeout(PATIENCE_S, read=0.1))
@@ -227,44 +253,46 @@ def test_no_answer_is_a_failure_and_gives_the_permit_back(
 # Streams
 
 
-def test_a_stream_gives_its_tokens(models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry) -> None:
+def test_a_stream_gives_its_tokens(
+    models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry
+) -> None:
     server.will(streamed(event("be"), event("cause"), DONE))
     assert models.stream() == ["be", "cause"]
     assert breakers["large"].stats.success_count == 1
 
 
 @pytest.mark.parametrize(
-    "ill",
-    [refused(503), streamed(breaks_off=True), streamed(BROKEN), garbage],
+    "failing",
+    [error_answer(503), streamed(breaks_off=True), streamed(BROKEN), garbage],
     ids=["503", "breaks off", "error event", "garbage"],
 )
-def test_a_stream_is_asked_for_again_until_its_first_token(
-    ill: Conduct, models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+def test_a_stream_is_retried_until_its_first_token(
+    failing: Reaction, models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry
 ) -> None:
-    server.will(ill, streamed(event("be"), event("cause"), DONE))
+    server.will(failing, streamed(event("be"), event("cause"), DONE))
     assert models.stream() == ["be", "cause"]
     assert (breakers["large"].stats.failure_count, breakers["large"].stats.success_count) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    "ill",
+    "failing",
     [streamed(event("be"), breaks_off=True), streamed(event("be"), BROKEN)],
     ids=["breaks off", "error event"],
 )
 def test_a_stream_that_breaks_off_later_is_a_failure_that_the_caller_sees(
-    ill: Conduct, models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry
+    failing: Reaction, models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry
 ) -> None:
-    server.will(ill)
-    with pytest.raises(openai.APIError):
+    server.will(failing)
+    with pytest.raises((openai.APIError, recipe.TransportError)):
         models.stream()
     assert (breakers["large"].stats.failure_count, len(server.requests)) == (1, 1)
 
 
-def test_a_stream_that_nobody_reads_to_its_end_says_nothing_and_gives_the_permit_back(
-    models: Sync | Async, server: IllServer, breakers: CircuitBreakerRegistry, clock: FakeClock
+def test_a_stream_whose_reader_stops_after_a_token_is_a_success_and_gives_the_permit_back(
+    models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
     make_half_open(breakers, clock)
     server.will(streamed(event("be"), event("cause"), DONE))
     assert models.stream(limit=1) == ["be"]
     snapshot = breakers["large"].snapshot()
-    assert (snapshot.probes_in_flight, snapshot.stats.ignored_count) == (0, 1)
+    assert (snapshot.probes_in_flight, snapshot.stats.success_count) == (0, 1)

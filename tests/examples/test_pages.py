@@ -1,4 +1,4 @@
-"""The pages of recipes: what they quote stands in the examples; what they show of its use works, and prints nothing."""
+"""The pages of recipes: an excerpt stands in its example; what else they show works, and prints nothing."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from example_files import EXAMPLES
-from ill_server import IllServer
+from example_files import EXAMPLES, HOW_TO, code_blocks
+from faulty_server import FaultyServer
 
-PAGES = sorted((EXAMPLES.parent / "how-to").glob("recipes-*.md"))
-BLOCK = re.compile(r"^```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SOURCES = [path.read_text("utf-8") for path in EXAMPLES.glob("*.py")]
+PAGES = sorted(HOW_TO.glob("recipes-*.md"))
 
 
 @pytest.fixture
 def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    prometheus_client = pytest.importorskip("prometheus_client", reason="needs the extra test")
+    collectors = set(prometheus_client.REGISTRY._collector_to_names)
     modules, root = set(sys.modules), logging.getLogger()
     handlers, level = root.handlers[:], root.level
     monkeypatch.syspath_prepend(EXAMPLES)
     yield
     root.handlers[:], root.level = handlers, level  # one of them configures logging
+    for collector in set(prometheus_client.REGISTRY._collector_to_names) - collectors:
+        prometheus_client.REGISTRY.unregister(collector)
     if "structlog" in sys.modules:
         sys.modules["structlog"].reset_defaults()
     for name in set(sys.modules) - modules:
@@ -33,19 +35,37 @@ def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.mark.usefixtures("_examples_can_be_imported")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_is_quoted_is_in_an_example_and_what_is_not_works_and_prints_nothing(
-    page: Path, server: IllServer, capsys: pytest.CaptureFixture[str]
+def test_what_a_page_shows_of_the_use_of_its_example_works_and_prints_nothing(
+    page: Path, server: FaultyServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     namespace = {"__name__": page.stem}
-    blocks = BLOCK.findall(page.read_text("utf-8"))
+    blocks = code_blocks(page)
     assert blocks
     for block in blocks:
-        if any(block in source for source in SOURCES):
+        if excerpt_from(block, page) is not None:
             continue
         for module in re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE):
             pytest.importorskip(module, reason="needs the extra recipes: pip install -e .[test,recipes]")
         exec(compile(block.replace("https://api.example/", server.url), str(page), "exec"), namespace)
     assert capsys.readouterr().out == ""
+
+
+def excerpt_from(block: str, page: Path) -> str | None:
+    """Return the file that the line above a block names as the one it is an excerpt from, if there is one."""
+    before = page.read_text("utf-8").partition(f"```py\n{block}```")[0]
+    named = re.search(r"^Excerpt from \[(\w+\.py)\]\(\.\./examples/(\w+\.py)\)[^\n]*:\n\n\Z", before, re.MULTILINE)
+    if named is None:
+        return None
+    assert named[1] == named[2]
+    return named[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_an_excerpt_says_from_which_file_it_is_and_all_else_can_be_run(page: Path) -> None:
+    for block in code_blocks(page):
+        name = excerpt_from(block, page)
+        holders = [path.name for path in EXAMPLES.glob("*.py") if block in path.read_text("utf-8")]
+        assert (name in holders) if name else not holders
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("with_*.py")), ids=lambda path: path.stem)

@@ -124,7 +124,7 @@ def test_no_permit_and_no_connection_is_lost(
     assert breaker.state is CircuitState.CLOSED
 
 
-def test_work_is_run_once_more_from_its_beginning(
+def test_work_is_run_again_from_its_beginning(
     engine: Any, breaker: CircuitBreaker, path: Path, clock: FakeClock
 ) -> None:
     with locked(path) as other:
@@ -145,6 +145,77 @@ def test_a_broken_constraint_and_a_missing_table_are_answers(database: Any, brea
     with pytest.raises(sqlalchemy.exc.OperationalError, match="no such table"):
         database.run(lambda session: session.execute(sqlalchemy.text("SELECT * FROM missing")))
     assert (breaker.stats.success_count, breaker.stats.failure_count) == (3, 0)
+
+
+class DriverError(Exception):
+    """What a driver raises; psycopg has `sqlstate`, psycopg2 `pgcode`, PyMySQL and mysqlclient a number."""
+
+    def __init__(self, *args: object, **attributes: object) -> None:
+        super().__init__(*args)
+        vars(self).update(attributes)
+
+
+def operational_error(original: DriverError, **options: Any) -> sqlalchemy.exc.OperationalError:
+    return sqlalchemy.exc.OperationalError("UPDATE orders", {}, original, **options)
+
+
+CONFLICTS = {
+    "psycopg, serialization": DriverError("could not serialize access", sqlstate="40001"),
+    "psycopg, deadlock": DriverError("deadlock detected", sqlstate="40P01"),
+    "psycopg2, deadlock": DriverError("deadlock detected", pgcode="40P01"),
+    "MySQL, deadlock": DriverError(1213, "Deadlock found when trying to get lock"),
+    "pyodbc, deadlock": DriverError("40001", "chosen as the deadlock victim"),
+}
+FAILURES = {
+    "psycopg, shutdown": DriverError("terminating connection", sqlstate="57P01"),
+    "psycopg, no connection": DriverError("connection refused", sqlstate=None),
+    "psycopg, statement timeout": DriverError("canceling statement", sqlstate="57014"),
+    "psycopg2, no connection": DriverError("could not connect", pgcode=None),
+    "MySQL, gone": DriverError(2006, "MySQL server has gone away"),
+    "no arguments": DriverError(),
+    "arguments of another kind": DriverError({"C": "57P01"}),
+}
+
+
+def failing(times: int, error: Exception) -> Any:
+    """Return work that fails so often."""
+    errors = [error] * times
+
+    def work(session: Session) -> str:
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    return work
+
+
+@pytest.mark.parametrize("original", CONFLICTS.values(), ids=CONFLICTS)
+def test_a_conflict_of_two_transactions_is_run_again_and_is_no_failure(
+    original: DriverError, engine: Any, breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    database = recipe.Database(engine, breaker, replace(recipe.RETRIES, sleep=clock.sleep, clock=clock))
+    assert database.run(failing(3, operational_error(original))) == "done"
+    assert (breaker.stats.success_count, breaker.stats.failure_count) == (4, 0)
+
+
+@pytest.mark.parametrize("original", FAILURES.values(), ids=FAILURES)
+def test_a_database_that_cannot_is_a_failure(
+    original: DriverError, engine: Any, breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    database = recipe.Database(engine, breaker, replace(recipe.RETRIES, sleep=clock.sleep, clock=clock))
+    assert database.run(failing(1, operational_error(original))) == "done"
+    assert (breaker.stats.success_count, breaker.stats.failure_count) == (1, 1)
+
+
+def test_a_connection_that_is_gone_is_a_failure_whatever_the_driver_calls_it(
+    database: Any, breaker: CircuitBreaker
+) -> None:
+    error = sqlalchemy.exc.InterfaceError(
+        "SELECT 1", {}, DriverError("connection already closed"), connection_invalidated=True
+    )
+    with pytest.raises(sqlalchemy.exc.InterfaceError):
+        database.run(failing(1, error))
+    assert breaker.stats.failure_count == 1
 
 
 def test_connections_that_are_all_in_use_say_nothing_about_the_database(

@@ -328,11 +328,11 @@ def test_ctrl_c_ends_it_with_status_130_and_no_traceback(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "arguments", [["replay", "LOG"], ["replay", "LOG", "--json"], ["simulate", "--runs", "1", "--rate", "2"]]
 )
-def test_output_that_cannot_be_written_is_one_line_and_status_2(log: str, arguments: list[str]) -> None:
+def test_output_that_cannot_be_written_is_one_line_and_status_3(log: str, arguments: list[str]) -> None:
     given = [log if one == "LOG" else one for one in arguments]
     with Path("/dev/full").open("w") as full, start(*given, stdout=full) as process:
         _, err = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, err) == (2, "python -m circuit_breaker: cannot write: No space left on device\n")
+    assert (process.returncode, err) == (3, "python -m circuit_breaker: cannot write: No space left on device\n")
 
 
 def test_a_reader_who_leaves_ends_it_quietly(log: str) -> None:

@@ -345,7 +345,7 @@ def test_colours_and_marks_are_those_that_are_given() -> None:
     shown = list(text(found, 100, ASCII, lambda words, colour: f"<{colour}>{words}</>"))
     assert "\n".join(shown).replace("→", "").replace("·", "").isascii()
     assert any("<red>#" in line for line in shown)
-    assert shown[-1] == "<green>-</> closed  <red>#</> open  <yellow>?</> probing"
+    assert shown[-1] == "<green>-</> closed  <red>#</> open  <yellow>=</> probing"
 
 
 def test_without_outages_there_is_no_band() -> None:
@@ -374,7 +374,7 @@ def test_data_of_a_configuration_are_plain() -> None:
 
     found = plain(config)
     assert found["error_rate_window"] == {"seconds": 30.0}
-    assert found["reset_timeout_s"] == "RetryPolicy.get_delay"
+    assert found["reset_timeout_s"] == "get_delay"
     assert found["half_open_timeout_s"] is None
     assert "failure_exceptions" not in found
 

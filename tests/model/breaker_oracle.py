@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
-from itertools import takewhile
 from math import inf, isnan
 from types import UnionType
 from typing import Any, NamedTuple
 
 from tally import Tally
+from trip_rules import Answer, TripRules, streak
 
 from circuit_breaker import (
     BulkheadFullError,
@@ -30,8 +29,8 @@ SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
 REFUSALS = (CircuitOpenError, BulkheadFullError)
 
 
-class Answer(NamedTuple):
-    """One outcome that counted."""
+class Counted(NamedTuple):
+    """One outcome in the totals."""
 
     outcome: Outcome
     at: float
@@ -47,8 +46,9 @@ class Period:
     at: float
     until: float = inf
     failure: tuple[str, str] | None = None
-    window: list[Answer] = field(default_factory=list)
+    led: list[Answer] = field(default_factory=list)
     successes: int = 0
+    failures: int = 0
     tickets: list[Ticket] = field(default_factory=list)
 
 
@@ -62,7 +62,7 @@ class Ticket:
     block: bool = False
     anonymous: bool = False
     settled: bool = False
-    overdue: bool = False
+    displaced: bool = False
 
 
 @dataclass(eq=False)
@@ -114,12 +114,13 @@ class Oracle:
 
     def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, tally: Tally) -> None:
         self.config = config
-        self.mode = mode
+        self.made_in = self.mode = mode
         self.now = now
         self.events: list[tuple[Any, ...]] = []
         self._tally = tally
         self._in_a_row = 0
         self._forget_totals()
+        self.rules = TripRules(config, now, tally.met)
         self.period = self._first_period()
 
     # Admitting
@@ -127,7 +128,7 @@ class Oracle:
     def look(self) -> CircuitState:
         """An open period whose time is over ends when somebody looks."""
         if self.period.state is OPEN and self.now >= self.period.until:
-            self._go(Period(HALF_OPEN, self.now, failure=self.period.failure))
+            self._go(Period(HALF_OPEN, self.now, failure=self.period.failure, led=self.period.led))
         return self.state
 
     def admit(self, inside: list[Frame] | None = None, **marks: bool) -> Ticket | None:
@@ -144,8 +145,17 @@ class Oracle:
             if around and not overdue:
                 self._tally.met("a call rides on a probe")
                 return Ticket(period, self.now, rides=True, **marks)
-            if len(self._out()) >= self.config.half_open_max_calls:
-                self.notice_overdue()
+            held = [t for t in period.tickets if t.period is period and not t.settled and not t.displaced]
+            if len(held) >= self.config.half_open_max_calls:
+                for ticket in period.tickets:
+                    if self.is_overdue(ticket):
+                        ticket.displaced = True
+                        self._tally.met("a probe is overdue")
+            waiting = [t for t in self._out() if t.anonymous]
+            full = len(self._out()) >= self.config.half_open_max_calls
+            if full and waiting and inside is not None and not (around and not overdue):
+                waiting[0].displaced = True
+                self._tally.met("a call takes over the slot of allow_request")
             if len(self._out()) < self.config.half_open_max_calls:
                 ticket = Ticket(period, self.now, **marks)
                 period.tickets.append(ticket)
@@ -170,14 +180,12 @@ class Oracle:
         return None
 
     def _out(self) -> list[Ticket]:
-        """The permits that are out: neither answered nor overdue."""
-        return [t for t in self.period.tickets if t.period is self.period and not t.settled and not t.overdue]
+        """The probes that are out: neither answered nor overdue nor displaced."""
+        tickets = [t for t in self.period.tickets if t.period is self.period and not t.settled and not t.displaced]
+        return [t for t in tickets if not self.is_overdue(t)]
 
-    def notice_overdue(self) -> None:
-        for ticket in self.period.tickets:
-            if not ticket.settled and self.now - ticket.since >= self.config.half_open_timeout_s:
-                ticket.overdue = True
-                self._tally.met("a probe is overdue")
+    def is_overdue(self, ticket: Ticket) -> bool:
+        return not ticket.settled and self.now - ticket.since >= self.config.half_open_timeout_s
 
     # Settling
 
@@ -190,22 +198,23 @@ class Oracle:
     ) -> None:
         """Count the outcome of a ticket, once."""
         assert not ticket.settled
+        late = ticket.displaced or self.is_overdue(ticket)
         ticket.settled = True
         slow_s = self.config.slow_call_duration_s
         refusal = error is not None and all(isinstance(leaf, REFUSALS) for leaf in leaves(error))
         slow = slow_s is not None and latency_ms >= slow_s * 1000 and not refusal
-        answer = Answer(outcome, self.now, latency_ms, slow and outcome is not IGNORED)
+        answer = Counted(outcome, self.now, latency_ms, slow and outcome is not IGNORED)
         period = self.period
         present = ticket.period is period
         self._tally.met(f"{outcome.value} in {period.state.value}" if present else f"a late {outcome.value}")
-        if present and ticket.overdue:
+        if present and late and period.state is HALF_OPEN:
             self._tally.met("the answer of an overdue probe")
         self.count(answer, streak=present or period.state is not CLOSED)
         reason = None
         if present and outcome is not IGNORED:
             if period.state is CLOSED:
-                period.window.append(answer)
-                reason = self._rule(answer)
+                self.rules.answers.append(Answer(self.now, outcome is FAILURE, answer.slow))
+                reason = self.rules.tripped(self.now, self._run)
                 if self.mode is CircuitMode.FORCED_CLOSED and reason:
                     self._tally.met("FORCED_CLOSED does not trip")
                     reason = None
@@ -215,18 +224,24 @@ class Oracle:
             self._open(reason, error)
         self.events.append(("finished", outcome, latency_ms, named(error)))
 
-    def count(self, answer: Answer, streak: bool) -> None:
+    def count(self, answer: Counted, streak: bool) -> None:
         """Count in the totals alone, and in the streak that they show if it belongs there."""
         self.counted.append(answer)
         if streak and answer.outcome is not IGNORED:
-            self._run.append(answer.outcome)
+            self._run.append(Answer(answer.at, answer.outcome is FAILURE, answer.slow))
 
-    def _probe_answered(self, ticket: Ticket, answer: Answer) -> str | None:
+    def _probe_answered(self, ticket: Ticket, answer: Counted) -> str | None:
+        reason = None
         if answer.outcome is FAILURE:
-            return "a rider fails" if ticket.rides else "a probe fails"
-        if answer.slow and not ticket.rides and self.config.slow_call_rate_threshold is not None:
-            return "a probe is slow"
-        if not ticket.rides:
+            reason = "a rider fails" if ticket.rides else "a probe fails"
+        elif answer.slow and not ticket.rides and self.config.slow_call_rate_threshold is not None:
+            reason = "a probe is slow"
+        if reason is not None:
+            self.period.failures += 1
+            if self.period.failures >= self.config.half_open_failure_threshold:
+                return reason
+            self._tally.met("a failure of a probe is borne")
+        elif not ticket.rides:
             self.period.successes += 1
             if self.period.successes >= self.config.success_threshold:
                 self._tally.met("probes close it")
@@ -234,32 +249,11 @@ class Oracle:
                 self._go(self._closed())
         return None
 
-    def _rule(self, answer: Answer) -> str | None:
-        """Look at the rules that this answer adds to."""
-        config = self.config
-        window = self.window()
-        enough = config.minimum_calls
-        if enough is None:
-            enough = config.error_rate_window if isinstance(config.error_rate_window, int) else 20
-        if answer.outcome is FAILURE:
-            if config.failure_threshold is not None and self.streak() >= config.failure_threshold:
-                return "the streak trips"
-            failed = sum(a.outcome is FAILURE for a in window)
-            rate = config.error_rate_threshold
-            if rate is not None and len(window) >= enough and failed / len(window) >= rate:
-                return "the failure rate trips"
-        if answer.slow:
-            slow = sum(a.slow for a in window)
-            rate = config.slow_call_rate_threshold
-            if rate is not None and len(window) >= enough and slow / len(window) >= rate:
-                return "the slow rate trips"
-        return None
-
     def record(self, outcome: Outcome, latency_ms: float) -> None:
         """Somebody says how a call ended, not which."""
         self.look()
-        self.notice_overdue()
-        waiting = [t for t in self.period.tickets if t.anonymous and not t.settled and not t.overdue]
+        waiting = [t for t in self.period.tickets if t.anonymous and not t.settled and not t.displaced]
+        waiting = [t for t in waiting if not self.is_overdue(t)]
         if self.period.state is HALF_OPEN and waiting:
             self._tally.met("a record gives an anonymous permit back")
             self.settle(waiting[0], outcome, latency_ms)
@@ -268,7 +262,6 @@ class Oracle:
 
     def ticket_of_block_left_elsewhere(self) -> Ticket:
         self.look()
-        self.notice_overdue()
         held = [t for t in self._out() if t.block] if self.period.state is HALF_OPEN else []
         self._tally.met("a block is left elsewhere" + (", and settles a probe" if held else ""))
         return held[0] if held else Ticket(self.period, self.now)
@@ -278,16 +271,29 @@ class Oracle:
     def configure(self, config: CircuitBreakerConfig) -> None:
         self.look()
         if self.config.error_rate_window != config.error_rate_window:
-            self.period.window.clear()
-        self.config = config
+            self.rules = TripRules(config, self.now, self._tally.met)
+        self.config = self.rules.config = config
 
     def set_mode(self, mode: CircuitMode) -> None:
         if mode is not self.mode:
             self._begin(mode)
 
     def reset(self) -> None:
-        self._begin(CircuitMode.AUTO)
+        self._begin(self.made_in)
         self._forget_totals()
+
+    def trip(self, open_for_s: float | None) -> bool:
+        """Open by hand; tell whether that is possible in this mode."""
+        if self.mode in (CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED):
+            return False
+        self.look()
+        if self.period.state is OPEN:
+            self._tally.met("an open circuit is opened by hand")
+            asked = self._asked_s(self._in_a_row - 1) if open_for_s is None else open_for_s
+            self.period.until = self.now + asked
+        else:
+            self._open("opened by hand", None, open_for_s)
+        return True
 
     def reset_stats(self) -> None:
         self._forget_totals()
@@ -302,15 +308,19 @@ class Oracle:
         return Period(OPEN, self.now) if self.mode is CircuitMode.FORCED_OPEN else self._closed()
 
     def _closed(self) -> Period:
-        self._run: list[Outcome] = []
+        self._run: list[Answer] = []
+        self.rules = TripRules(self.config, self.now, self._tally.met)
         return Period(CLOSED, self.now)
 
-    def _open(self, reason: str, error: BaseException | None) -> None:
+    def _asked_s(self, before: int) -> float:
+        wait: Any = self.config.reset_timeout_s
+        wait_s = seconds(wait, before) if callable(wait) else wait
+        return 30.0 if wait_s is None else wait_s
+
+    def _open(self, reason: str, error: BaseException | None, open_for_s: float | None = None) -> None:
         self._tally.met(reason)
         config = self.config
-        asked = callable(config.reset_timeout_s)
-        wait_s = seconds(config.reset_timeout_s, self._in_a_row) if asked else config.reset_timeout_s
-        until = self.now + (30.0 if wait_s is None else wait_s)
+        until = self.now + (self._asked_s(self._in_a_row) if open_for_s is None else open_for_s)
         if config.retry_after is not None and error is not None:
             wish_s = seconds(config.retry_after, error)
             if wish_s is not None:
@@ -321,7 +331,7 @@ class Oracle:
         if self._in_a_row > 1:
             self._tally.met("opened several times in a row")
         self.opened += 1
-        self._go(Period(OPEN, self.now, until, failure))
+        self._go(Period(OPEN, self.now, until, failure, led=self.window()))
 
     def _go(self, period: Period) -> None:
         if period.state is not self.period.state:
@@ -330,7 +340,7 @@ class Oracle:
         self.period = period
 
     def _forget_totals(self) -> None:
-        self.counted: list[Answer] = []
+        self.counted: list[Counted] = []
         self._run = []
         self.rejected = self.shadowed = self.opened = 0
 
@@ -342,14 +352,18 @@ class Oracle:
 
     def window(self) -> list[Answer]:
         if self.period.state is not CLOSED:
-            return []
-        size = self.config.error_rate_window
-        if isinstance(size, timedelta):
-            return [a for a in self.period.window if self.now - a.at < size.total_seconds()]
-        return self.period.window[-size:]
+            return self.period.led
+        return self.rules.window(self.now)
 
     def streak(self) -> int:
-        return len(list(takewhile(lambda outcome: outcome is FAILURE, reversed(self._run))))
+        return len(streak(self._run))
+
+    def seen_retry_after_s(self) -> float | None:
+        if self.state is CLOSED or (
+            self.period.state is HALF_OPEN and len(self._out()) < self.config.half_open_max_calls
+        ):
+            return 0.0
+        return self.retry_after_s()
 
     def retry_after_s(self) -> float | None:
         if self.period.state is not OPEN or self.mode is CircuitMode.FORCED_OPEN:
@@ -359,16 +373,15 @@ class Oracle:
     def picture(self, wall: Callable[[float], float]) -> dict[str, Any]:
         """Return all that a reader may see now."""
         self.look()
-        self.notice_overdue()
         told = [a for a in self.counted if a.outcome is not IGNORED]
         window = self.window()
         times = {o: max((wall(a.at) for a in told if a.outcome is o), default=None) for o in Outcome}
-        failed, slow = sum(a.outcome is FAILURE for a in window), sum(a.slow for a in window)
+        failed, slow = sum(answer.failed for answer in window), sum(answer.slow for answer in window)
         return {
             "state": self.state,
             "machine_state": self.period.state,
             "mode": self.mode,
-            "retry_after_s": 0.0 if self.state is CLOSED else self.retry_after_s(),
+            "retry_after_s": self.seen_retry_after_s(),
             "probes_in_flight": len(self._out()) if self.period.state is HALF_OPEN else 0,
             "window_calls": len(window),
             "window_failures": failed,

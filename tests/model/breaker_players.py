@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from math import inf
 from typing import Any, NamedTuple
 
-from breaker_oracle import FAILURE, IGNORED, SUCCESS, Frame, Oracle, Ticket, judge, named
+from breaker_oracle import FAILURE, IGNORED, SUCCESS, Counted, Frame, Oracle, Ticket, judge, named
 from coroutines import Pause, drive
 from failures import Down
 from tally import Tally
@@ -25,8 +25,10 @@ from circuit_breaker import (
     CircuitBreakerConfig,
     CircuitMode,
     CircuitOpenError,
+    CircuitState,
     Outcome,
     StateChanged,
+    UsageError,
     circuit_breaker,
 )
 
@@ -139,13 +141,13 @@ class Player:
 
 def as_told(event: Any) -> tuple[Any, ...]:
     """Return an event of the breaker as the oracle tells it."""
+    assert isinstance(event, StateChanged | CallRejected | CallFinished)
     assert event.circuit_name == "api"
     if isinstance(event, StateChanged):
         assert event.reason
         return "state", event.old_state, event.new_state
     if isinstance(event, CallRejected):
         return "rejected", event.retry_after_s
-    assert isinstance(event, CallFinished)
     return "finished", event.outcome, event.latency_ms, named(event.error)
 
 
@@ -154,16 +156,13 @@ class Real(Player):
 
     def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, listened: bool) -> None:
         super().__init__()
-        self.events: list[tuple[Any, ...]] = []
-        listeners = (self._listen,) if listened else ()
+        self.heard: list[Any] = []  # looked at later: what a listener raises is lost
+        listeners = (self.heard.append,) if listened else ()
         self.breaker = CircuitBreaker("api", config, mode=mode, listeners=listeners, clock=lambda: self.now)
         self.contexts = [contextvars.Context(), contextvars.Context()]
         self.tasks: list[tuple[contextvars.Context, Coroutine[Any, Any, Any]]] = []
         self.streams: list[Any] = []
         self.permits: list[Any] = []
-
-    def _listen(self, event: Any) -> None:
-        self.events.append(as_told(event))
 
     def _try(self, ending: Ending | None, function: Callable[[], Any]) -> bool:
         """Do something that may be refused or raise; say how it went; tell whether it was left open."""
@@ -307,6 +306,12 @@ class Real(Player):
 
     def do_reset(self) -> None:
         self.breaker.reset()
+
+    def do_trip(self, open_for_s: float | None) -> None:
+        try:
+            self.breaker.trip(open_for_s)
+        except UsageError:
+            self.said.append("misuse")
 
     def do_reset_stats(self) -> None:
         self.breaker.stats.reset()
@@ -606,12 +611,20 @@ class Told(Player):
 
     def _step(self, stream: dict[str, Any], script: Script, ending: Ending | None) -> bool:
         ticket = stream["ticket"]
-        ticket.since = asked = self.now
-        frame = self._enter(ticket)
-        self.run(script)
-        frame.over = True
-        ticket.since = self.now
+        asked = self.now
+        if stream["over"]:
+            self.run(script)
+        else:
+            ticket.since = asked
+            frame = self._enter(ticket)
+            self.run(script)
+            frame.over = True
+            ticket.since = self.now
         stream.setdefault("latency_s", self.now - asked)
+        if stream["over"] and ending is not None:
+            done = ("returned", None if stream["asynchronous"] else ending.value)
+            self.said.append(done if ending.error is None else ("raised", ending.error))
+            return False
         if ending is not None:
             self._end(ticket, stream["latency_s"], ending, value=False, waited_s=self.now - asked)
             if stream["asynchronous"] and ending.error is None:
@@ -620,6 +633,11 @@ class Told(Player):
         self.said.append(("returned", stream["items"]))
         stream["items"] += 1
         self.tally.met("a stream gives an item")
+        if stream["probe"] and not stream["over"]:
+            if self.now - stream["admitted"] >= self.oracle.config.half_open_timeout_s:
+                self.tally.met("a long stream is a success while it goes on")
+                stream["over"] = True
+                self.oracle.settle(ticket, SUCCESS, stream["latency_s"] * 1000)
         return True
 
     def do_open_stream(self, asynchronous: bool, script: Script, ending: Ending | None) -> None:
@@ -627,7 +645,9 @@ class Told(Player):
         if ticket is None:
             self._refused()
             return
-        stream = {"ticket": ticket, "asynchronous": asynchronous, "items": 0}
+        probe = ticket.period is None or ticket.period.state is not CircuitState.CLOSED
+        stream = {"ticket": ticket, "asynchronous": asynchronous, "items": 0, "over": False, "probe": probe}
+        stream["admitted"] = self.now
         if self._step(stream, script, ending):
             self.streams.append(stream)
 
@@ -641,7 +661,8 @@ class Told(Player):
         if self.streams:
             stream = self.streams.pop(number % len(self.streams))
             self.tally.met("a stream is dropped")
-            self.oracle.settle(stream["ticket"], IGNORED, stream["latency_s"] * 1000, GeneratorExit())
+            if not stream["over"]:
+                self.oracle.settle(stream["ticket"], SUCCESS, stream["latency_s"] * 1000)
 
     def do_mode(self, mode: CircuitMode) -> None:
         self.oracle.set_mode(mode)
@@ -654,13 +675,15 @@ class Told(Player):
         self.tally.met("reset")
         self.oracle.reset()
 
+    def do_trip(self, open_for_s: float | None) -> None:
+        if not self.oracle.trip(open_for_s):
+            self.said.append("misuse")
+
     def do_reset_stats(self) -> None:
         self.oracle.reset_stats()
 
     def do_count(self, failed: bool, latency_ms: float) -> None:
-        from breaker_oracle import Answer
-
-        answer = Answer(FAILURE if failed else SUCCESS, self.now, latency_ms, False)
+        answer = Counted(FAILURE if failed else SUCCESS, self.now, latency_ms, False)
         self.oracle.count(answer, streak=True)
 
     def picture(self) -> dict[str, Any]:

@@ -8,6 +8,9 @@ import os
 import sys
 import time
 import unittest
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 
 MODELS = ("breaker", "bulkhead", "retry", "together")
 

@@ -12,7 +12,7 @@ from typing import Any
 from breaker_oracle import REFUSALS, leaves, seconds
 from tally import Tally
 
-from circuit_breaker import CircuitOpenError
+from circuit_breaker import CircuitOpenError, RetryGaveUp, RetryScheduled, RetrySnapshot
 
 
 @dataclass
@@ -55,6 +55,9 @@ class RetryOracle:
     sleeps: list[float] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
     noted: bool = False
+    first_failures: int = 0
+    recovered: int = 0
+    gave_up: int = 0
 
     def delay(self, n: int) -> float:
         given = self.settings
@@ -80,14 +83,14 @@ class RetryOracle:
                 return False
         return True
 
-    def _wish(self, error: BaseException | None) -> float:
-        wishes = [0.0]
-        for leaf in leaves(error) if error is not None else ():
+    def _hint(self, answer: Any) -> float:
+        hints = [0.0]
+        for leaf in leaves(answer) if isinstance(answer, BaseException) else [answer]:
             if isinstance(leaf, CircuitOpenError):
-                wishes.append(leaf.retry_after_s or 0.0)
+                hints.append(leaf.retry_after_s or 0.0)
             elif self.settings["retry_after"] is not None:
-                wishes.append(seconds(self.settings["retry_after"], leaf) or 0.0)
-        return max(wishes)
+                hints.append(seconds(self.settings["retry_after"], leaf) or 0.0)
+        return max(hints)
 
     def play(self, body: Callable[[], Any], judged: bool = True, blind: bool = False) -> Any:
         """Make all the attempts; `judged`: values are looked at, `blind`: nothing is known of an error."""
@@ -105,33 +108,58 @@ class RetryOracle:
                 if not blind and not self._retries(error):
                     met("an error that is not retried")
                     self.noted = n > 0 and isinstance(error, Exception | BaseExceptionGroup)
+                    if self.noted:
+                        self._give_up(n + 1, error, self.clock[0] - started)
                     raise
             bad = given["retry_result"]
             if error is None and not (judged and bad is not None and bad(value)):
                 met("a good value at last" if n else "a good value at once")
+                self.recovered += n > 0 and not blind
                 return value
             told = None if blind else error
-            wish = self._wish(told)
-            delay = max(self.delay(n), wish)
+            self.first_failures += n == 0
+            hint = 0.0 if blind else self._hint(value if error is None else error)
+            delay = self.delay(n) + hint
             elapsed = self.clock[0] - started
             limit = given["max_elapsed_s"]
             if given["max_retries"] is not None and n >= given["max_retries"]:
                 why = "no retries left"
-            elif wish > given["retry_after_max_s"]:
-                why = "the server's wish is too long"
+            elif hint > given["retry_after_max_s"]:
+                why = "the hint is too long"
             elif limit is not None and elapsed + delay > limit:
                 why = "past the deadline"
             elif self.budget is not None and not self.budget.take(self.clock[0]):
                 why = "the budget is empty"
             else:
-                met("the server's wish is granted" if wish == delay and wish else "the backoff is slept")
-                self.events.append((n, delay, told, elapsed))
+                met("a hint is honoured" if hint else "the backoff is slept")
+                self.events.append(("scheduled", n, delay, told, elapsed))
                 self.sleeps.append(delay)
                 self.clock[0] += delay
                 continue
             met(why if error is not None else f"{why}, and the value stays bad")
+            self._give_up(n + 1, told, elapsed)
             self.noted = error is not None and not blind
             if error is not None:
                 raise error
             return value
         raise AssertionError("it counts for ever")
+
+    def _give_up(self, attempts: int, error: BaseException | None, elapsed: float) -> None:
+        self.gave_up += 1
+        self.events.append(("gave up", attempts, error, elapsed))
+
+    def snapshot(self) -> RetrySnapshot:
+        return RetrySnapshot(
+            failed_first_count=self.first_failures,
+            retry_count=len(self.sleeps),
+            recovered_count=self.recovered,
+            gave_up_count=self.gave_up,
+            total_sleep_s=sum(self.sleeps),
+        )
+
+
+def seen(event: RetryScheduled | RetryGaveUp) -> tuple[Any, ...]:
+    """Return an event of the policy as the oracle lists it."""
+    if isinstance(event, RetryScheduled):
+        return ("scheduled", event.attempt, event.delay_s, event.error, event.elapsed_s)
+    return ("gave up", event.attempts, event.error, event.elapsed_s)

@@ -17,7 +17,6 @@ from breaker_players import (
     WALL,
     WAYS,
     Deed,
-    Down,
     Ending,
     Gone,
     Odd,
@@ -25,7 +24,9 @@ from breaker_players import (
     Real,
     Told,
     Unasked,
+    as_told,
 )
+from failures import Down
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -66,7 +67,16 @@ def is_bad(value: object) -> object:
     return value == "bad"
 
 
+def three_failures(counts: Any) -> str:
+    calls, failures, slow_calls, consecutive_failures = counts
+    assert calls >= failures >= 0
+    assert consecutive_failures >= 0
+    return "three are enough" if failures + slow_calls >= 3 else ""
+
+
 def _config(**given: Any) -> CircuitBreakerConfig:
+    if given["failure_threshold"] is None:
+        given["failure_threshold_within_s"] = None
     if given["failure_threshold"] is None and given["error_rate_threshold"] is None:
         given["failure_threshold"] = 2
     if given["slow_call_duration_s"] is None:
@@ -91,6 +101,9 @@ configs = st.builds(
     failure_result=st.sampled_from([None, None, is_bad]),
     retry_after=st.sampled_from([None, retry_after_hint, broken]),
     retry_after_max_s=st.sampled_from([300.0, 60.0]),
+    half_open_failure_threshold=st.sampled_from([1, 1, 2]),
+    failure_threshold_within_s=st.sampled_from([None, None, 10.0]),
+    trip_when=st.sampled_from([None, None, three_failures, broken]),
 )
 modes = st.sampled_from(list(CircuitMode))
 waits = st.sampled_from([0.0, 0.0, 0.0, 1.0, 2.0, 5.0, 10.0, 29.0, 30.0, 31.0, 100.0])
@@ -106,7 +119,13 @@ def deed(verb: str, *args: Any) -> Any:
     return st.builds(lambda *given: Deed(verb, given), *args)
 
 
-_operators = st.one_of(deed("mode", modes), deed("reset"), deed("reset_stats"), deed("configure", configs))
+_operators = st.one_of(
+    deed("mode", modes),
+    deed("reset"),
+    deed("trip", st.sampled_from([None, 5.0, inf])),
+    deed("reset_stats"),
+    deed("configure", configs),
+)
 _small = st.one_of(
     deed("advance", pauses),
     deed("allow"),
@@ -183,8 +202,8 @@ class BreakerModel(RuleBasedStateMachine):
     def _compare_telling(self) -> None:
         assert self.real.said == self.told.said
         if self.listened:
-            assert self.real.events == self.told.oracle.events
-        for said in (self.real.said, self.told.said, self.real.events, self.told.oracle.events):
+            assert [*map(as_told, self.real.heard)] == self.told.oracle.events
+        for said in (self.real.said, self.told.said, self.real.heard, self.told.oracle.events):
             said.clear()
 
     @rule(after=waits, context=numbers, way=ways, script=scripts, ending=endings)
@@ -309,7 +328,7 @@ class BreakerModel(RuleBasedStateMachine):
             self.do("call", "call", (), Ending("good"), context=len(self.told.contexts) - 1)
         if oracle.period.state is HALF_OPEN:  # the last context may be inside of a probe, where calls ride
             for _ in range(config.success_threshold):
-                self.do("call", "permit with", (), Ending("good"))
+                self.do("call", "permit", (), Ending("good"))
         assert oracle.period.state is CLOSED
         self.tally.met("it recovers")
 
@@ -344,6 +363,14 @@ WANTED = (
         "a block is left elsewhere, and settles a probe",
         "the server asks to be left alone",
         "opened several times in a row",
+        "opened by hand",
+        "an open circuit is opened by hand",
+        "a failure of a probe is borne",
+        "a streak has expired",
+        "a rule of the caller's own trips",
+        "a rule of the caller's own raises",
+        "a call takes over the slot of allow_request",
+        "a long stream is a success while it goes on",
         "a group is judged",
         "a cancelled call that hung is a failure",
         "a bad value is a failure",

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tally import LONG, Tally, missing
 from ways import BULKHEAD
 
-from circuit_breaker import Bulkhead, BulkheadFullError
+from circuit_breaker import Bulkhead, BulkheadFullError, BulkheadRejected
 
 MODEL = "bulkhead"
 WAYS = {name: way for name, way in BULKHEAD.items() if way.is_async}
@@ -64,9 +64,8 @@ class BulkheadModel(RuleBasedStateMachine):
         self.other_loop = asyncio.new_event_loop()
         for loop in (*self.loops, self.other_loop):
             self._undo.callback(loop.close)
-        self.events: list[tuple[int, int]] = []
-        listeners = [lambda e: self.events.append((e.active_count, e.queued_count))]
-        self.bulkhead = Bulkhead("pool", limit, queue, timeout_s, listeners=listeners, clock=lambda: self.now)
+        self.heard: list[BulkheadRejected] = []  # looked at later: what a listener raises is lost
+        self.bulkhead = Bulkhead("pool", limit, queue, timeout_s, listeners=[self.heard.append], clock=lambda: self.now)
         self.tally = Tally(MODEL)
         self.oracle = BulkheadOracle(limit, queue, timeout_s, self.tally)
         self.tasks: list[_Task] = []
@@ -81,7 +80,7 @@ class BulkheadModel(RuleBasedStateMachine):
         assert {name: seen[name] for name in seen if seen[name] != due[name]} == {
             name: due[name] for name in due if seen[name] != due[name]
         }
-        assert self.events == self.oracle.events
+        assert self.heard == [BulkheadRejected("pool", *counts) for counts in self.oracle.events]
         assert self.bulkhead.active_count == len(self.oracle.inside)
         assert self.bulkhead.available_slots == max(0, self.oracle.limit - len(self.oracle.inside))
         assert not self.oracle.line or len(self.oracle.inside) >= self.oracle.limit

@@ -14,7 +14,7 @@ from bulkhead_oracle import BulkheadOracle
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from retry_oracle import RetryOracle
+from retry_oracle import RetryOracle, seen
 from tally import LONG, Tally, missing
 from test_retry_model import outcome
 from ways import POLICY
@@ -27,6 +27,7 @@ from circuit_breaker import (
     CircuitBreakerConfig,
     CircuitMode,
     CircuitOpenError,
+    RetryGaveUp,
     RetryPolicy,
     RetryScheduled,
     retry_after_hint,
@@ -85,32 +86,39 @@ class TogetherModel(RuleBasedStateMachine):
     def begin(self, given: dict[str, Any], config: CircuitBreakerConfig, limit: int, listened: bool) -> None:
         self.tally = Tally(MODEL)
         self.clock, self.given, self.listened = FakeClock(1000.0), given, listened
-        self.events: list[tuple[Any, ...]] = []
-        listeners = [self.listen] if listened else []
+        self.heard: list[tuple[Any, int]] = []
+        listeners = [self.hear] if listened else []
         policy = RetryPolicy(**given, listeners=listeners, sleep=self.clock.sleep, clock=self.clock)
         self.breaker = CircuitBreaker("api", config, listeners=listeners, clock=self.clock)
         self.pool = Bulkhead("pool", limit, listeners=listeners, clock=self.clock)
 
         def all_three(func: Any) -> Any:
+            self.decorated = f"{func.__module__}.{func.__qualname__}"
             return policy(self.breaker(self.pool(func)))
 
-        self.ways = {name: way.ready(all_three, self.step) for name, way in WAYS.items()}
+        self.ways = {name: (way.ready(all_three, self.step), self.decorated) for name, way in WAYS.items()}
         self.now = [1000.0]
         self.circuit = Oracle(config, CircuitMode.AUTO, 1000.0, self.tally)
         self.slots = BulkheadOracle(limit, 0, 0.0, self.tally)
         self.due = self.circuit.events = self.slots.events = []  # one list, for the order among the three
         self.compare()
 
-    def listen(self, event: Any) -> None:
+    def hear(self, event: Any) -> None:
+        """Keep an event, and how often this call has slept by then. What a listener raises would be lost."""
+        self.heard.append((event, len(self.clock.sleeps)))
+
+    def told_by(self, event: Any, sleeps: int) -> tuple[Any, ...]:
+        """Return an event as the oracles tell it."""
         self.tally.met(f"told: {type(event).__name__}")
-        if isinstance(event, RetryScheduled):
-            assert event.attempt == len(self.clock.sleeps)  # so far, in this call
-            self.events.append((event.attempt, event.delay_s, event.error, event.elapsed_s))
-        elif isinstance(event, BulkheadRejected):
+        if isinstance(event, RetryScheduled | RetryGaveUp):
+            if isinstance(event, RetryScheduled):
+                assert event.attempt == sleeps
+            assert event.function == self.function
+            return seen(event)
+        if isinstance(event, BulkheadRejected):
             assert event.bulkhead_name == "pool"
-            self.events.append((event.active_count, event.queued_count))
-        else:
-            self.events.append(as_told(event))
+            return event.active_count, event.queued_count
+        return as_told(event)
 
     def step(self) -> Any:
         passes, end = self.rest.pop(0) if self.rest else (0.0, Ending("good"))
@@ -147,12 +155,13 @@ class TogetherModel(RuleBasedStateMachine):
         endings = [(passes, Ending(kind)) for passes, kind in steps]
         self.rest = list(endings)
         self.clock.sleeps.clear()
-        seen, left_over = outcome(self.ways[way]), self.rest
+        call, self.function = self.ways[way]
+        came, left_over = outcome(call), self.rest
         self.rest = list(endings)
         oracle = RetryOracle(self.given, 0.0, self.now, None, self.tally, events=self.due)
         due = outcome(lambda: oracle.play(self.told, judged=False))
         assert left_over == self.rest
-        assert in_words(seen) == in_words(due)
+        assert in_words(came) == in_words(due)
         assert self.clock.sleeps == pytest.approx(oracle.sleeps)
         self.compare()
 
@@ -181,8 +190,8 @@ class TogetherModel(RuleBasedStateMachine):
         self.circuit.now = self.slots.now = self.now[0]
         snapshot = self.breaker.snapshot()
         due = self.circuit.picture(lambda at: WALL + at)
-        seen = {name: getattr(snapshot if hasattr(snapshot, name) else snapshot.stats, name) for name in due}
-        assert seen == due
+        shown = {name: getattr(snapshot if hasattr(snapshot, name) else snapshot.stats, name) for name in due}
+        assert shown == due
         counts = self.pool.snapshot()
         pool = {name: value for name, value in self.slots.picture().items() if name != "callers"}
         assert {name: getattr(counts, name) for name in pool} == pool
@@ -191,8 +200,8 @@ class TogetherModel(RuleBasedStateMachine):
 
     def compare_events(self) -> None:
         if self.listened:
-            assert [*map(in_words, self.events)] == [*map(in_words, self.due)]
-        self.events.clear()
+            assert [in_words(self.told_by(*heard)) for heard in self.heard] == [*map(in_words, self.due)]
+        self.heard.clear()
         self.due.clear()
 
     def teardown(self) -> None:
@@ -208,7 +217,7 @@ WANTED = {
     "a probe fails",
     "probes close it",
     "the backoff is slept",
-    "the server's wish is granted",
+    "a hint is honoured",
     "an error that is not retried",
     "a good value at last",
     "no retries left",

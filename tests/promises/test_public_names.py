@@ -39,9 +39,13 @@ PUBLIC = {
     "Permit",
     "ResilienceError",
     "RetryBudget",
+    "RetryGaveUp",
     "RetryPolicy",
     "RetryScheduled",
+    "RetrySnapshot",
     "StateChanged",
+    "UsageError",
+    "WindowCounts",
     "bulkhead",
     "circuit_breaker",
     "create_error_context",
@@ -54,19 +58,21 @@ OF_EXCEPTIONS = {
     "CircuitOpenError",
     "CodomyrmexError",
     "ResilienceError",
+    "UsageError",
     "create_error_context",
     "format_exception_chain",
 }
-OF_TESTING = {"FakeClock", "instant_retries"}
+OF_TESTING = {"FakeClock", "instant_retries", "no_retries"}
 
 # Annotations are left to the type checkers; a default that is a function or a member of an enum stands as its name.
 SIGNATURES = {
-    "CircuitBreaker": "name='default', config=None, *, mode=AUTO, listeners=(), clock=monotonic",
+    "CircuitBreaker": "name='default', config=None, *, mode=AUTO, listeners=(), clock=monotonic, **unknown",
     "CircuitBreakerConfig": """
         failure_threshold=5, success_threshold=3, reset_timeout_s=30.0, half_open_max_calls=3,
         error_rate_threshold=None, error_rate_window=100, *, minimum_calls=None, slow_call_duration_s=None,
         slow_call_rate_threshold=None, half_open_timeout_s=30.0, failure_exceptions=(Exception,),
-        ignored_exceptions=(), failure_result=None, retry_after=None, retry_after_max_s=300.0""",
+        ignored_exceptions=(), failure_result=None, retry_after=None, retry_after_max_s=300.0,
+        half_open_failure_threshold=1, failure_threshold_within_s=None, trip_when=None""",
     "CircuitStats": """
         success_count=0, failure_count=0, consecutive_failures=0, last_failure_time=None, last_success_time=None,
         total_latency_ms=0.0, *, ignored_count=0, rejected_count=0, slow_count=0, opened_count=0,
@@ -74,20 +80,22 @@ SIGNATURES = {
     "RetryPolicy": """
         max_retries=3, backoff_base=0.1, backoff_multiplier=2.0, backoff_max=30.0, jitter=True,
         retryable_exceptions=None, *, max_elapsed_s=None, retry_result=None, retry_after=retry_after_hint,
-        retry_after_max_s=120.0, budget=None, listeners=(), sleep=None, clock=monotonic, random=None""",
+        retry_after_max_s=120.0, budget=None, delay=None, listeners=(), sleep=None, clock=monotonic, random=None""",
     "RetryBudget": "ratio=0.2, min_per_second=1.0, burst=10, *, clock=monotonic",
     "Bulkhead": "name='default', max_concurrent=10, max_queue=0, timeout_s=0.0, *, listeners=(), clock=monotonic",
     "CircuitBreakerRegistry": "config=None, *, max_size=1024, mode=AUTO, listeners=(), clock=monotonic",
     "circuit_breaker": """
-        name=None, failure_threshold=5, reset_timeout_s=30.0, *, config=None, breaker=None, fallback=None, mode=AUTO,
-        listeners=(), clock=monotonic""",
+        name=None, failure_threshold=5, reset_timeout_s=30.0, *, config=None, breaker=None, fallback=None,
+        fallback_on=None, mode=AUTO, listeners=(), clock=monotonic""",
     "retry": """
         max_retries=3, backoff_base=0.1, backoff_multiplier=2.0, retryable_exceptions=None, *, policy=None,
-        backoff_max=30.0, jitter=True, max_elapsed_s=None, retry_result=None, retry_after=retry_after_hint,
-        retry_after_max_s=120.0, budget=None, listeners=(), sleep=None, clock=monotonic, random=None""",
+        fallback=None, fallback_on=None, backoff_max=30.0, jitter=True, max_elapsed_s=None, retry_result=None,
+        retry_after=retry_after_hint, retry_after_max_s=120.0, budget=None, delay=None, listeners=(), sleep=None,
+        clock=monotonic, random=None""",
     "bulkhead": """
         name=None, max_concurrent=10, max_queue=0, timeout_s=0.0, *, bulkhead=None, listeners=(), clock=monotonic""",
     "retry_after_hint": "exc",
+    "WindowCounts": "calls=0, failures=0, slow_calls=0, consecutive_failures=0",
     "ResilienceError": "message, context=None, error_code=None, **kwargs",
     "CodomyrmexError": "message, context=None, error_code=None, **kwargs",
     "CircuitOpenError": "message, circuit_name=None, **kwargs",
@@ -97,19 +105,23 @@ SIGNATURES = {
     "StateChanged": "circuit_name, old_state, new_state, reason",
     "CallRejected": "circuit_name, retry_after_s",
     "CallFinished": "circuit_name, outcome, latency_ms, error",
-    "RetryScheduled": "attempt, delay_s, error, elapsed_s",
-    "BulkheadRejected": "bulkhead_name, active_count, queued_count",
+    "RetryScheduled": "attempt, delay_s, error, elapsed_s, function=None",
+    "RetryGaveUp": "attempts, elapsed_s, reason, error, function=None",
+    "BulkheadRejected": "bulkhead_name, active_count, queued_count, waited_s=None",
     "CircuitSnapshot": """
         name, state, machine_state, mode, stats, window_calls, window_failures, window_slow, error_rate,
         slow_call_rate, retry_after_s, probes_in_flight""",
     "BulkheadSnapshot": """
         name, max_concurrent, max_queue, active_count, queued_count, accepted_count, rejected_count, timed_out_count,
         peak_active_count, total_wait_s""",
+    "RetrySnapshot": "failed_first_count, retry_count, recovered_count, gave_up_count, total_sleep_s",
     "testing.FakeClock": "start=0.0",
-    "testing.instant_retries": "",
+    "testing.instant_retries": "*, max_retries=None",
+    "testing.no_retries": "",
 }
 # Nobody but the package makes these: a permit comes from a breaker, an attempt from a policy.
 MADE_FOR_USERS = {"Attempt", "Permit"}
+BUILT_IN = {"UsageError"}  # an exception that takes what RuntimeError takes
 
 ENUMS = {
     "CircuitState": {"CLOSED": "closed", "OPEN": "open", "HALF_OPEN": "half_open"},
@@ -121,8 +133,8 @@ ENUMS = {
     },
     "Outcome": {"SUCCESS": "success", "FAILURE": "failure", "IGNORED": "ignored"},
 }
-EVENTS = {"StateChanged", "CallRejected", "CallFinished", "RetryScheduled", "BulkheadRejected"}
-FROZEN = {"CircuitBreakerConfig", "RetryPolicy", "CircuitSnapshot", "BulkheadSnapshot", *EVENTS}
+EVENTS = {"StateChanged", "CallRejected", "CallFinished", "RetryScheduled", "RetryGaveUp", "BulkheadRejected"}
+FROZEN = {"CircuitBreakerConfig", "RetryPolicy", "CircuitSnapshot", "BulkheadSnapshot", "RetrySnapshot", *EVENTS}
 
 # What each object has: its methods with their parameters, `async` before them if they are to be awaited; a `value` is
 # read, a `setting` may be assigned, too. The fields of dataclasses are those of their signatures.
@@ -149,13 +161,24 @@ MEMBERS: dict[str, dict[str, str]] = {
         "record_failure": "latency_ms=0.0",
         "record_ignored": "",
         "reset": "",
+        "trip": "open_for_s=None",
+        "add_listener": "listener",
+        "remove_listener": "listener",
         "snapshot": "",
         "permit": "",
         "instances": "",
         **CALLS,
     },
     "CircuitStats": TOTALS,
-    "RetryPolicy": {"get_delay": "attempt", "should_retry": "exception", "attempts": "", **CALLS},
+    "RetryPolicy": {
+        "get_delay": "attempt",
+        "should_retry": "exception",
+        "attempts": "",
+        "replace": "**changes",
+        "snapshot": "",
+        **CALLS,
+    },
+    "RetrySnapshot": {"to_dict": ""},
     "RetryBudget": {},
     "Permit": {"success": "", "failure": "error=None", "ignore": ""},
     "Attempt": {"result": "value"},
@@ -167,15 +190,33 @@ MEMBERS: dict[str, dict[str, str]] = {
         "active_count": "value",
         "available_slots": "value",
         "queued_count": "value",
-        "acquire": "",
-        "acquire_async": "async",
+        "acquire": "*, timeout_s=Ellipsis",
+        "acquire_async": "async *, timeout_s=Ellipsis",
         "release": "",
         "resize": "max_concurrent",
         "snapshot": "",
+        "add_listener": "listener",
+        "remove_listener": "listener",
         **CALLS,
     },
-    "CircuitBreakerRegistry": {"remove": "key", "reset_all": ""},
-    "CircuitBreakerConfig": {},
+    "CircuitBreakerRegistry": {
+        "config": "setting",
+        "get": "key",
+        "values": "",
+        "keyed": "key_function",
+        "remove": "key",
+        "reset_all": "",
+    },
+    "CircuitBreakerConfig": {"replace": "**changes"},
+    "WindowCounts": {
+        "calls": "value",
+        "failures": "value",
+        "slow_calls": "value",
+        "consecutive_failures": "value",
+        "error_rate": "value",
+        "slow_call_rate": "value",
+    },
+    "UsageError": {},
     "CircuitSnapshot": {"to_dict": ""},
     "BulkheadSnapshot": {},
     **{event: {} for event in sorted(EVENTS)},
@@ -210,6 +251,7 @@ PROTOCOLS = {
     "Permit": {"with", "async with"},
     "Attempt": {"with"},
     "CircuitBreakerRegistry": {"[]", "in", "len", "iter"},
+    "WindowCounts": {"[]", "in", "len", "iter"},
     "testing.FakeClock": {"call"},
 }
 METHODS = {
@@ -240,6 +282,8 @@ def made(name: str) -> Any:
         return package.CircuitBreaker().snapshot()
     if name == "BulkheadSnapshot":
         return package.Bulkhead().snapshot()
+    if name == "RetrySnapshot":
+        return package.RetryPolicy().snapshot()
     if name in EVENTS:
         return found(name)(*SIGNATURES[name].split(", "))
     return found(name)("message") if issubclass(found(name), Exception) else found(name)()
@@ -292,7 +336,7 @@ def described(owner: Any, name: str) -> str:
 
 def public(owner: Any) -> set[str]:
     """Return the public names of an object that its class or itself defines, not int or Exception."""
-    built_in = {name for kind in (int, Exception) if isinstance(owner, kind) for name in dir(kind)}
+    built_in = {name for kind in (int, tuple, Exception) if isinstance(owner, kind) for name in dir(kind)}
     return {name for name in dir(owner) if not name.startswith("_")} - built_in
 
 
@@ -346,7 +390,7 @@ def test_the_signature_is_the_promised_one(name: str) -> None:
 
 def test_every_public_name_is_described_here() -> None:
     everything = PUBLIC | {f"testing.{name}" for name in OF_TESTING}
-    assert SIGNATURES.keys() | MADE_FOR_USERS | ENUMS.keys() == everything
+    assert SIGNATURES.keys() | MADE_FOR_USERS | BUILT_IN | ENUMS.keys() == everything
     classes = {name for name in everything if isinstance(found(name), type)}
     assert classes - ENUMS.keys() - {"CodomyrmexError"} == MEMBERS.keys()
 

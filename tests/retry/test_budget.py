@@ -188,6 +188,14 @@ def test_budget_can_be_referred_to_weakly_and_is_let_go() -> None:
     assert reference() is None
 
 
+@pytest.mark.parametrize("name", ["ratio", "min_per_second", "burst", "tokens"])
+def test_settings_and_tokens_are_read_only(name: str) -> None:
+    budget = RetryBudget(0.5, 2, 4)
+    with pytest.raises(AttributeError):
+        setattr(budget, name, 1)
+    assert (budget.ratio, budget.min_per_second, budget.burst, budget.tokens) == (0.5, 2.0, 4, 4.0)
+
+
 def test_repr_tells_what_is_left() -> None:
     budget, _ = bucket(burst=4, full=True)
     budget.take()

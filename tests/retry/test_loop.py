@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from circuit_breaker._common.events import RetryScheduled
+from circuit_breaker._common.events import RetryGaveUp, RetryScheduled
 from circuit_breaker._retry.budget import RetryBudget
-from circuit_breaker._retry.plan import Attempt
+from circuit_breaker._retry.loop import Attempt
 from circuit_breaker._retry.policy import RetryPolicy
 from circuit_breaker.testing import FakeClock
 
@@ -139,7 +139,7 @@ def test_deadline_wish_and_budget_hold_for_the_block(clock: FakeClock) -> None:
         for attempt in policy.attempts():
             with attempt:
                 raise Busy
-    assert clock.sleeps == [5.0, 5.0]
+    assert clock.sleeps == [5.1, 5.2]
     assert caught.value.__notes__[0].endswith("the next would come past the deadline of 12 s")
     with pytest.raises(OSError) as caught:
         for attempt in policy.attempts():
@@ -168,11 +168,15 @@ def test_listeners_hear_of_each_retry(clock: FakeClock) -> None:
     assert told == [RetryScheduled(0, 0.5, error, 0.0), RetryScheduled(1, 1.0, error, 0.5)]
 
 
-def test_loop_holds_no_error_during_the_sleep() -> None:
-    class Failure(Exception):
-        pass
+class Failure(Exception):
+    """An exception that can be referred to weakly."""
 
+
+def test_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> None:
     kept: list[weakref.ref[Failure]] = []
+
+    def alive() -> list[bool]:
+        return [reference() is not None for reference in kept]
 
     def fail() -> None:
         error = Failure()
@@ -183,13 +187,42 @@ def test_loop_holds_no_error_during_the_sleep() -> None:
             del error
 
     def sleep(seconds: float) -> None:
-        assert [reference() for reference in kept] == [None] * len(kept)
+        assert alive() == [False] * (len(kept) - 1) + [True]
 
     for attempt in RetryPolicy(sleep=sleep).attempts():
         with attempt:
+            assert alive() == [False] * attempt
             if attempt < 2:
                 fail()
-    assert len(kept) == 2
+    assert alive() == [False, False]
+
+
+def test_async_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> None:
+    kept: list[weakref.ref[Failure]] = []
+
+    def alive() -> list[bool]:
+        return [reference() is not None for reference in kept]
+
+    def fail() -> None:
+        error = Failure()
+        kept.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def sleep(seconds: float) -> None:
+        assert alive() == [False] * (len(kept) - 1) + [True]
+
+    async def main() -> None:
+        async for attempt in RetryPolicy(sleep=sleep).attempts():
+            with attempt:
+                assert alive() == [False] * attempt
+                if attempt < 2:
+                    fail()
+        assert alive() == [False, False]
+
+    asyncio.run(main())
 
 
 # Submitting values
@@ -313,7 +346,7 @@ def test_empty_budget_ends_the_bare_loop_and_each_loop_puts_its_ratio_in(clock: 
 def test_listeners_hear_of_bare_retries_without_an_error(clock: FakeClock) -> None:
     told: list[Any] = []
     list(policy_on(clock, 1, 0.5, listeners=[told.append]).attempts())
-    assert told == [RetryScheduled(0, 0.5, None, 0.0)]
+    assert told == [RetryScheduled(0, 0.5, None, 0.0), RetryGaveUp(2, 0.5, "no retries left", None)]
 
 
 def test_interrupted_sleep_ends_the_loop_and_gives_the_token_back(clock: FakeClock) -> None:

@@ -23,6 +23,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from ways import POLICY
 
 from circuit_breaker._common.events import RetryScheduled
 from circuit_breaker._retry.budget import RetryBudget
@@ -122,10 +123,14 @@ def test_without_a_limit_it_retries_until_it_succeeds(clock: FakeClock) -> None:
     assert set(clock.sleeps[20:]) == {30.0}
 
 
-def test_failed_attempt_leaves_nothing_behind_during_the_sleep() -> None:
+def test_only_the_last_error_is_kept_during_a_sleep_and_none_after_it() -> None:
     kept: list[weakref.ref[BaseException]] = []
 
+    def alive() -> list[bool]:
+        return [reference() is not None for reference in kept]
+
     def fail_twice() -> None:
+        assert alive() == [False] * len(kept)
         if len(kept) < 2:
             error = Hinted(None)
             kept.append(weakref.ref(error))
@@ -135,14 +140,14 @@ def test_failed_attempt_leaves_nothing_behind_during_the_sleep() -> None:
                 del error
 
     def sleep(seconds: float) -> None:
-        assert [reference() for reference in kept] == [None] * len(kept)
+        assert alive() == [False] * (len(kept) - 1) + [True]
 
     gc.disable()
     try:
         RetryPolicy(sleep=sleep).call(fail_twice)
     finally:
         gc.enable()
-    assert len(kept) == 2
+    assert alive() == [False, False]
 
 
 def test_default_sleep_is_that_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,23 +320,60 @@ def test_deadline_counts_from_the_start_of_the_first_attempt(clock: FakeClock) -
     ]
 
 
-# The server's wish
+# The server's hint
 
 
 @pytest.mark.parametrize(
-    ("wish_s", "delay_s"), [(5, 5.0), (0.01, 0.1), (120.0, 120.0), (None, 0.1), (0, 0.1), ("soon", 0.1), (-5, 0.1)]
+    ("hint_s", "delay_s"), [(5, 5.1), (0.01, 0.11), (120.0, 120.1), (None, 0.1), (0, 0.1), ("soon", 0.1), (-5, 0.1)]
 )
-def test_wish_of_the_server_is_granted_in_full(wish_s: Any, delay_s: float, clock: FakeClock) -> None:
-    policy_on(clock).call(Flaky(Hinted(wish_s), "done"))
-    assert clock.sleeps == [delay_s]
+def test_hint_is_honoured_in_full_and_the_usual_delay_added(hint_s: Any, delay_s: float, clock: FakeClock) -> None:
+    policy_on(clock).call(Flaky(Hinted(hint_s), "done"))
+    assert clock.sleeps == [pytest.approx(delay_s)]
 
 
-def test_wish_is_not_cut_by_the_longest_delay(clock: FakeClock) -> None:
+def test_hint_is_not_cut_by_the_longest_delay(clock: FakeClock) -> None:
     policy_on(clock, backoff_max=1.0).call(Flaky(Hinted(60), "done"))
-    assert clock.sleeps == [60.0]
+    assert clock.sleeps == [60.1]
 
 
-def test_wish_that_is_too_long_ends_the_attempts(clock: FakeClock) -> None:
+def test_clients_that_are_given_the_same_hint_do_not_return_together(clock: FakeClock) -> None:
+    policy = policy_on(clock, jitter=True, random=Random(3).random)
+    for _ in range(100):
+        policy.call(Flaky(Hinted(30), "done"))
+    assert len(set(clock.sleeps)) == 100
+    assert min(clock.sleeps) >= 30.05
+    assert max(clock.sleeps) <= 30.15
+
+
+def test_deadline_holds_for_hint_and_delay_together(clock: FakeClock) -> None:
+    policy_on(clock, max_elapsed_s=5.1).call(Flaky(Hinted(5), "done"))
+    with pytest.raises(Hinted):
+        policy_on(clock, max_elapsed_s=5.05).call(Flaky(Hinted(5)))
+    assert clock.sleeps == [5.1]
+
+
+def test_hint_in_a_bad_value_is_honoured_as_one_in_an_error(clock: FakeClock) -> None:
+    class Response:
+        def __init__(self, status: int, **headers: str) -> None:
+            self.status = status
+            self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    policy = policy_on(clock, retry_result=lambda response: response.status == 503, retry_after_max_s=60)
+    good = Response(200)
+    assert policy.call(Flaky(Response(503, retry_after="7"), Response(503), good)) is good
+    assert clock.sleeps == [7.1, 0.2]
+    late = Response(503, retry_after="61")
+    assert policy.call(Flaky(late)) is late
+    assert len(clock.sleeps) == 2
+
+
+def test_hint_function_of_the_callers_own_is_asked_about_a_bad_value(clock: FakeClock) -> None:
+    policy = policy_on(clock, retry_result=lambda value: value < 0, retry_after=lambda value: -value)
+    assert policy.call(Flaky(-5, 1)) == 1
+    assert clock.sleeps == [5.1]
+
+
+def test_hint_that_is_too_long_ends_the_attempts(clock: FakeClock) -> None:
     with pytest.raises(Hinted) as caught:
         policy_on(clock).call(Flaky(Hinted(121)))
     assert clock.sleeps == []
@@ -340,25 +382,33 @@ def test_wish_that_is_too_long_ends_the_attempts(clock: FakeClock) -> None:
     ]
 
 
-def test_wish_beyond_the_deadline_ends_the_attempts(clock: FakeClock) -> None:
+def test_hint_beyond_the_deadline_ends_the_attempts(clock: FakeClock) -> None:
     with pytest.raises(Hinted):
         policy_on(clock, max_elapsed_s=10.0).call(Flaky(Hinted(11)))
     assert clock.sleeps == []
 
 
-def test_of_a_group_the_longest_wish_counts(clock: FakeClock) -> None:
+def test_of_a_group_the_longest_hint_counts(clock: FakeClock) -> None:
     group = ExceptionGroup("", [Hinted(3), ExceptionGroup("", [Hinted(8), OSError()])])
     policy_on(clock).call(Flaky(group, "done"))
-    assert clock.sleeps == [8.0]
+    assert clock.sleeps == [8.1]
 
 
-def test_without_a_reader_no_wish_is_read_but_that_of_a_circuit(clock: FakeClock) -> None:
+def test_hint_in_a_group_that_is_no_exception_counts_too(clock: FakeClock) -> None:
+    class Group(BaseExceptionGroup[Any]):
+        pass
+
+    policy_on(clock).call(Flaky(Group("", [Hinted(3)]), "done"))
+    assert clock.sleeps == [3.1]
+
+
+def test_without_a_hint_function_only_that_of_a_circuit_counts(clock: FakeClock) -> None:
     policy = policy_on(clock, retry_after=None, retryable_exceptions=(Hinted, CircuitOpenError))
     policy.call(Flaky(Hinted(5), CircuitOpenError("open", retry_after_s=4.0), "done"))
-    assert clock.sleeps == [0.1, 4.0]
+    assert clock.sleeps == [0.1, 4.2]
 
 
-def test_reader_of_the_callers_own_is_asked_of_each_leaf(clock: FakeClock) -> None:
+def test_hint_function_of_the_callers_own_is_asked_about_each_leaf(clock: FakeClock) -> None:
     asked: list[BaseException] = []
 
     def read(error: BaseException) -> float:
@@ -369,17 +419,17 @@ def test_reader_of_the_callers_own_is_asked_of_each_leaf(clock: FakeClock) -> No
     with pytest.raises(ValueError):
         policy_on(clock, retry_after=read).call(Flaky(ExceptionGroup("", [leaf]), late))
     assert asked == [leaf, late]
-    assert clock.sleeps == [2.0]
+    assert clock.sleeps == [2.1]
 
 
-@pytest.mark.parametrize("wish_s", ["3", math.nan, -1.0, True, [], ZeroDivisionError])
-def test_reader_that_raises_or_gives_no_seconds_is_logged_and_no_wish(
-    wish_s: Any, clock: FakeClock, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("hint_s", ["3", math.nan, -1.0, True, [], ZeroDivisionError])
+def test_hint_function_that_raises_or_gives_no_seconds_is_logged_and_no_hint(
+    hint_s: Any, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     def read(error: BaseException) -> Any:
-        if wish_s is ZeroDivisionError:
-            raise wish_s
-        return wish_s
+        if hint_s is ZeroDivisionError:
+            raise hint_s
+        return hint_s
 
     assert policy_on(clock, retry_after=read).call(Flaky(OSError, "done")) == "done"
     assert clock.sleeps == [0.1]
@@ -387,7 +437,7 @@ def test_reader_that_raises_or_gives_no_seconds_is_logged_and_no_wish(
     assert "read" in caplog.text
 
 
-@pytest.mark.parametrize(("retry_after_s", "sleeps"), [(40.0, [40.0]), (0.0, [0.1]), (None, [0.1])])
+@pytest.mark.parametrize(("retry_after_s", "sleeps"), [(40.0, [40.1]), (0.0, [0.1]), (None, [0.1])])
 def test_open_circuit_that_is_listed_is_not_retried_before_its_time(
     retry_after_s: float | None, sleeps: list[float], clock: FakeClock
 ) -> None:
@@ -575,13 +625,13 @@ def test_first_try_under_a_budget_gives_its_value_or_raises_what_is_not_retried(
     assert clock.sleeps == []
 
 
-def test_wish_of_half_a_second_is_honoured(clock: FakeClock) -> None:
+def test_hint_of_half_a_second_is_honoured(clock: FakeClock) -> None:
     with pytest.raises(Hinted):
         policy_on(clock, 1, 0.25).call(Flaky(Hinted(0.5)))
-    assert clock.sleeps == [0.5]
+    assert clock.sleeps == [0.75]
 
 
-def test_wish_that_cannot_be_read_is_logged_with_its_error(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+def test_hint_that_cannot_be_read_is_logged_with_its_error(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     problem = ZeroDivisionError()
 
     def ask(error: BaseException) -> float:
@@ -589,12 +639,12 @@ def test_wish_that_cannot_be_read_is_logged_with_its_error(clock: FakeClock, cap
 
     with pytest.raises(OSError):
         policy_on(clock, 1, retry_after=ask).call(Flaky(OSError))
-    (record,) = caplog.records
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
     assert record.exc_info[1] is problem
 
 
-def test_ctrl_c_while_a_wish_is_read_passes(clock: FakeClock) -> None:
+def test_ctrl_c_while_a_hint_is_read_passes(clock: FakeClock) -> None:
     def ask(error: BaseException) -> float:
         raise KeyboardInterrupt
 
@@ -613,6 +663,30 @@ def test_ctrl_c_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None
         policy_on(clock, 1).call(Flaky(error))
 
 
+class TimeLimit(Exception):
+    """Like Celery's SoftTimeLimitExceeded, which a signal handler raises wherever the task is."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
+def test_time_limit_that_a_signal_handler_raises_while_a_note_is_put_on_an_error_passes(clock: FakeClock) -> None:
+    class Noted:
+        def __str__(self) -> str:
+            signal.raise_signal(signal.SIGUSR1)
+            return "theirs"
+
+    def handler(*_: Any) -> None:
+        raise TimeLimit
+
+    error = OSError()
+    error.__notes__ = [Noted()]  # type: ignore[list-item]
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(TimeLimit):
+            policy_on(clock, 1).call(Flaky(error))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 # Listeners
 
 
@@ -629,7 +703,11 @@ def test_listeners_hear_of_each_retry_before_its_sleep(clock: FakeClock) -> None
     listeners = [lambda event: told.append((event, clock()))]
     policy = policy_on(clock, 3, 0.5, retry_result=lambda count: count < 2, listeners=listeners)
     assert policy.call(work) == 2
-    assert told == [(RetryScheduled(0, 0.5, first, 1.0), 1_001.0), (RetryScheduled(1, 1.0, None, 2.5), 1_002.5)]
+    name = f"{__name__}.test_listeners_hear_of_each_retry_before_its_sleep.<locals>.work"
+    assert told == [
+        (RetryScheduled(0, 0.5, first, 1.0, name), 1_001.0),
+        (RetryScheduled(1, 1.0, None, 2.5, name), 1_002.5),
+    ]
 
 
 def test_listener_that_raises_changes_nothing(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -638,9 +716,9 @@ def test_listener_that_raises_changes_nothing(clock: FakeClock, caplog: pytest.L
     with pytest.raises(OSError) as caught:
         policy.call(Flaky(OSError))
     assert clock.sleeps == [0.1, 0.2]
-    assert len(told) == 2
+    assert [type(event).__name__ for event in told] == ["RetryScheduled", "RetryScheduled", "RetryGaveUp"]
     assert caught.value.__context__ is None
-    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert [record.levelno for record in caplog.records if record.levelno != logging.WARNING] == [logging.ERROR] * 3
 
 
 def test_listener_that_exits_ends_the_call_chained_and_the_token_is_given_back(clock: FakeClock) -> None:
@@ -685,6 +763,54 @@ def test_call_refuses_what_it_cannot_call() -> None:
         RetryPolicy().call(coroutine())
     with pytest.raises(TypeError, match="func must be a function"):
         RetryPolicy().call(3)
+
+
+RETURNING = {name: way for name, way in POLICY.items() if way.returns and not way.is_async and "attempts" not in name}
+
+
+@pytest.mark.parametrize("settings", [{}, {"budget": RetryBudget()}, {"retry_result": lambda value: value is None}])
+@pytest.mark.parametrize("earlier", [(), (7, 7), (OSError,)], ids=["at first", "after values", "after an error"])
+@pytest.mark.parametrize("name", RETURNING)
+def test_plain_function_that_returns_a_coroutine_is_refused_and_the_coroutine_closed(
+    name: str, earlier: tuple[Any, ...], settings: Any, clock: FakeClock
+) -> None:
+    made: list[Any] = []
+
+    async def work() -> None:
+        raise AssertionError
+
+    def body() -> Any:
+        if rest:
+            step = rest.pop(0)
+            if step is OSError:
+                raise step
+            return step
+        made.append(work())
+        return made[-1]
+
+    rest = list(earlier)
+    call = RETURNING[name].ready(policy_on(clock, **settings), body)
+    for value in earlier:
+        if value is not OSError:
+            assert call() == value
+    with pytest.raises(TypeError, match="still to be awaited"):
+        call()
+    (coroutine,) = made  # not retried
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_call_refuses_an_iteration_but_takes_a_function_that_only_returns_one(clock: FakeClock) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+
+    async def async_items() -> Any:
+        yield 1
+
+    for func in (items, async_items):
+        with pytest.raises(TypeError, match=r"cannot guard the iteration .* decorate it"):
+            policy_on(clock).call(func)
+    assert list(policy_on(clock).call(lambda: items())) == [1]
+    assert clock.sleeps == []
 
 
 def test_decorated_function_keeps_its_face_and_carries_its_policy(clock: FakeClock) -> None:

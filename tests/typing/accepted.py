@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar, assert_type
+from typing import Any, Protocol, Self, TypeVar, assert_type
 
 from circuit_breaker import (
     Attempt,
@@ -29,8 +29,10 @@ from circuit_breaker import (
     Permit,
     ResilienceError,
     RetryBudget,
+    RetryGaveUp,
     RetryPolicy,
     RetryScheduled,
+    RetrySnapshot,
     StateChanged,
     bulkhead,
     circuit_breaker,
@@ -39,7 +41,7 @@ from circuit_breaker import (
     retry,
     retry_after_hint,
 )
-from circuit_breaker.testing import FakeClock, instant_retries
+from circuit_breaker.testing import FakeClock, instant_retries, no_retries
 
 _T = TypeVar("_T")
 
@@ -345,7 +347,7 @@ def in_sync_code() -> None:
         with attempt:
             bare(attempt)
     clock = FakeClock()
-    with instant_retries():
+    with no_retries(), instant_retries(max_retries=2):
         clock.advance(1)
     CircuitBreaker(clock=clock)
     RetryPolicy(clock=clock, sleep=clock.sleep)
@@ -362,6 +364,18 @@ def wish(error: BaseException) -> float | None:
     return retry_after_hint(error)
 
 
+def is_temporary(error: Exception) -> bool:
+    return isinstance(error, OSError)
+
+
+def hint(failed: Exception | str) -> timedelta | None:
+    return None
+
+
+def longer(attempt: int, error: Exception | None) -> float:
+    return 2.0**attempt
+
+
 configurations: list[CircuitBreakerConfig] = [
     CircuitBreakerConfig(5, 3, 30, 3, 0.5, 100),
     CircuitBreakerConfig(failure_exceptions=OSError),
@@ -376,6 +390,9 @@ policies: list[RetryPolicy] = [
     RetryPolicy(retryable_exceptions=lambda error: not isinstance(error, KeyError)),
     RetryPolicy(3, 0.1, 2, 30, False, None, retry_result=a_value_is_bad, retry_after=wish, listeners=()),
     RetryPolicy(retry_after=None),
+    RetryPolicy(3, timedelta(seconds=1), 2, timedelta(minutes=1), max_elapsed_s=timedelta(hours=1)),
+    RetryPolicy(retryable_exceptions=is_temporary, retry_after=hint, delay=longer, retry_after_max_s=timedelta(1)),
+    RetryPolicy(delay=lambda attempt, error: attempt if error is None else timedelta(seconds=1)),
 ]
 
 
@@ -395,8 +412,77 @@ def on_circuit(event: StateChanged | CallRejected | CallFinished) -> None:
             assert_type(event.error, BaseException | None)
 
 
-def on_retry(event: RetryScheduled) -> None:
-    assert_type((event.attempt, event.delay_s, event.error), tuple[int, float, BaseException | None])
+def on_retry(event: RetryScheduled | RetryGaveUp) -> None:
+    assert_type((event.elapsed_s, event.error, event.function), tuple[float, BaseException | None, str | None])
+    if isinstance(event, RetryScheduled):
+        assert_type((event.attempt, event.delay_s), tuple[int, float])
+    else:
+        assert_type((event.attempts, event.reason), tuple[int, str])
+
+
+# A duration may be given as a timedelta, and is read as seconds.
+assert_type((policy.backoff_base, policy.backoff_max, policy.retry_after_max_s), tuple[float, float, float])
+assert_type(policy.max_elapsed_s, float | None)
+assert_type(policy.replace(max_retries=1, backoff_base=timedelta(seconds=1)), RetryPolicy)
+assert_type(policy.snapshot(), RetrySnapshot)
+assert_type(policy.snapshot().total_sleep_s, float)
+assert_type(policy.snapshot().to_dict(), dict[str, Any])
+
+
+def cached(error: Exception, number: int) -> str:
+    return "cached"
+
+
+@retry(2, fallback=cached, fallback_on=(OSError, KeyError), delay=longer)
+def with_fallback(number: int) -> str:
+    return str(number)
+
+
+assert_type(with_fallback(3), str)
+assert_type(with_fallback.retry_policy, RetryPolicy)
+assert_type(with_fallback.retry_policy.replace(max_retries=1)(with_fallback.__wrapped__)(3), str)
+
+
+class Fetcher(Protocol):
+    def fetch(self, url: str) -> bytes: ...
+
+
+class HidesItsRetries:
+    @retry
+    def _fetch(self, url: str) -> bytes:
+        return url.encode()
+
+    def fetch(self, url: str) -> bytes:
+        return self._fetch(url)
+
+    @retry
+    def _connect(self) -> None: ...
+
+    def connected(self) -> Self:
+        self._connect()
+        return self
+
+
+class Special(HidesItsRetries):
+    def fetch(self, url: str) -> bytes:
+        return super().fetch(url)
+
+
+fetcher: Fetcher = Special()
+assert_type(Special().connected(), Special)
+
+
+@no_retries()
+def a_test(number: int) -> str:
+    return str(number)
+
+
+@instant_retries(max_retries=1)
+async def an_async_test(number: int) -> str:
+    return str(number)
+
+
+assert_type(a_test(3), str)
 
 
 def on_bulkhead(event: BulkheadRejected) -> None:

@@ -106,6 +106,10 @@ RetryPolicy(retryable_exceptions=[OSError])  # refused
 RetryPolicy(retryable_exceptions="OSError")  # refused
 RetryPolicy(listeners=None)  # refused
 RetryPolicy(budget=0.2)  # refused
+RetryPolicy(delay=3)  # refused
+RetryPolicy(delay=lambda attempt, error: None)  # refused
+RetryPolicy(backoff_base="1")  # refused
+policy.backoff_base = 1.0  # refused
 policy.max_retries = 5  # refused
 policy.should_retry(OSError)  # refused
 RetryBudget(0.2, 1.0, 10, FakeClock())  # refused

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import repeat
-from math import inf
 from threading import get_ident
 from typing import Any, Final, cast
 
@@ -28,11 +27,12 @@ from .._common.words import CircuitMode, CircuitState, Outcome
 from ..exceptions import CircuitOpenError, circuit_open
 from . import open_blocks
 from .config import CircuitBreakerConfig
-from .machine import OPEN_FOR_UNTIL_ASKED_S, UNDELIVERED_KEPT, Machine
+from .machine import OPEN_FOR_UNTIL_ASKED_S, UNDELIVERED_KEPT, Change, Machine
 from .states import Asker, Closed, LastFailure, Open, Period, Permission, Probe, Unknown
 from .totals import LiveStats
 
 LAST_FAILURE_TEXT: Final = 200
+DELIVERED_AT_ONCE: Final = 10  # changes, by one caller
 SUCCESS: Final = Outcome.SUCCESS
 FAILURE: Final = Outcome.FAILURE
 IGNORED: Final = Outcome.IGNORED
@@ -77,16 +77,15 @@ class Admission:
         """
         now = self._clock()
         admitted = self._ask(asker, now)
-        if isinstance(admitted, Closed | Probe):
-            return admitted
-        raise self._rejection(admitted, now)
+        if isinstance(admitted, Period) and not admitted.admits:
+            raise self._rejection(admitted, now)
+        return cast("Permission", admitted)
 
     def _ask(self, asker: Asker, now: float) -> Permission | Period:
         """Return the permission for one call, or the period that rejects it."""
         machine = self._machine
-        if now < machine.period.rejects_until:
-            admitted = machine.admit(asker, now)
-        else:
+        admitted: Permission | Period | None = machine.reject(now)
+        if admitted is None:
             rides = asker is CALL or asker is Asker.BLOCK
             admitted = machine.admit(asker, now, open_blocks.unsettled_probes(self) if rides else ())
         if machine.changes or self._listeners:
@@ -95,29 +94,28 @@ class Admission:
 
     def _tell_of_admission(self, admitted: Permission | Period, now: float) -> None:
         try:
-            self._publish()
-            if isinstance(admitted, Period) and not admitted.admits and self._listeners:
-                notify(self._listeners, CallRejected(self.name, self._retry_after_s(admitted, now)))
+            try:
+                self._publish()
+            finally:
+                if isinstance(admitted, Period) and not admitted.admits and self._listeners:
+                    notify(self._listeners, CallRejected(self.name, admitted.rejected_for_s(now)))
         except BaseException:
             if isinstance(admitted, Closed | Probe):
                 admitted.withdraw(self._machine)
             raise
 
     def _rejection(self, period: Period, now: float) -> CircuitOpenError:
-        retry_after_s = self._retry_after_s(period, now)
-        return circuit_open(self.name, period.met, self._machine.mode, retry_after_s, period.last_failure)
-
-    def _retry_after_s(self, period: Period, now: float) -> float | None:
-        """Return the seconds until this period, which has rejected a call, admits a probe; None: nobody knows."""
-        return period.retry_after_s(self._machine, period.book, now) if now < period.ends_at < inf else None
+        mode = self._machine.mode
+        return circuit_open(self.name, period.met, mode, period.rejected_for_s(now), period.last_failure)
 
     def _look(self) -> Period:
         """Return the present period."""
-        period = self._machine.period
-        if period.admits:
-            return period
-        period = self._machine.look(self._clock())
-        self._publish()
+        machine = self._machine
+        period = machine.period
+        if not period.admits:
+            period = machine.look(self._clock())
+        if machine.changes or machine.undelivered:
+            self._publish()
         return period
 
     # Settling
@@ -157,12 +155,19 @@ class Admission:
         waited_s: float | None = None,
     ) -> None:
         """Settle a call that raised; if it was cancelled, how long it was waited for says whether it hung."""
-        config = self._machine.config
+        machine = self._machine
+        config = machine.config
         outcome = IGNORED
         try:
             outcome = config._judge.judge(error, (latency_s if waited_s is None else waited_s) >= config._slow_s)
         finally:
-            self._settle(permission, outcome, now, latency_s, error)
+            fast = machine.fast
+            if fast is not None and permission is fast and 0.0 <= latency_s < fast.slow_s:
+                opened = fast.settle(machine, fast, outcome, now, latency_s, False)
+                if opened is not None:
+                    self._follow_up(opened, outcome, latency_s, error)
+            else:
+                self._settle(permission, outcome, now, latency_s, error)
 
     def _settle(
         self,
@@ -178,10 +183,15 @@ class Admission:
             latency_s = 0.0
         slow = latency_s >= machine.config._slow_s and (error is None or not _is_rejected(error))
         opened = machine.settle(permission, outcome, now, latency_s, slow)
-        if opened is None and not machine.changes and not self._listeners:
-            return
+        if opened is not None or machine.changes or self._listeners:
+            self._follow_up(opened, outcome, latency_s, error)
+
+    def _follow_up(
+        self, opened: Period | None, outcome: Outcome, latency_s: float, error: BaseException | None
+    ) -> None:
+        """Do what follows from a result."""
         try:
-            if opened is not None:
+            if isinstance(opened, Open):
                 self._keep()
                 self._ask_how_long(opened, error)
         finally:
@@ -233,25 +243,40 @@ class Admission:
     def _publish(self) -> None:
         """Log what has changed, then notify listeners of it."""
         machine = self._machine
+        if not machine.changes and not machine.undelivered:
+            return
+        first_error = FirstError()
         for change in machine.take_changes() if machine.changes else ():
-            level = WARNING if change.new_state is CircuitState.OPEN else INFO
-            old, new = change.old_state.value, change.new_state.value
-            log(
-                level,
-                "circuit %r: %s -> %s: %s",
-                self.name,
-                old,
-                new,
-                change.reason,
-                circuit_name=self.name,
-                old_state=old,
-                new_state=new,
-                reason=change.reason,
-            )
+            with first_error:
+                self._log_change(change)
         if machine.undelivered:
-            self._deliver()
+            with first_error:
+                self._deliver()
         if machine.lost and not self._warned:
+            with first_error:
+                self._warn_of_loss()
+        first_error.raise_if_any()
+
+    def _log_change(self, change: Change) -> None:
+        old, new = change.old_state.value, change.new_state.value
+        log(
+            WARNING if change.new_state is CircuitState.OPEN else INFO,
+            "circuit %r: %s -> %s: %s",
+            self.name,
+            old,
+            new,
+            change.reason,
+            circuit_name=self.name,
+            old_state=old,
+            new_state=new,
+            reason=change.reason,
+        )
+
+    def _warn_of_loss(self) -> None:
+        with self._machine.lock:
+            warned = self._warned
             self._warned = True
+        if not warned:
             log(
                 WARNING,
                 "circuit %r: listeners do not keep up; of %d changes that wait for them the oldest are dropped",
@@ -263,8 +288,8 @@ class Admission:
     def _deliver(self) -> None:
         """Notify listeners of changes in order, one thread at a time.
 
-        A thread delivers what was queued when its turn began, and what its own listeners have changed; the rest is for
-        whoever comes next, so that slow listeners keep nobody for long.
+        A thread delivers what was queued when its turn began, and what its own listeners have changed, up to a limit.
+        The rest is for whoever comes next, so that slow listeners keep nobody for long.
         """
         machine, me, mine = self._machine, get_ident(), False
         first_error = FirstError()
@@ -274,18 +299,20 @@ class Admission:
                     self._delivering = me
                     mine = True
             if not mine:
-                self._deliver_more = self._delivering == me
+                if self._delivering == me:
+                    self._deliver_more = True
                 return
-            for _ in repeat(None):
-                self._deliver_more = False
-                for _ in machine.undelivered:
-                    change = machine.take_undelivered()
-                    if change is None:
-                        break
-                    with first_error:
-                        notify(self._listeners, StateChanged(self.name, *change))
-                if not self._deliver_more:
+            self._deliver_more = True
+            queued = 0
+            for delivered in range(DELIVERED_AT_ONCE):
+                if delivered == queued and self._deliver_more:
+                    self._deliver_more = False
+                    queued += len(machine.undelivered)
+                change = machine.take_undelivered() if delivered < queued else None
+                if change is None:
                     break
+                with first_error:
+                    notify(self._listeners, StateChanged(self.name, *change))
         finally:
             if mine:
                 self._delivering = None

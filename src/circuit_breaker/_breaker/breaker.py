@@ -10,17 +10,16 @@ from typing import Any, Final, Never, ParamSpec, TypeVar, overload
 
 from .._common import checks, fork
 from .._common.events import Listener
-from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
+from .._common.pattern import PLAIN_RESULTS, Args, Function, Kwargs, OnlyOne, Pattern, check_finished
 from .._common.typing import Protected, ProtectedFunction
-from .._common.words import CircuitMode, CircuitState
-from ..exceptions import UsageError
+from .._common.words import CircuitMode
 from . import open_blocks
-from .admission import FAILURE, IGNORED, SUCCESS, Admission
+from .admission import FAILURE, IGNORED, SUCCESS
 from .config import CircuitBreakerConfig
 from .permit import Permit
-from .states import Asker, Permission, Probe, Unknown, in_flight
+from .states import Asker, Closed, Permission, Probe, Unknown
+from .steering import Steering
 from .stream import StreamGuard
-from .totals import CircuitSnapshot, CircuitStats, LiveStats
 
 __all__ = ["CircuitBreaker"]
 
@@ -36,7 +35,7 @@ _ANONYMOUS: Final = Asker.ANONYMOUS
 _ANY_CALL: Final = Unknown.ANONYMOUS
 
 
-class CircuitBreaker(Admission, Pattern, OnlyOne):
+class CircuitBreaker(Steering, Pattern, OnlyOne):
     """Stops calling what fails: after too many failures calls are rejected at once, until probes show that it answers.
 
     One object serves any number of threads, tasks and event loops at the same time. Use it as a decorator, as a `with`
@@ -63,10 +62,10 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
-        **settings: Never,
+        **unknown: Never,
     ) -> None:
-        if settings:
-            raise _misplaced(settings)
+        if unknown:
+            raise _misplaced(unknown)
         super().__init__(
             checks.text("name", name),
             _DEFAULT_CONFIG if config is None else checks.instance("config", config, CircuitBreakerConfig),
@@ -86,147 +85,10 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         machine = self._machine
         return f"<{type(self).__name__} {self.name!r}: {machine.period.met.value}, mode {machine.mode.value}>"
 
-    # Reading
-
     @classmethod
     def instances(cls) -> list[CircuitBreaker]:
         """Return all breakers of this class that are alive, in no particular order; for health pages."""
         return list(fork.living(cls))
-
-    @property
-    def state(self) -> CircuitState:
-        """What a caller meets now; an open circuit whose time is over is half-open from this look on."""
-        return self._look().met
-
-    @property
-    def is_open(self) -> bool:
-        """Whether callers are rejected until some time is over."""
-        return self._look().met is CircuitState.OPEN
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether every caller is admitted."""
-        return self._look().met is CircuitState.CLOSED
-
-    @property
-    def stats(self) -> CircuitStats:
-        """The totals, as one live object."""
-        return self._stats or self._live_stats()
-
-    def _live_stats(self) -> LiveStats:
-        stats = LiveStats(self._machine, self._clock)
-        with self._machine.lock:
-            if self._stats is None:
-                self._stats = stats
-            return self._stats
-
-    def snapshot(self) -> CircuitSnapshot:
-        """Return a consistent copy of everything there is to see."""
-        live = self._stats or self._live_stats()
-        wall, now = time.time(), self._clock()
-        machine = self._machine
-        machine.look(now)
-        reading = machine.read()
-        period, counts = reading.period, reading.window_counts(now)
-        admits_all = period.met is CircuitState.CLOSED
-        snapshot = CircuitSnapshot(
-            name=self.name,
-            state=period.met,
-            machine_state=period.state,
-            mode=reading.mode,
-            stats=live.dated(reading.stats(), wall, now),
-            window_calls=counts.calls,
-            window_failures=counts.failures,
-            window_slow=counts.slow_calls,
-            error_rate=counts.error_rate,
-            slow_call_rate=counts.slow_call_rate,
-            retry_after_s=0.0 if admits_all else period.retry_after_s(machine, reading.book, now),
-            probes_in_flight=len(in_flight(reading.book, machine.config, now)),
-        )
-        self._publish()
-        return snapshot
-
-    # Steering
-
-    @property
-    def config(self) -> CircuitBreakerConfig:
-        """The configuration; another one takes effect at once.
-
-        The window begins anew if its kind or size changed, the streak stays, and an open period keeps its end.
-        """
-        return self._machine.config
-
-    @config.setter
-    def config(self, config: CircuitBreakerConfig) -> None:
-        checks.instance("config", config, CircuitBreakerConfig)
-        self._machine.configure(config, self._clock())
-        self._publish()
-
-    @property
-    def mode(self) -> CircuitMode:
-        """Who decides; setting another mode keeps the totals and starts afresh, setting the same changes nothing."""
-        return self._machine.mode
-
-    @mode.setter
-    def mode(self, mode: CircuitMode) -> None:
-        checks.member("mode", mode, CircuitMode)
-        self._machine.set_mode(mode, self._clock())
-        self._keep()
-        self._publish()
-
-    def reset(self) -> None:
-        """Be as new: in the mode it was made with, closed (unless that is FORCED_OPEN), all totals zero.
-
-        Results of calls that are out count in the totals alone.
-        """
-        self._machine.reset(self._made_in, self._clock())
-        self._publish()
-
-    def trip(self, open_for_s: float | None = None) -> None:
-        """Open the circuit now, as if a rule had; a circuit that is open stays open from now on.
-
-        Args:
-            open_for_s: seconds until it probes, >= 0; None: as long as `reset_timeout_s` says.
-
-        Raises:
-            UsageError: the mode is FORCED_OPEN or FORCED_CLOSED, in which nothing opens or closes the circuit.
-            TypeError, ValueError: `open_for_s` is no such number.
-        """
-        wait_s = None if open_for_s is None else checks.seconds("open_for_s", open_for_s, minimum=0, infinite=True)
-        if self._machine.mode in (CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED):
-            raise UsageError(f"{self!r}: trip() has no effect in this mode; set mode to AUTO or SHADOW first")
-        now = self._clock()
-        opened = self._machine.trip(now, "by hand")
-        self._keep()
-        try:
-            open_for_s = self._open_for_s(opened) if wait_s is None else wait_s
-            opened.end_after(self._machine, now - opened.at + open_for_s, opened.last_failure)
-        finally:
-            self._publish()
-
-    def add_listener(self, listener: Listener) -> None:
-        """Notify one more function of every event from now on.
-
-        Raises:
-            TypeError: listener is no function.
-        """
-        added = checks.function("listener", listener, "a function of one event")
-        self._change_listeners(lambda listeners: (*listeners, added))
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Notify a function no more; events that are being delivered may still reach it.
-
-        Raises:
-            ValueError: listener is none of the listeners.
-        """
-
-        def without(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
-            if listener not in listeners:
-                raise ValueError(f"listener must be one of the listeners of {self!r}, got {listener!r}")
-            place = listeners.index(listener)
-            return listeners[:place] + listeners[place + 1 :]
-
-        self._change_listeners(without)
 
     # Admissions and results by hand
 
@@ -269,7 +131,16 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         """Count one failure toward the present state; latency and errors as for `record_success`."""
         if type(latency_ms) is not float or not 0.0 <= latency_ms < inf:
             latency_ms = checks.latency("latency_ms", latency_ms)
-        self._settle(self._machine.fast or _ANY_CALL, FAILURE, self._clock(), latency_ms / 1_000)
+        latency_s = latency_ms / 1_000
+        now = self._clock()
+        machine = self._machine
+        fast = machine.fast
+        if fast is None:
+            self._settle(_ANY_CALL, FAILURE, now, latency_s)
+            return
+        opened = fast.settle(machine, fast, FAILURE, now, latency_s, latency_s >= fast.slow_s)
+        if opened is not None:
+            self._follow_up(opened, FAILURE, latency_s, None)
 
     def record_ignored(self) -> None:
         """Free what `allow_request` took: the call says nothing about the dependency."""
@@ -295,12 +166,16 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         now = self._clock()
-        frame = open_blocks.innermost_block(self)
+        frame = open_blocks.innermost()
+        if frame is not None and frame.owner is self and type(frame.permission) is Closed:
+            frame.owner = None  # the usual end; the frame is taken off the stack when the next one is put there
+        else:
+            frame = open_blocks.innermost_block(self)
+            _leave(frame)
         permission: Permission | Unknown = Unknown.ELSEWHERE
         latency_s = 0.0
         if frame is not None:
             permission, latency_s = frame.permission, now - frame.started
-            open_blocks.end(frame)
         if error is None:
             self._settle_success(permission, now, latency_s)
         else:
@@ -397,15 +272,20 @@ class CircuitBreaker(Admission, Pattern, OnlyOne):
         frame = open_blocks.push(self, permission, started) if type(permission) is Probe else None
         try:
             result = func(*args, **kwargs)
-            check_finished(func, result)
+            if type(result) not in PLAIN_RESULTS:
+                check_finished(func, result)
         except BaseException as error:
             _leave(frame)
             now = self._clock()
             self._settle_error(permission, now, now - started, error)
             raise
-        _leave(frame)
+        if frame is not None:
+            open_blocks.end(frame)
         now = self._clock()
-        self._settle_result(permission, now, now - started, result)
+        if self._machine.config.failure_result is None:
+            self._settle_success(permission, now, now - started)
+        else:
+            self._settle_result(permission, now, now - started, result)
         return result
 
     async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:

@@ -17,15 +17,15 @@ totals alone. What happens in a state is told in `states`; the machine owns the 
 from __future__ import annotations
 
 from itertools import repeat
-from threading import RLock
 from typing import Final, NamedTuple, cast
 
+from .._common.lock import RLock
 from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
+from .reading import Reading
 from .rules import WindowCounts
 from .states import (
     Asker,
-    Book,
     Closed,
     ForcedOpen,
     HalfOpen,
@@ -36,7 +36,6 @@ from .states import (
     Unknown,
 )
 from .totals import NEVER, ZERO, CircuitStats, Tally, Totals
-from .window import Mark
 
 OPEN_FOR_UNTIL_ASKED_S: Final = 30.0
 UNDELIVERED_KEPT: Final = 1_000
@@ -52,39 +51,6 @@ class Change(NamedTuple):
     old_state: CircuitState
     new_state: CircuitState
     reason: str
-
-
-class Reading(NamedTuple):
-    """What there was at one moment: the period, what it had counted, and all totals."""
-
-    period: Period
-    mode: CircuitMode
-    counted: Tally
-    streak: int
-    book: Book
-    first_mark: Mark | None
-    totals: Totals
-
-    def stats(self) -> CircuitStats:
-        """Return the totals as people read them; times in them are readings of the breaker's clock."""
-        totals = self.totals
-        return CircuitStats(
-            totals.successes,
-            totals.failures,
-            self.streak,
-            None if totals.last_failure_at == NEVER else totals.last_failure_at,
-            None if totals.last_success_at == NEVER else totals.last_success_at,
-            round(totals.latency_s * 1_000, 6),  # to the nanosecond, so that sums of whole milliseconds are whole
-            ignored_count=totals.ignored,
-            rejected_count=totals.rejected,
-            slow_count=totals.slow,
-            opened_count=totals.opened,
-            shadow_rejected_count=totals.shadow_rejected,
-        )
-
-    def window_counts(self, now: float) -> WindowCounts:
-        """Return what the window held; while the circuit is not closed, what it held when it opened."""
-        return self.period.window_counts(self.counted, self.streak, self.first_mark, now)
 
 
 class Machine:
@@ -140,16 +106,22 @@ class Machine:
             return self.period
         return period
 
+    def reject(self, now: float) -> Period | None:
+        """Reject one call and return the period, if it rejects every call now."""
+        period = self.period
+        if now < period.rejects_until:
+            with self.lock:
+                if self.period is period:
+                    self.totals.rejected += 1
+                    return period
+        return None
+
     def admit(self, asker: Asker, now: float, inside: tuple[Probe, ...] = ()) -> Permission | Period:
         """Return the permission for one call, or the period that rejects it; `inside`: see `Period.admit`."""
         for _ in repeat(None):
-            period = self.period
-            if now < period.rejects_until:
-                with self.lock:
-                    if self.period is period:
-                        self.totals.rejected += 1
-                        return period
-                continue
+            rejecting = self.reject(now)
+            if rejecting is not None:
+                return rejecting
             period = self.look(now)
             probe = Probe(asker, now)
             permission = period.admit(self, probe, inside, now)
@@ -176,13 +148,11 @@ class Machine:
         self, permission: Permission | Unknown, outcome: Outcome, now: float, latency_s: float, slow: bool
     ) -> Open | None:
         """Count the result of a call; return the period that it opened, if it did."""
-        period: Period | None = self.period
-        if permission is not period:
-            period = self.look(now) if isinstance(permission, Unknown) else permission.period
-            if period is None or period is not self.period:
-                self.count_late(outcome, now, latency_s, slow)
-                return None
-        return period.settle(self, permission, outcome, now, latency_s, slow)
+        period = self.look(now) if isinstance(permission, Unknown) else permission.issuer
+        if period is None or period is not self.period:
+            self.count_late(outcome, now, latency_s, slow)
+            return None
+        return cast("Open | None", period.settle(self, permission, outcome, now, latency_s, slow))
 
     def count_late(self, outcome: Outcome, now: float, latency_s: float, slow: bool) -> None:
         """Count a result in the totals alone."""
@@ -226,7 +196,7 @@ class Machine:
         period = Open(now, open_for_s, former.openings + 1, counts, self.mode is SHADOW)
         return period if self._enter(former, period, reason, opened=1) else None
 
-    def close(self, former: HalfOpen, now: float, reason: str) -> None:
+    def close(self, former: Period, now: float, reason: str) -> None:
         """Close the circuit, unless another thread has left the former period meanwhile."""
         self._enter(former, self.closed(now), reason)
 
@@ -400,7 +370,8 @@ class Machine:
         """Return a consistent copy of what there is."""
         counted, sums = Tally(), Totals()
         with self.lock:
-            period, totals, start, mode = self.period, self.totals, self.start, self.mode
+            period, mode = self.period, self.mode
+            totals, start = self.totals, self.start
             counted.successes = period.successes
             counted.failures = period.failures
             counted.slow = period.slow

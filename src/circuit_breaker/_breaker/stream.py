@@ -34,9 +34,9 @@ class StreamGuard(Guard):
         self.resume()
         try:
             opened = super().open(func, args, kwargs)
-            self._has_given = True
         finally:
             self.pause()
+        self.gave()
         return opened
 
     async def open_async(
@@ -47,9 +47,9 @@ class StreamGuard(Guard):
         self.resume()
         try:
             opened = await super().open_async(func, args, kwargs)
-            self._has_given = True
         finally:
             self.pause()
+        self.gave()
         return opened
 
     def _admit(self) -> None:
@@ -80,8 +80,13 @@ class StreamGuard(Guard):
             self._latency_s = now - self._asked
         if type(self._permission) is Probe:
             self._permission.since = now
-            if self._has_given and now >= self._admitted + self._admission._machine.config._overdue_s:
-                self._settle_success(now)
+
+    def gave(self) -> None:
+        """Note that there was an item; a probe that gives one after `half_open_timeout_s` has succeeded."""
+        self._has_given = True
+        probe = self._permission
+        if type(probe) is Probe and probe.since >= self._admitted + self._admission._machine.config._overdue_s:
+            self._settle_success(probe.since)
 
     def end(self, error: BaseException | None) -> None:
         """Settle, if that was not done before."""

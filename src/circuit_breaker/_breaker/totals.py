@@ -180,9 +180,9 @@ class LiveStats(CircuitStats):
 
     def copy(self) -> CircuitStats:
         """Return plain totals of this moment."""
-        return self.dated(self._machine.stats(), time.time(), self._clock())
+        return self._dated(self._machine.stats(), time.time(), self._clock())
 
-    def dated(self, stats: CircuitStats, wall: float, now: float) -> CircuitStats:
+    def _dated(self, stats: CircuitStats, wall: float, now: float) -> CircuitStats:
         """Turn the moments in these totals into dates; two clocks that were read at once say how. A date stays."""
         shown, self._dates = self._dates, {}
         for name in ("last_failure_time", "last_success_time"):

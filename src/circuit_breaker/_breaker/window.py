@@ -45,16 +45,18 @@ class _Marks:
 
     Attributes:
         size: over how many positions the window goes.
+        start: how many answers there were in its period when the window began.
         first: the last mark outside of the window, as far as anybody has looked.
         newest: where the next mark is linked.
     """
 
-    __slots__ = ("first", "newest")
+    __slots__ = ("first", "newest", "start")
 
     size: int
 
     def __init__(self) -> None:
         self.first = self.newest = _first_mark()
+        self.start = 0
 
     def _last_outside(self, first: Mark, limit: int) -> Mark:
         """Return the last mark at or before this position, from an earlier one on; older ones are dropped."""
@@ -68,7 +70,7 @@ class _Marks:
 class CallWindow(_Marks):
     """The last `size` answers, exactly; its memory grows with the bad ones alone."""
 
-    __slots__ = ("_start", "size")
+    __slots__ = ("size",)
 
     bucket = 0  # all answers are in one
     marks_bad_answers: Final = True
@@ -76,7 +78,6 @@ class CallWindow(_Marks):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
-        self._start = self.first
 
     def bucket_at(self, now: float) -> int:
         """Return the bucket of a moment."""
@@ -89,7 +90,7 @@ class CallWindow(_Marks):
     def counts(self, first: Mark, now: float, answers: int, failures: int, slow: int, streak: int) -> WindowCounts:
         """Return what the window holds once the totals are these; `first` was read together with them."""
         outside = self._last_outside(first, answers - self.size)
-        calls = min(answers - self._start.answers, self.size)
+        calls = min(answers - self.start, self.size)
         return WindowCounts(calls, failures - outside.failures, slow - outside.slow, streak)
 
 

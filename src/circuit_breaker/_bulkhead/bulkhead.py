@@ -1,23 +1,26 @@
-"""At most so many at once, for threads and tasks together: the ways in and out of one line of callers.
+"""At most so many at once, for threads and tasks together: the ways to take a slot and to give it back.
 
-C code alone cannot be split by an interrupt. So whoever has to give something up for sure leaves its slot in `left` of
-the line, by one call, before anything else; the line takes it back at once, or when the next one passes.
+Whoever must give something up for sure, whatever interrupts it, adds itself to `abandoned` of the line before anything
+else. That is one call of C code; the line takes back what it had at once, or when it serves the next time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from itertools import repeat
+from types import EllipsisType, TracebackType
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from .._common import checks
-from .._common.events import BulkheadRejected, Listener, notify, open_log
-from .._common.pattern import OnlyOne, Pattern, check_finished
+from .._common.events import BulkheadRejected, Listened, Listener, notify, open_log
+from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
 from .._common.streams import AsyncStream, Guard, Stream
 from .._common.typing import Protected, ProtectedFunction
-from ..exceptions import BulkheadFullError
-from .line import Line, Slot, TaskGate, ThreadGate
+from ..exceptions import BulkheadFullError, UsageError
+from .gates import ThreadGate, task_gate
+from .line import Caller, Line
 from .snapshot import BulkheadSnapshot
 
 __all__ = ["Bulkhead"]
@@ -28,20 +31,25 @@ _Breaker = TypeVar("_Breaker")
 _Policy = TypeVar("_Policy")
 
 
-class Bulkhead(Pattern, OnlyOne):
-    """Never more than `max_concurrent` callers are inside at once, and never more than `max_queue` wait for a slot.
+# What calls do not go through, so that overriding it would change little.
+_NOT_ON_THE_WAY: Final = ("acquire", "acquire_async", "release")
 
-    One object serves any number of threads, tasks and event loops at the same time. Whoever waits is served first come,
-    first served; a slot goes from the leaving holder straight to the first in the line. Under trio a free slot can be
-    taken, but having to wait is a `RuntimeError`. A cancelled wait leaves no trace.
+
+class Bulkhead(Pattern, Listened, OnlyOne):
+    """Never lets more than `max_concurrent` callers in at once, and never lets more than `max_queue` wait for a slot.
+
+    One object serves any number of threads, asyncio tasks of any event loops and trio tasks at the same time. They wait
+    in one line, first come, first served; a slot goes from the holder that leaves straight to the first in the line.
+    Cancelling a wait loses no slot, and leaves no trace.
 
     Args:
         name: shown in errors, events and snapshots.
-        max_concurrent: how many may be inside; 0 refuses everybody, or lets them wait.
-        max_queue: how many may wait; 0 refuses at once when every slot is taken.
-        timeout_s: seconds that a caller waits at most; both 0.0 and None mean no limit.
-        listeners: functions that are given a `BulkheadRejected` for every refusal, outside every lock.
-        clock: seconds, for `total_wait_s` alone; time-outs are measured by the real clock.
+        max_concurrent: how many may be inside, >= 0; 0 rejects everybody, or lets them wait.
+        max_queue: how many may wait, >= 0; 0 rejects at once when every slot is taken.
+        timeout_s: seconds that a caller waits at most, >= 0, or a timedelta; both 0.0 and None mean no limit.
+        listeners: functions that are given a `BulkheadRejected` for every rejection, outside every lock.
+        clock: a function that returns monotonic seconds, for what is told of waits; time-outs are measured by the
+            clock of the thread's or task's own library.
 
     Raises:
         TypeError, ValueError: a setting is of the wrong type or out of range.
@@ -49,20 +57,29 @@ class Bulkhead(Pattern, OnlyOne):
 
     _attribute = "bulkhead"
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in _NOT_ON_THE_WAY:
+            if getattr(cls, name) is not getattr(Bulkhead, name):
+                raise TypeError(
+                    f"{cls.__name__} overrides {name}(), which calls, blocks and decorated functions do not go "
+                    "through: use listeners=, or wrap the bulkhead in a class of your own"
+                )
+
     def __init__(
         self,
         name: str = "default",
         max_concurrent: int = 10,
         max_queue: int = 0,
-        timeout_s: float | None = 0.0,
+        timeout_s: float | timedelta | None = 0.0,
         *,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         open_log()
-        self.name = checks.text("name", name)
-        self.max_queue = checks.count("max_queue", max_queue, 0)
-        self.timeout_s = None if timeout_s is None else checks.number("timeout_s", timeout_s, minimum=0)
+        self._name = checks.text("name", name)
+        self._max_queue = checks.count("max_queue", max_queue, 0)
+        self._timeout_s = _checked_timeout(timeout_s)
         self._listeners = checks.functions("listeners", listeners)
         self._line = Line(
             checks.count("max_concurrent", max_concurrent, 0),
@@ -70,9 +87,24 @@ class Bulkhead(Pattern, OnlyOne):
         )
 
     def __repr__(self) -> str:
-        return f"<Bulkhead {self.name!r}: {self.active_count} of {self.max_concurrent} slots taken>"
+        return f"<{type(self).__name__} {self._name!r}: {self.active_count} of {self.max_concurrent} slots taken>"
 
     # Reading
+
+    @property
+    def name(self) -> str:
+        """The name that errors, events and snapshots show."""
+        return self._name
+
+    @property
+    def max_queue(self) -> int:
+        """How many may wait for a slot."""
+        return self._max_queue
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds that a caller waits at most; both 0.0 and None mean no limit."""
+        return self._timeout_s
 
     @property
     def max_concurrent(self) -> int:
@@ -82,7 +114,7 @@ class Bulkhead(Pattern, OnlyOne):
     @property
     def active_count(self) -> int:
         """How many are inside; more than `max_concurrent` for a while after it was made smaller."""
-        return self.snapshot().active_count
+        return self._served_line().inside
 
     @property
     def available_slots(self) -> int:
@@ -93,12 +125,11 @@ class Bulkhead(Pattern, OnlyOne):
     @property
     def queued_count(self) -> int:
         """How many wait for a slot."""
-        return self.snapshot().queued_count
+        return self._served_line().queued
 
     def snapshot(self) -> BulkheadSnapshot:
         """Return a consistent copy of all figures."""
-        line = self._line
-        line.serve()
+        line = self._served_line()
         with line.lock:
             limit = line.limit
             accepted = line.accepted
@@ -109,9 +140,9 @@ class Bulkhead(Pattern, OnlyOne):
             peak = line.peak
             total_wait_s = line.total_wait_s
         return BulkheadSnapshot(
-            name=self.name,
+            name=self._name,
             max_concurrent=limit,
-            max_queue=self.max_queue,
+            max_queue=self._max_queue,
             active_count=inside,
             queued_count=queued,
             accepted_count=accepted,
@@ -121,33 +152,53 @@ class Bulkhead(Pattern, OnlyOne):
             total_wait_s=total_wait_s,
         )
 
+    def _served_line(self) -> Line:
+        """Return the line once nothing is left to do in it that somebody was interrupted in."""
+        line = self._line
+        if line.abandoned or line.queued:
+            line.serve()
+        return line
+
     # Entering and leaving by hand
 
-    def acquire(self) -> bool:
-        """Take a slot, waiting in the line if there is a place; False if refused, at once or after `timeout_s`.
+    def acquire(self, *, timeout_s: float | timedelta | EllipsisType | None = ...) -> bool:
+        """Take a slot, waiting in the line if there is a place, and return True; or return False if rejected.
 
-        Every True must be followed by one `release()`, from any thread.
+        Every True must be followed by one `release()`, from any thread or task.
 
-        Raises:
-            RuntimeError: it would have to wait, and this thread runs an event loop: use `acquire_async()`.
-        """
-        return self._take_free() or self._take(Slot())
-
-    async def acquire_async(self) -> bool:
-        """Take a slot, waiting in the line if there is a place; False if refused, at once or after `timeout_s`.
-
-        Every True must be followed by one `release()`. Cancelling leaves the line, and loses no slot.
+        Args:
+            timeout_s: seconds that this caller waits at most, >= 0, or a timedelta; 0 does not wait, None has no limit.
+                Without it, the `timeout_s` of the bulkhead holds.
 
         Raises:
-            RuntimeError: it would have to wait, and this is not asyncio.
+            UsageError: it would have to wait, and this thread runs an event loop: use `acquire_async()`.
+            TypeError, ValueError: `timeout_s` is of the wrong type or out of range.
         """
-        return self._take_free() or await self._take_async(Slot())
+        patience_s = self._patience_s if timeout_s is ... else _checked_timeout(timeout_s)
+        return self._take_free() or self._take(Caller(), patience_s)
+
+    async def acquire_async(self, *, timeout_s: float | timedelta | EllipsisType | None = ...) -> bool:
+        """Take a slot, waiting in the line if there is a place, and return True; or return False if rejected.
+
+        Every True must be followed by one `release()`, from any thread or task. Cancelling leaves the line, and loses
+        no slot.
+
+        Args:
+            timeout_s: seconds that this caller waits at most, >= 0, or a timedelta; 0 does not wait, None has no limit.
+                Without it, the `timeout_s` of the bulkhead holds.
+
+        Raises:
+            UsageError: it would have to wait, and this is no task of asyncio or trio.
+            TypeError, ValueError: `timeout_s` is of the wrong type or out of range.
+        """
+        patience_s = self._patience_s if timeout_s is ... else _checked_timeout(timeout_s)
+        return self._take_free() or await self._take_async(Caller(), patience_s)
 
     def release(self) -> None:
         """Give one slot back, to the first in the line if somebody waits; from any thread or task.
 
         Raises:
-            RuntimeError: no slot is held; nothing has changed.
+            UsageError: no slot is held; nothing has changed.
         """
         Bulkhead.__exit__(self, None, None, None)  # a subclass may call this from its own
 
@@ -164,7 +215,7 @@ class Bulkhead(Pattern, OnlyOne):
         try:
             with line.lock:
                 line.limit = limit
-                line.easy = 0
+                line.free_below = 0
             line.serve()
         except BaseException:
             line.serve()
@@ -176,7 +227,7 @@ class Bulkhead(Pattern, OnlyOne):
         taken = False
         try:
             with line.lock:
-                if line.inside < line.easy:
+                if line.inside < line.free_below:
                     line.inside += 1
                     line.accepted += 1
                     taken = True
@@ -185,9 +236,9 @@ class Bulkhead(Pattern, OnlyOne):
             if taken:
                 self.release()
             raise
-        slot = Slot()
-        if not self._take(slot):
-            raise self._full(slot)
+        caller = Caller()
+        if not self._take(caller, self._patience_s):
+            raise self._rejection(caller)
         return self
 
     def __exit__(
@@ -201,8 +252,8 @@ class Bulkhead(Pattern, OnlyOne):
                     if not line.queued:
                         return
                     held = True
-                elif line.forgiven:
-                    line.forgiven -= 1
+                elif line.held_in_parent:
+                    line.held_in_parent -= 1
                     held = True
                 else:
                     held = False
@@ -211,13 +262,13 @@ class Bulkhead(Pattern, OnlyOne):
             line.serve()
             raise
         if not held:
-            raise RuntimeError(f"Bulkhead {self.name!r}: release() without a held slot")
+            raise UsageError(f"Bulkhead {self._name!r}: release() without a held slot")
 
     async def __aenter__(self) -> Bulkhead:
         if not self._take_free():
-            slot = Slot()
-            if not await self._take_async(slot):
-                raise self._full(slot)
+            caller = Caller()
+            if not await self._take_async(caller, self._patience_s):
+                raise self._rejection(caller)
         return self
 
     async def __aexit__(
@@ -238,55 +289,68 @@ class Bulkhead(Pattern, OnlyOne):
         return self._decorate(func)
 
     def _new_guard(self) -> Guard:
-        return _StreamSlot(self)
+        return _StreamCaller(self)
 
-    def _run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
         # Written out, because the entry of every function is a place where Ctrl-C may land: here a slot is taken, or
         # given back, and known to be so, with no such place in between.
         line = self._line
-        slot = Slot()
+        caller = Caller()
         try:
             with line.lock:
-                if line.inside < line.easy:
+                if line.inside < line.free_below:
                     line.inside += 1
                     line.accepted += 1
-                    slot.holds = line.epoch
-            if slot.holds is None and not self._take(slot):
-                raise self._full(slot)
+                    caller.holds = line.epoch
+            if caller.holds is None and not self._take(caller, self._patience_s):
+                raise self._rejection(caller)
             result = func(*args, **kwargs)
             check_finished(func, result)
             return result
         finally:
             try:
                 with line.lock:
-                    if slot.holds is line.epoch:
-                        slot.holds = None
+                    if caller.holds is line.epoch:
+                        caller.holds = None
                         line.inside -= 1 if line.inside else 0  # somebody's stray release() may have been for this one
                 if line.queued:
                     line.serve()
             except BaseException:
-                line.left.add(slot)
+                line.abandoned.add(caller)
                 line.serve()
                 raise
 
-    async def _run_async(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        slot = Slot()
+    async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        caller = Caller()
         try:
-            if not await self._take_async(slot):
-                raise self._full(slot)
+            if not await self._take_async(caller, self._patience_s):
+                raise self._rejection(caller)
             return await func(*args, **kwargs)
         finally:
-            self._line.left.add(slot)
+            self._line.abandoned.add(caller)
             self._line.serve()
 
-    # Taking: one plan, and two ways to wait
+    def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
+        with self._line.lock:
+            if self._listeners is before:
+                self._listeners = after
+                return True
+        return False
+
+    # Taking a slot: the same steps for threads and tasks, and two ways to sleep
+
+    @property
+    def _patience_s(self) -> float | None:
+        """How long a caller waits that brings no time-out of its own; None: without a limit."""
+        return self._timeout_s or None
 
     def _take_free(self) -> bool:
+        """Take a slot if that takes no second look, and tell whether it was taken."""
         line = self._line
         taken = False
         try:
             with line.lock:
-                if line.inside < line.easy:
+                if line.inside < line.free_below:
                     line.inside += 1
                     line.accepted += 1
                     taken = True
@@ -296,81 +360,86 @@ class Bulkhead(Pattern, OnlyOne):
             raise
         return taken
 
-    def _full(self, slot: Slot) -> BulkheadFullError:
+    def _take(self, caller: Caller, patience_s: float | None) -> bool:
+        line = self._line
+        try:
+            if self._has_to_wait(caller, patience_s, ThreadGate):
+                for _ in repeat(None):
+                    if line.wait_is_over(caller, caller.gate.sleep(caller)):
+                        break
+        except BaseException:
+            line.abandoned.add(caller)
+            line.serve()
+            raise
+        return self._is_admitted(caller)
+
+    async def _take_async(self, caller: Caller, patience_s: float | None) -> bool:
+        line = self._line
+        try:
+            if self._has_to_wait(caller, patience_s, task_gate):
+                for _ in repeat(None):
+                    if line.wait_is_over(caller, await caller.gate.sleep(caller)):
+                        break
+        except BaseException:
+            line.abandoned.add(caller)
+            line.serve()
+            raise
+        return self._is_admitted(caller)
+
+    def _has_to_wait(self, caller: Caller, patience_s: float | None, new_gate: Callable[[float | None], Any]) -> bool:
+        """Give the caller a slot, a rejection, or a gate and a place in the line; the last is to wait."""
+        line = self._line
+        places = 0 if patience_s == 0 else self._max_queue
+        if line.abandoned:
+            line.serve()
+        if not line.enter(caller, places):
+            caller.gate = new_gate(patience_s)
+            caller.line = line
+            caller.since = line.now()
+            line.enter(caller, places)
+        return caller.waits is not None
+
+    def _is_admitted(self, caller: Caller) -> bool:
+        """Tell whether the caller has a slot, and listeners if it was rejected."""
+        if caller.rejected and self._listeners:
+            notify(self._listeners, BulkheadRejected(self._name, caller.active, caller.queued, caller.waited_s))
+        return not caller.rejected
+
+    def _rejection(self, caller: Caller) -> BulkheadFullError:
+        message, waited = f"Bulkhead {self._name!r} is full", {}
+        if caller.waited_s is not None:
+            message, waited = f"Timed out waiting for a slot of bulkhead {self._name!r}", {"waited_s": caller.waited_s}
         return BulkheadFullError(
-            f"Bulkhead {self.name!r} is full",
-            self.name,
+            message,
+            self._name,
             self.max_concurrent,
-            active_count=slot.active,
-            queued_count=slot.queued,
-            max_queue=self.max_queue,
+            active_count=caller.active,
+            queued_count=caller.queued,
+            max_queue=self._max_queue,
+            **waited,
         )
 
-    def _take(self, slot: Slot) -> bool:
-        try:
-            for nap_s in self._naps(slot, ThreadGate):
-                slot.gate.wait(nap_s)
-        except BaseException:
-            self._line.left.add(slot)
-            self._line.serve()
-            raise
-        return self._told(slot)
 
-    async def _take_async(self, slot: Slot) -> bool:
-        try:
-            for nap_s in self._naps(slot, TaskGate):
-                await slot.gate.wait(nap_s)
-        except BaseException:
-            self._line.left.add(slot)
-            self._line.serve()
-            raise
-        return self._told(slot)
-
-    def _naps(self, slot: Slot, new_gate: Callable[[], ThreadGate | TaskGate]) -> Iterator[float]:
-        """Yield how long to sleep at the gate, as often as it takes until the caller has a slot or a refusal."""
-        line = self._line
-        if line.left or line.queued >= self.max_queue:
-            line.serve()
-            line.drop_dead()
-        if 0 < line.queued < self.max_queue or not line.enter(slot, self.max_queue):
-            slot.gate = new_gate()
-            slot.since = line.now()
-            if self.timeout_s:
-                slot.deadline = time.monotonic() + self.timeout_s
-            line.enter(slot, self.max_queue)
-        while slot.holds is None and not slot.refused:
-            left_s = slot.deadline - time.monotonic()
-            if left_s <= 0:
-                line.leave(slot, late=True)
-            else:
-                yield left_s
-                if slot.holds is None:
-                    line.serve()
-
-    def _told(self, slot: Slot) -> bool:
-        if slot.refused and self._listeners:
-            notify(self._listeners, BulkheadRejected(self.name, slot.active, slot.queued))
-        return not slot.refused
-
-
-class _StreamSlot(Slot, Guard):
-    """What a stream has: a slot from its first item to its end."""
+class _StreamCaller(Caller, Guard):
+    """The caller of a stream: it has a slot from the first item to the end."""
 
     def __init__(self, bulkhead: Bulkhead) -> None:
         self._bulkhead = bulkhead
-        self.leave = bulkhead._line.left.add
+        self.leave = bulkhead._line.abandoned.add
 
-    def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
-        if not self._bulkhead._take(self):
-            raise self._bulkhead._full(self)
+    def open(self, func: Callable[..., Stream], args: Args, kwargs: Kwargs) -> tuple[Stream, Any]:
+        if not self._bulkhead._take(self, self._bulkhead._patience_s):
+            raise self._bulkhead._rejection(self)
         return super().open(func, args, kwargs)
 
-    async def open_async(
-        self, func: Callable[..., AsyncStream], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[AsyncStream, Any]:
-        if not await self._bulkhead._take_async(self):
-            raise self._bulkhead._full(self)
+    async def open_async(self, func: Callable[..., AsyncStream], args: Args, kwargs: Kwargs) -> tuple[AsyncStream, Any]:
+        if not await self._bulkhead._take_async(self, self._bulkhead._patience_s):
+            raise self._bulkhead._rejection(self)
         return await super().open_async(func, args, kwargs)
 
     def end(self, error: BaseException | None) -> None:
         self._bulkhead._line.serve()
+
+
+def _checked_timeout(timeout_s: Any) -> float | None:
+    return None if timeout_s is None else checks.seconds("timeout_s", timeout_s, minimum=0)

@@ -1,4 +1,4 @@
-"""How many are inside and who waits: one count, one first-come-first-served line, and the gates where callers sleep.
+"""How many are inside and who waits: one count, and one line, first come, first served.
 
 An interrupt, a signal handler or a destructor may come in the middle of anything, and may want this very bulkhead.
 CPython lets them in where something is called, made or repeated. So under the lock nothing is: each locked section is
@@ -7,204 +7,146 @@ a few assignments with nothing in between, which is why the line is linked by ha
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Awaitable, Callable
-from math import inf
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from .._common import fork
-from .._common.async_library import running_loop, running_trio
+from .._common.lock import RLock
 
 
-class Gate(Protocol):
-    """Where one caller of the line sleeps; that it opened is a hint to look again, never a promise."""
-
-    def open(self) -> bool:
-        """Wake the sleeper, who may be awake already; False: there is nobody left to wake."""
-        ...
-
-    def is_dead(self) -> bool:
-        """Whether nobody can wake up here any more."""
-        ...
-
-
-class ThreadGate:
-    """A thread sleeps on a lock that is held already."""
-
-    def __init__(self) -> None:
-        if running_trio() is not None or running_loop() is not None:
-            raise RuntimeError("acquire() would have to wait and this thread runs an event loop: use acquire_async()")
-        self._bolt = threading.Lock()
-        self._bolt.acquire()
-
-    def open(self) -> bool:
-        try:
-            self._bolt.release()
-        except RuntimeError:
-            pass  # it is open
-        return True
-
-    def is_dead(self) -> bool:
-        return False
-
-    def wait(self, timeout_s: float) -> None:
-        self._bolt.acquire(True, -1 if timeout_s == inf else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
-
-
-class TaskGate:
-    """An asyncio task sleeps on a future, which only its own loop's thread touches."""
-
-    def __init__(self) -> None:
-        if running_trio() is not None:
-            raise RuntimeError("waiting for a slot is not supported under trio: only free slots can be taken")
-        self._loop = running_loop()
-        if self._loop is None:
-            raise RuntimeError("acquire_async() would have to wait, which takes a running asyncio event loop")
-        self._future = self._loop.create_future()
-
-    def open(self) -> bool:
-        if running_loop() is self._loop:
-            self._wake()
-            return True
-        try:
-            self._loop.call_soon_threadsafe(self._wake)
-        except RuntimeError:
-            if self._loop.is_closed():
-                return False
-            raise
-        return True
-
-    def is_dead(self) -> bool:
-        return bool(self._loop.is_closed())
-
-    def wait(self, timeout_s: float) -> Awaitable[None]:
-        if self._future.done():
-            self._future = self._loop.create_future()
-        if timeout_s < inf:
-            timer = self._loop.call_later(min(timeout_s, threading.TIMEOUT_MAX), self._wake)
-
-            def stop(_: object) -> None:
-                timer.cancel()
-
-            self._future.add_done_callback(stop)
-        return self._future  # type: ignore[no-any-return]
-
-    def _wake(self) -> None:
-        if not self._future.done():
-            self._future.set_result(None)
-
-
-class Slot:
-    """What one caller has: a slot, a place in the line, a refusal, or nothing yet.
+class Caller:
+    """One who wants a slot, and what it has: a slot, a place in the line, a rejection, or nothing yet.
 
     Attributes:
         holds: the line's epoch in which it was given a slot; None: it has none.
         waits: the line's epoch in which it stands in the line; None: it does not.
-        gate: where its caller sleeps, made when it first has to wait.
-        deadline: when its time is over, by the real clock.
-        since: when it began to wait, by the line's clock.
-        refused: there is no slot for it; then `active` and `queued` say how full it was.
+        rejected: there is no slot for it; then `active` and `queued` say how full it was.
+        waited_s: how long it stood in the line, by the clock of the line; None: it never did.
+        gate: where it sleeps, made when it first has to wait.
+        since: when it began to wait, by the clock of the line.
+        line: where it waits.
+        before, after: its neighbours in the line.
     """
 
+    # Defaults of the class, so that making one is a single call of C code.
     holds: object | None = None
     waits: object | None = None
-    gate: Any = None
-    deadline: float = inf
-    since: float = 0.0
-    refused = False
+    rejected = False
     active = 0
     queued = 0
-    before: Slot | None = None
-    after: Slot | None = None
+    waited_s: float | None = None
+    gate: Any = None
+    since: float = 0.0
+    line: Any = None
+    before: Any = None
+    after: Any = None
+
+    def lost(self) -> None:
+        """Leave for good, because the event loop in which it slept is closed."""
+        self.line.abandoned.add(self)
+        self.line.serve()
 
 
 class Line:
     """The slots of one bulkhead and those who wait for them."""
 
-    # `lock` guards every field below it but `left`; what is read without it is a hint, looked at again before it
+    # `lock` guards every field below it but `abandoned`; what is read without it is a hint, looked at again before it
     # counts. Nothing is called, made or repeated under it. One thread can take it twice all the same, for the sake of
     # tracers, which come between any two lines.
     #
     # Somebody waits only while every slot is taken, or while whoever made one free is about to serve. As long as
-    # somebody waits, `easy` is 0, so nobody overtakes.
+    # somebody waits, `free_below` is 0, so nobody overtakes.
 
     __slots__ = (
         "__weakref__",
+        "abandoned",
         "accepted",
         "clock",
-        "easy",
         "epoch",
-        "first",
-        "forgiven",
+        "free_below",
+        "held_in_parent",
         "inside",
-        "last",
-        "left",
         "limit",
         "lock",
         "peak",
         "queued",
         "rejected",
+        "ring",
         "timed_out",
         "total_wait_s",
     )
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self.lock = threading.RLock()
+        self.lock = RLock()
         self.limit = limit
         self.inside = 0
+        self.free_below = 0
+        """With fewer inside, whoever comes enters without a second look: nobody waits, and there is no new peak."""
         self.accepted = 0
         self.peak = 0
-        self.easy = 0
-        """Below so many, whoever comes may enter at once: nobody waits, and there is no new peak to note."""
-        self.first: Slot | None = None
-        self.last: Slot | None = None
-        self.queued = 0
         self.rejected = 0
         self.timed_out = 0
         self.total_wait_s = 0.0
+        self.queued = 0
+        self.ring = _empty_ring()
         self.epoch = object()
-        self.forgiven = 0
-        """How many may still be given back that were held at a fork, in the parent."""
-        self.left: set[Any] = set()
-        """The slots whose callers are gone; adding one is a call of C code, which no interrupt can split."""
+        """The time since the last fork; a slot of another epoch is the parent's."""
+        self.held_in_parent = 0
+        """How many slots, held at a fork, may still be given back here without effect."""
+        self.abandoned: set[Any] = set()
+        """Callers that are gone, for whoever serves next; adding one is a call of C code, which no interrupt splits."""
         fork.survive(self)
 
     def now(self) -> float:
         """Return the time by the clock, which is the caller's: never to be asked under the lock."""
         return float(self.clock())
 
-    def enter(self, slot: Slot, max_queue: int) -> bool:
-        """Give a slot, or a place in the line if there is a gate to sleep at, or a refusal; False: it needs a gate."""
+    def enter(self, caller: Caller, places: int) -> bool:
+        """Give the caller a slot, a rejection, or, if it has a gate, one of so many places in the line.
+
+        Return False if it has to wait and so needs a gate first.
+        """
         with self.lock:
-            if self.inside < self.limit and self.first is None:
+            if self.inside < self.limit and not self.queued:
                 self.inside += 1
                 self.accepted += 1
-                slot.holds = self.epoch
+                caller.holds = self.epoch
                 if self.inside > self.peak:
                     self.peak = self.inside
-                self.easy = self.peak if self.peak < self.limit else self.limit
-            elif self.queued >= max_queue:
+                self.free_below = self.peak if self.peak < self.limit else self.limit
+            elif self.queued >= places:
                 self.rejected += 1
-                slot.active = self.inside
-                slot.queued = self.queued
-                slot.refused = True
-            elif slot.gate is None:
+                caller.active = self.inside
+                caller.queued = self.queued
+                caller.rejected = True
+            elif caller.gate is None:
                 return False
             else:
-                self.easy = 0
-                slot.waits = self.epoch
-                slot.before = self.last
-                if self.last is None:
-                    self.first = slot
-                else:
-                    self.last.after = slot
-                self.last = slot
+                self.free_below = 0
                 self.queued += 1
+                caller.waits = self.epoch
+                caller.before = self.ring.before
+                caller.after = self.ring
+                self.ring.before.after = caller
+                self.ring.before = caller
+        return True
+
+    def wait_is_over(self, caller: Caller, opened: bool) -> bool:
+        """Tell whether the caller need not sleep again, after its gate was opened or its time was over."""
+        if caller.holds is None:
+            self.serve()  # whoever opened the gate may have been interrupted before it gave the slot
+            if caller.holds is None:
+                if opened:
+                    return False
+                self.leave(caller, timed_out=True)
         return True
 
     def serve(self) -> None:
-        """Take back what was left, and give the free slots to the first in the line; an interrupt only delays it."""
+        """Take back what was abandoned, and give the free slots to the first in the line; an interrupt delays it only.
+
+        To be called after whatever made a slot free.
+        """
         try:
             self._serve()
         except BaseException:
@@ -212,89 +154,84 @@ class Line:
             raise
 
     def _serve(self) -> None:
-        if self.left:
-            self._tidy()
-        slot = self.first
-        while slot is not None and self.inside < self.limit:
+        if self.abandoned:
+            self._take_back()
+        caller = self.ring.after
+        while caller is not self.ring and self.inside < self.limit:
             # The gate opens first. What is raised meanwhile leaves the caller in the line, at worst awake for nothing:
             # it serves the line itself, and sleeps again.
-            self._give(slot, slot.gate.open(), self.now())
-            slot = self.first
+            self._give(caller, caller.gate.open(), self.now())
+            caller = self.ring.after
 
-    def _give(self, slot: Slot, awake: bool, now: float) -> None:
+    def _give(self, caller: Caller, awake: bool, now: float) -> None:
+        """Give a slot to the caller, or if nobody wakes up there any more, only its place to the next."""
         with self.lock:
-            if slot is self.first and self.inside < self.limit:
+            if caller is self.ring.after and self.inside < self.limit:
                 if awake:
                     # First of all: its caller may look just now, without the lock, and must find itself in the line or
                     # with a slot. Who finds neither sleeps again, and nobody comes back to wake it.
-                    slot.holds = self.epoch
+                    caller.holds = self.epoch
                     self.inside += 1
                     self.accepted += 1
                     if self.inside > self.peak:
                         self.peak = self.inside
-                self.first = slot.after
-                if slot.after is None:
-                    self.last = None
-                else:
-                    slot.after.before = None
-                    slot.after = None
-                slot.waits = None
+                caller.before.after = caller.after
+                caller.after.before = caller.before
+                caller.before = None
+                caller.after = None
+                caller.waits = None
+                waited_s = now - caller.since if now > caller.since else 0.0
+                caller.waited_s = waited_s
+                self.total_wait_s += waited_s
                 self.queued -= 1
-                self.total_wait_s += now - slot.since if now > slot.since else 0.0
 
-    def leave(self, slot: Slot, late: bool = False) -> None:
-        """Give up what the slot has; when it is just late, a slot that came in the last moment is kept.
+    def _take_back(self) -> None:
+        for caller in self.abandoned.copy():
+            self.leave(caller)
+            self.abandoned.discard(caller)
 
-        Doing so twice is doing it once.
+    def leave(self, caller: Caller, timed_out: bool = False) -> None:
+        """Take the caller out of the line, and its slot from it; twice is the same as once.
+
+        A caller that timed out is rejected, but keeps a slot that it was given in the last moment.
         """
-        now = self.now() if slot.waits is not None else 0.0
+        now = self.now() if caller.waits is not None else 0.0
         with self.lock:
-            if slot.waits is self.epoch:
-                if slot.before is None:
-                    self.first = slot.after
-                else:
-                    slot.before.after = slot.after
-                if slot.after is None:
-                    self.last = slot.before
-                else:
-                    slot.after.before = slot.before
-                slot.before = None
-                slot.after = None
-                slot.waits = None
+            if caller.waits is self.epoch:
+                caller.before.after = caller.after
+                caller.after.before = caller.before
+                caller.before = None
+                caller.after = None
+                caller.waits = None
+                waited_s = now - caller.since if now > caller.since else 0.0
+                caller.waited_s = waited_s
+                self.total_wait_s += waited_s
                 self.queued -= 1
-                self.total_wait_s += now - slot.since if now > slot.since else 0.0
-            if late:
-                if slot.holds is None:
+            if timed_out:
+                if caller.holds is None:
                     self.timed_out += 1
                     self.rejected += 1
-                    slot.active = self.inside
-                    slot.queued = self.queued
-                    slot.refused = True
-            elif slot.holds is self.epoch:
-                slot.holds = None
+                    caller.active = self.inside
+                    caller.queued = self.queued
+                    caller.rejected = True
+            elif caller.holds is self.epoch:
+                caller.holds = None
                 self.inside -= 1 if self.inside else 0  # somebody's stray release() may have been for this one
-
-    def _tidy(self) -> None:
-        for slot in self.left.copy():
-            self.leave(slot)
-            self.left.discard(slot)
-
-    def drop_dead(self) -> None:
-        """Take those out of the line whose event loops are closed: nobody is left to be served."""
-        slot = self.first
-        while slot is not None:
-            after = slot.after
-            if slot.gate.is_dead():
-                self.leave(slot)
-            slot = after
 
     def _after_fork_in_child(self) -> None:
         # The holders and the line are the parent's. Slots of a former epoch come back without effect; a nameless
-        # release() cannot be told apart, so as many are forgiven as slots were held.
-        self.lock = threading.RLock()
-        self.forgiven += self.inside
+        # release() cannot be told apart, so as many are allowed as slots were held.
+        self.lock = RLock()
+        self.held_in_parent += self.inside
         self.inside = 0
-        self.first = self.last = None
         self.queued = 0
-        self.left = set()
+        self.ring = _empty_ring()
+        self.abandoned = set()
         self.epoch = object()
+
+
+def _empty_ring() -> Caller:
+    """Return the one place in a ring that is nobody's: the first in the line comes after it, the last before it."""
+    ring = Caller()
+    ring.before = ring.after = ring
+    return ring

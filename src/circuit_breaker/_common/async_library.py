@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+import threading
+import weakref
+from math import inf
+from typing import Any, Final, Protocol
 
 _modules = sys.modules
+
+_LONGEST_S: Final = 1e9  # no event loop has to count centuries
+
+
+# What runs here
+
+
+def running_library() -> Any:
+    """Return the module asyncio or trio, whichever runs the task that calls this, or None outside of both.
+
+    Both have a `sleep` that is right for this task.
+    """
+    return running_trio() or (_modules["asyncio"] if running_loop() is not None else None)
+
+
+def runs_event_loop() -> bool:
+    """Tell whether this thread runs an event loop, which would stand still while the thread waits."""
+    return running_library() is not None
 
 
 def running_trio() -> Any:
     """Return the module trio when this code runs in one of its tasks, else None."""
     trio = _modules.get("trio")
+    if trio is None:
+        return None
     asks = getattr(getattr(trio, "lowlevel", None), "in_trio_task", None)  # None while another thread imports it
-    return trio if asks is not None and asks() else None
+    if asks is None or not asks():
+        return None
+    # trio-asyncio runs asyncio's tasks inside one of trio's, and lets sniffio know whenever it does.
+    named = getattr(getattr(_modules.get("sniffio"), "thread_local", None), "name", None)
+    return None if named == "asyncio" else trio
 
 
 def running_loop() -> Any:
@@ -22,6 +49,140 @@ def running_loop() -> Any:
         return asks() if asks is not None else None
     except RuntimeError:
         return None
+
+
+# Where a task sleeps until it is woken, from any thread
+
+
+class Sleeper(Protocol):
+    """Whoever sleeps at a gate."""
+
+    def lost(self) -> object:
+        """Do what is due when the sleeper never wakes up, because its event loop is closed."""
+
+
+def task_gate(timeout_s: float | None) -> AsyncioGate | TrioGate | None:
+    """Return a gate for the task that runs here, which sleeps there so long at most; None outside of both libraries."""
+    trio = running_trio()
+    if trio is not None:
+        return TrioGate(trio, timeout_s)
+    loop = running_loop()
+    return None if loop is None else AsyncioGate(loop, timeout_s)
+
+
+class AsyncioGate:
+    """An asyncio task sleeps on a future, which only the thread of its own loop touches."""
+
+    __slots__ = ("_deadline", "_future", "_loop")
+
+    def __init__(self, loop: Any, timeout_s: float | None) -> None:
+        self._loop = loop
+        self._future = loop.create_future()
+        self._deadline = None if timeout_s is None else loop.time() + min(timeout_s, _LONGEST_S)
+
+    def open(self) -> bool:
+        """Wake the sleeper, who may be awake already; False: its event loop is closed."""
+        if running_loop() is self._loop:
+            self._wake(True)
+            return True
+        try:
+            self._loop.call_soon_threadsafe(self._wake, True)
+        except RuntimeError:
+            if self._loop.is_closed():
+                return False
+            raise
+        return True
+
+    async def sleep(self, sleeper: Sleeper) -> bool:
+        """Sleep until the gate is opened, and return True; or return False when the time is over."""
+        if self._future.done():
+            self._future = self._loop.create_future()
+        timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._wake, False)
+        sleepers = _sleepers_of(self._loop)
+        sleepers.add(sleeper)
+        try:
+            return await self._future  # type: ignore[no-any-return]
+        finally:
+            sleepers.discard(sleeper)
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self, opened: bool) -> None:
+        if not self._future.done():
+            self._future.set_result(opened)
+
+
+class _LoopEnd:
+    """Tells the sleepers of an asyncio event loop that it was closed.
+
+    A loop tells nobody. But when it is closed it drops its timers, and so this object, which one of them is to call
+    when decades are over, and which nothing else refers to.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self.sleepers: set[Sleeper] = set()
+        loop.call_later(_LONGEST_S, self)
+
+    def __call__(self) -> None:
+        pass
+
+    def __del__(self) -> None:
+        if self.loop.is_closed():
+            for sleeper in self.sleepers.copy():
+                sleeper.lost()
+
+
+class _Here(threading.local):
+    """The loop in which a task of this thread slept last."""
+
+    end: Any = staticmethod(lambda: None)  # a weak reference to its _LoopEnd
+
+
+_here = _Here()
+
+
+def _sleepers_of(loop: Any) -> set[Sleeper]:
+    end = _here.end()
+    if end is None or end.loop is not loop:
+        end = _LoopEnd(loop)
+        _here.end = weakref.ref(end)
+    sleepers: set[Sleeper] = end.sleepers
+    return sleepers
+
+
+class TrioGate:
+    """A trio task sleeps on an event, which only the thread of its own run touches."""
+
+    __slots__ = ("_deadline", "_event", "_token", "_trio")
+
+    def __init__(self, trio: Any, timeout_s: float | None) -> None:
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+        self._event = trio.Event()
+        self._deadline = inf if timeout_s is None else trio.current_time() + timeout_s
+
+    def open(self) -> bool:
+        """Wake the sleeper, who may be awake already; False: its run of trio is over."""
+        try:
+            self._token.run_sync_soon(self._wake)
+        except self._trio.RunFinishedError:
+            return False
+        return True
+
+    async def sleep(self, _: Sleeper) -> bool:
+        """Sleep until the gate is opened, and return True; or return False when the time is over."""
+        if self._event.is_set():
+            self._event = self._trio.Event()
+        with self._trio.move_on_at(self._deadline) as scope:
+            await self._event.wait()
+        return not scope.cancelled_caught
+
+    def _wake(self) -> None:
+        self._event.set()
+
+
+# What cancels a call
 
 
 # The modules that bring a cancellation of their own, and its name there.

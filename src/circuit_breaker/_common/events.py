@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from . import checks
 from .words import CircuitState, Outcome
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ __all__ = [
     "CallRejected",
     "CircuitEvent",
     "Listener",
+    "RetryGaveUp",
     "RetryScheduled",
     "StateChanged",
 ]
@@ -53,27 +55,65 @@ class CallFinished:
 
 @dataclass(frozen=True)
 class RetryScheduled:
-    """Attempt number `attempt` (the first is 0) failed, the next follows after `delay_s`; a bad value has no error."""
+    """Attempt number `attempt` (the first is 0) failed, and the next follows after `delay_s` seconds.
+
+    Attributes:
+        error: what the attempt raised; None for a bad value and for a bare number of `attempts()`.
+        elapsed_s: seconds since the call began.
+        function: the qualified name of what is called; None in a loop over `attempts()`.
+    """
 
     attempt: int
     delay_s: float
     error: BaseException | None
     elapsed_s: float
+    function: str | None = None
+
+
+@dataclass(frozen=True)
+class RetryGaveUp:
+    """A call failed for good: an attempt failed, and no other follows.
+
+    An error that is not retried is reported if it comes after others that were, not if it comes from the first attempt.
+
+    Attributes:
+        attempts: how many there were, >= 1.
+        elapsed_s: seconds since the call began.
+        reason: why no other attempt follows, as in the note on the error.
+        error: what is raised; None for a value that stays bad, which is returned.
+        function: the qualified name of what was called; None in a loop over `attempts()`.
+    """
+
+    attempts: int
+    elapsed_s: float
+    reason: str
+    error: BaseException | None
+    function: str | None = None
 
 
 @dataclass(frozen=True)
 class BulkheadRejected:
-    """A bulkhead refused a caller, at once or after it had waited for its time."""
+    """A bulkhead rejected a caller.
+
+    Attributes:
+        active_count: how many were inside.
+        queued_count: how many others waited.
+        waited_s: how long the caller had waited when its time was over; None: it was rejected at once.
+    """
 
     bulkhead_name: str
     active_count: int
     queued_count: int
+    waited_s: float | None = None
 
 
 CircuitEvent: TypeAlias = StateChanged | CallRejected | CallFinished
 Listener: TypeAlias = Callable[[Any], object]
 
 INFO, WARNING, ERROR = 20, 30, 40  # as logging has them, which is loaded with the first object of ours
+
+# Read past whatever a subclass makes of the attribute.
+_TRACEBACK: Final[Any] = BaseException.__traceback__
 
 _logger: logging.Logger | None = None
 
@@ -94,8 +134,9 @@ def log(level: int, message: str, *args: object, error: BaseException | None = N
     """Write one line, and swallow what a broken filter or handler raises: a log line never changes an outcome."""
     try:
         open_log().log(level, message, *args, exc_info=error, extra=fields)
-    except Exception:  # noqa: S110 - there is nowhere left to report it
-        pass
+    except Exception as problem:
+        if raised_by_signal_handler(problem):
+            raise
 
 
 def raised_by_signal_handler(error: BaseException) -> bool:
@@ -107,7 +148,7 @@ def raised_by_signal_handler(error: BaseException) -> bool:
     import signal
 
     handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
-    trace = error.__traceback__
+    trace = _TRACEBACK.__get__(error)
     while trace is not None:
         if trace.tb_frame.f_code in handlers:
             return True
@@ -159,3 +200,53 @@ def notify(listeners: Iterable[Listener], event: object) -> None:
                     raise
                 log(ERROR, "listener %r raised at %r", listener, type(event).__name__, error=error)
     first_error.raise_if_any()
+
+
+class Listened:
+    """An object with listeners, which may come and go at any time: from any thread, and while events are delivered.
+
+    They are in a tuple that is never changed but replaced, so that whoever delivers an event needs no lock, and reading
+    it costs nothing.
+    """
+
+    _listeners: tuple[Listener, ...]
+
+    def add_listener(self, listener: Listener) -> None:
+        """Notify listener of every event from the next one on; one that is added twice is notified twice.
+
+        Safe from any thread or task, and from a listener.
+
+        Args:
+            listener: a plain function of one event.
+
+        Raises:
+            TypeError: listener is no such function.
+        """
+        listener = checks.function("listener", listener, "a function of one event")
+        replaced = False
+        while not replaced:
+            before = self._listeners
+            replaced = self._replace_listeners(before, (*before, listener))
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Notify listener no more, once if it was added more than once; an event under way may still reach it.
+
+        Safe from any thread or task, and from a listener.
+
+        Raises:
+            ValueError: listener is not there.
+        """
+        replaced = False
+        while not replaced:
+            before = self._listeners
+            if listener not in before:
+                raise ValueError(f"listener must be one of the listeners of {self!r}, got {listener!r}")
+            at = before.index(listener)
+            replaced = self._replace_listeners(before, before[:at] + before[at + 1 :])
+
+    def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
+        """Replace the listeners under the lock of the object, and return True.
+
+        Return False, and change nothing, if they are no longer those of before.
+        """
+        raise NotImplementedError

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterable, Callable
 from inspect import isasyncgen, isawaitable
 from typing import Any
 
+from ..exceptions import UsageError
+from .async_library import cancellation_types
 from .judging import Kinds, is_rejection, leaves
-from .streams import AsyncStream, Guard, Stream, guarded, guarded_async
+from .streams import AsyncStream, Empty, Guard, Stream, guarded, guarded_async
 
 Function = Callable[..., Any]
 
@@ -27,8 +29,14 @@ class Fallback:
         """Tell whether the fallback is asked about this error; `entered`: the function had been called."""
         if not entered:
             return is_rejection(error)
-        errors = self._errors
-        return errors is not None and all(isinstance(leaf, Exception) and errors.hold(leaf) for leaf in leaves(error))
+        return self._errors is not None and all(map(self._answers_leaf, leaves(error)))
+
+    def _answers_leaf(self, error: BaseException) -> bool:
+        # A wrong use of this library must be seen, and the end of a stream is no error of it.
+        kind = type(error)
+        if not issubclass(kind, Exception) or issubclass(kind, (UsageError, Empty, *cancellation_types())):
+            return False
+        return self._errors is not None and self._errors.hold(error)
 
     def wrap_plain(self, run: Function, func: Function) -> Function:
         """Return func under the pattern whose `run` is given, with this fallback."""
@@ -72,15 +80,15 @@ class Call:
     """A function that remembers whether it has been called."""
 
     def __init__(self, func: Function) -> None:
-        self._func = func
+        self.func = func
         self.entered = False
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         self.entered = True
-        return self._func(*args, **kwargs)
+        return self.func(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return repr(self._func)
+        return repr(self.func)
 
 
 class _Opening(Guard):

@@ -21,6 +21,7 @@ SUCCESS: Final = Outcome.SUCCESS
 FAILURE: Final = Outcome.FAILURE
 IGNORED: Final = Outcome.IGNORED
 REJECTIONS: Final = (CircuitOpenError, BulkheadFullError)
+TYPES_KNOWN: Final = 100  # of failures, by each configuration
 EXITS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 ExceptionTypes: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | types.UnionType
@@ -111,12 +112,14 @@ def is_rejection(error: BaseException) -> bool:
 class Judge:
     """What exceptions say, where these are the failures and the ignored ones."""
 
-    __slots__ = ("_failures", "_ignored", "_plain_failures", "_rest")
+    __slots__ = ("_failures", "_ignored", "_known", "_plain_failures", "_rest")
 
     def __init__(self, failures: Kinds, ignored: Kinds) -> None:
         self._failures = failures
         self._ignored = ignored
-        # The usual failure is known by two questions. Others are asked all of them, in their order.
+        # The usual failure is known by its type, once that has been asked three questions. Others are asked all of
+        # them, in their order.
+        self._known: set[type[BaseException]] = set()
         self._rest = (BaseExceptionGroup, *REJECTIONS, UsageError, *ignored.types)
         plain = failures.predicate is None and ignored.predicate is None
         self._plain_failures = tuple(kind for kind in failures.types if plain and _is_plain(kind))
@@ -127,7 +130,15 @@ class Judge:
         A predicate that raises does so here.
         """
         kind = type(error)
-        if issubclass(kind, self._plain_failures) and not issubclass(kind, (*self._rest, *cancellation_types())):
+        if kind in self._known:
+            return FAILURE
+        if (
+            issubclass(kind, self._plain_failures)
+            and not issubclass(kind, self._rest)
+            and not issubclass(kind, cancellation_types())
+        ):
+            if len(self._known) < TYPES_KNOWN:
+                self._known.add(kind)
             return FAILURE
         if not issubclass(kind, BaseExceptionGroup):
             return self._judge_leaf(error, hung)

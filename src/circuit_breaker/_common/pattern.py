@@ -11,12 +11,12 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from enum import Enum
-from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType
+from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType, NoneType
 from typing import Any, ClassVar, Final, NoReturn, ParamSpec, TypeVar, cast
 
 from ..exceptions import UsageError
 from . import checks
-from .fallback import Fallback
+from .fallback import Call, Fallback
 from .streams import Guard, guarded, guarded_async
 
 _P = ParamSpec("_P")
@@ -82,10 +82,9 @@ def check_plain(func: Any) -> None:
     """Reject, before anything is admitted, what is not over when it returns: `call` would guard only its beginning."""
     # Asked at every `call()`, so the usual answers come first. A mark as a coroutine function stands in __dict__.
     plain: Any = func.__func__ if type(func) is MethodType else func
-    of_type = cast("type[object]", type(plain))
-    if of_type is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
+    if type(plain) is FunctionType and not plain.__code__.co_flags & _NOT_PLAIN and not plain.__dict__:
         return
-    if of_type is BuiltinFunctionType or of_type is type:
+    if type(plain) is BuiltinFunctionType or type(plain) is type:
         return
     check_callable(func)
     kind = kind_of(func)
@@ -96,12 +95,17 @@ def check_plain(func: Any) -> None:
     raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
 
 
+PLAIN_RESULTS: Final = frozenset({NoneType, bool, bytes, dict, float, int, list, set, str, tuple})
+"""Types that `check_finished` need not be asked about."""
+
+
 def check_finished(func: Function, result: object) -> None:
     """Reject a result that is still to be awaited: it would count as a success before the call has ended.
 
     Raises:
         WrongKindError: the result is a coroutine or another awaitable; a coroutine is closed.
     """
+    # Asked at almost every call: most results have no `__await__`, and generators may be coroutines without one.
     kind: type[object] = type(result)
     if (hasattr(kind, "__await__") or kind is GeneratorType) and inspect.isawaitable(result):
         if inspect.iscoroutine(result):
@@ -112,13 +116,28 @@ def check_finished(func: Function, result: object) -> None:
         )
 
 
-async def _awaited(func: Function, args: Args, kwargs: Kwargs) -> Any:
-    awaitable = func(*args, **kwargs)
-    if not inspect.isawaitable(awaitable):
-        raise WrongKindError(
-            f"call_async() takes a function whose result can be awaited; {func!r} returned {awaitable!r}"
-        )
-    return await awaitable
+class _Awaited:
+    """A function whose result can be awaited, as a coroutine function."""
+
+    def __init__(self, func: Function) -> None:
+        self.func = func
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        awaitable = self.func(*args, **kwargs)
+        if not inspect.isawaitable(awaitable):
+            raise WrongKindError(
+                f"call_async() takes a function whose result can be awaited; {self.func!r} returned {awaitable!r}"
+            )
+        return await awaitable
+
+
+def qualified_name(func: Any) -> str:
+    """Return `module.qualname` of a function, or of the class of what is none; a partial has that of its function."""
+    while isinstance(func, functools.partial | Call | _Awaited):
+        func = cast("Any", func).func
+    named = func if isinstance(getattr(func, "__qualname__", None), str) else cast("Any", type(func))
+    module = getattr(named, "__module__", None)  # not everything written in C says where it is from
+    return f"{module}.{named.__qualname__}" if isinstance(module, str) else str(named.__qualname__)
 
 
 class Pattern:
@@ -172,7 +191,7 @@ class Pattern:
             TypeError: func cannot be called, or its result cannot be awaited.
         """
         check_callable(func)
-        return await self._run_async(_awaited, (func, args, kwargs), {})  # type: ignore[no-any-return]
+        return await self._run_async(_Awaited(func), args, kwargs)  # type: ignore[no-any-return]
 
     def _decorate(self, func: Any, fallback: Fallback | None = None) -> Any:
         """Return func under this pattern, of the same kind and with the same metadata.

@@ -1,62 +1,114 @@
-"""How long the other side asks to be left alone, read from whatever exception an HTTP client raised."""
+"""Retry-after hints: how long a server asks its clients to wait, read from an error or from a response."""
 
 from __future__ import annotations
 
 import math
 import re
 import time
-from typing import Any
+from collections.abc import Iterator
+from datetime import UTC, timedelta
+from typing import Any, cast
 
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
+from .events import raised_by_signal_handler
+
+# Each header with the number of its units in a second; those in milliseconds first, since they are more exact.
+_HEADERS = {"retry-after-ms": 1000, "x-ms-retry-after-ms": 1000, "x-amz-retry-after": 1000, "retry-after": 1}
+_READ = {*_HEADERS, "date"}
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
-def retry_after_hint(exc: BaseException) -> float | None:
-    """Return the seconds after which `exc` asks to be tried again, or None; never raises.
+def retry_after_hint(exc: object) -> float | None:
+    """Return the seconds to wait that an exception or a response asks for, or None; never raises, never waits.
 
-    Read from `exc.retry_after_s` or `exc.retry_after` where that is a finite real number >= 0, else from the header
-    `Retry-After` (seconds or an HTTP date) of `exc.response` or of `exc` itself, as httpx, requests, aiohttp and
-    urllib raise them. Anything malformed is None; a date that has passed is 0.0. Keeps no state: share it freely.
+    The first of these that can be read:
+
+    1. `exc.retry_after_s` or `exc.retry_after`: a finite number of seconds >= 0, or a `timedelta`.
+    2. A header of `exc.response`, or of `exc` itself: `Retry-After` (seconds or an HTTP date), or one of
+       `retry-after-ms`, `x-ms-retry-after-ms` and `x-amz-retry-after` (milliseconds, used first). A date is compared
+       with the `Date` header of the response if it has one, else with the clock of this machine; a past one is 0.0.
+
+    So it understands the errors and the responses of httpx, requests, aiohttp, urllib, urllib3, botocore, and of SDKs
+    built on them, such as openai and anthropic. It reads attributes and headers, and makes no calls that could block.
+    It keeps no state and may be shared by threads and tasks.
     """
-    try:
-        for name in ("retry_after_s", "retry_after"):
-            seconds = _seconds(getattr(exc, name, None))
-            if seconds is not None:
-                return seconds
-        for holder in (getattr(exc, "response", None), exc):
-            headers = getattr(holder, "headers", None)
-            if headers is not None and (value := _header(headers)) is not None:
-                return _parse(value)
-    except Exception:  # noqa: S110 - a hint that cannot be read is no hint
-        pass
+    for name in ("retry_after_s", "retry_after"):
+        seconds = _finite(_attribute(exc, name))
+        if seconds is not None:
+            return seconds
+    for headers in _all_headers(exc):
+        seconds = None if headers is None else _from_headers(headers)
+        if seconds is not None:
+            return seconds
     return None
 
 
-def _seconds(value: Any) -> float | None:
-    """Return value as a float if it is a real number of any type, finite and >= 0."""
+def _attribute(owner: object, name: str) -> Any:
     try:
+        return getattr(owner, name, None)
+    except Exception as problem:  # a property may raise anything
+        _pass_on(problem)
+        return None
+
+
+def _finite(value: Any) -> float | None:
+    """Return a time as seconds if it is a timedelta or a real number of any type, finite and >= 0."""
+    try:
+        if isinstance(value, timedelta):
+            value = value.total_seconds()
         if isinstance(value, bool) or not hasattr(value, "__float__"):
             return None
         seconds = float(value) if value >= 0 else math.inf
-    except Exception:  # no number after all, as a mock, or none that can be a float
+    except Exception as problem:  # it only looked like a number, as a mock does, or is too large for a float
+        _pass_on(problem)
         return None
     return seconds if seconds < math.inf else None
 
 
-def _header(headers: Any) -> str | None:
-    for name in ("Retry-After", "retry-after"):
-        value = headers.get(name)
-        if value is not None:
-            return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    return None
+def _all_headers(exc: object) -> Iterator[Any]:
+    for holder in (_attribute(exc, "response"), exc):
+        yield _attribute(holder, "headers")
+        yield _entry(_entry(holder, "ResponseMetadata"), "HTTPHeaders")  # a response of botocore
 
 
-def _parse(value: str) -> float | None:
-    value = value.strip()
-    if _SECONDS.fullmatch(value):
-        seconds = float(value)
-        return seconds if seconds < math.inf else None
-    from datetime import UTC
+def _entry(holder: object, key: str) -> Any:
+    return cast("dict[str, Any]", holder).get(key) if isinstance(holder, dict) else None
+
+
+def _from_headers(headers: Any) -> float | None:
+    try:
+        found: dict[str, str] = {}
+        for name, value in headers.items():
+            if isinstance(name, str | bytes) and (key := _text(name).lower()) in _READ:
+                found.setdefault(key, _text(value).strip())
+        for key, units in _HEADERS.items():
+            if _NUMBER.fullmatch(text := found.get(key, "")):
+                return _finite(float(text) / units)
+        date = _timestamp(found.get("retry-after"))
+        sent = _timestamp(found.get("date"))
+    except Exception as problem:  # these are no headers
+        _pass_on(problem)
+        return None
+    return None if date is None else max(0.0, date - (time.time() if sent is None else sent))
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _timestamp(date: str | None) -> float | None:
+    if not date:
+        return None
     from email.utils import parsedate_to_datetime
 
-    date = parsedate_to_datetime(value)
-    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
+    try:
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except Exception as problem:  # it is no date
+        _pass_on(problem)
+        return None
+
+
+def _pass_on(problem: Exception) -> None:
+    """Raise what is meant for the caller, such as the time limit of a Celery task, and is no problem of the hint."""
+    if raised_by_signal_handler(problem):
+        raise problem

@@ -1,14 +1,15 @@
-"""The types of decorated functions, for type checkers alone: at run time a decorated function is a plain function.
+"""Types for type checkers alone: of decorated functions, which are plain functions at run time, and of settings.
 
-The last three parameters say which objects guard the function: its circuit breaker, its retry policy, its bulkhead;
-`object` where it has none. They are covariant, so a function with more guards goes where fewer are asked for, and an
-attribute is there exactly when its guard is, since only a pattern can be one.
+Of a decorated function, the last three parameters say which objects guard it: its circuit breaker, its retry policy and
+its bulkhead; `object` where it has none. They are covariant, so a function with more guards goes where fewer are asked
+for, and an attribute is there exactly when its guard is, since only a pattern can be one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
 
 from .pattern import Pattern
 
@@ -18,12 +19,30 @@ _R_co = TypeVar("_R_co", covariant=True)
 _Breaker_co = TypeVar("_Breaker_co", covariant=True)
 _Policy_co = TypeVar("_Policy_co", covariant=True)
 _Bulkhead_co = TypeVar("_Bulkhead_co", covariant=True)
-_Pattern = TypeVar("_Pattern", bound=Pattern)
 _Breaker = TypeVar("_Breaker")
 _Policy = TypeVar("_Policy")
 _Bulkhead = TypeVar("_Bulkhead")
 _Rest = ParamSpec("_Rest")
 _Self = TypeVar("_Self")
+_Taken_contra = TypeVar("_Taken_contra", contravariant=True)
+_Read_co = TypeVar("_Read_co", covariant=True)
+
+
+class Setting(Generic[_Taken_contra, _Read_co]):
+    """A field of a frozen dataclass that takes more types than it is read as."""
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, instance: None, owner: object, /) -> _Read_co: ...
+        @overload
+        def __get__(self, instance: object, owner: object, /) -> _Read_co: ...
+        def __get__(self, instance: object, owner: object, /) -> Any: ...
+        def __set__(self, instance: object, value: _Taken_contra, /) -> None: ...
+
+
+Seconds: TypeAlias = Setting[float | timedelta, float]
+OptionalSeconds: TypeAlias = Setting[float | timedelta | None, float | None]
 
 
 class Protected(Generic[_P, _R_co, _Breaker_co, _Policy_co, _Bulkhead_co]):
@@ -38,11 +57,11 @@ class Protected(Generic[_P, _R_co, _Breaker_co, _Policy_co, _Bulkhead_co]):
         @property
         def __wrapped__(self) -> Callable[_P, _R_co]: ...
         @property
-        def circuit_breaker(self: Protected[_P, _R_co, _Pattern, object, object]) -> _Pattern: ...
+        def circuit_breaker(self: Protected[_P, _R_co, Pattern, object, object]) -> _Breaker_co: ...
         @property
-        def retry_policy(self: Protected[_P, _R_co, object, _Pattern, object]) -> _Pattern: ...
+        def retry_policy(self: Protected[_P, _R_co, object, Pattern, object]) -> _Policy_co: ...
         @property
-        def bulkhead(self: Protected[_P, _R_co, object, object, _Pattern]) -> _Pattern: ...
+        def bulkhead(self: Protected[_P, _R_co, object, object, Pattern]) -> _Bulkhead_co: ...
 
 
 class ProtectedFunction(Protected[_P, _R_co, _Breaker_co, _Policy_co, _Bulkhead_co]):

@@ -1,4 +1,4 @@
-"""The demonstration: see in ten seconds what the library does, on a real server that falls ill."""
+"""The demonstration: see in ten seconds what the library does, on a real server that fails and recovers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from circuit_breaker._demo import screen, threads
 from circuit_breaker._demo.plan import LONGEST_S, SHORTEST_S, Plan
 from circuit_breaker._demo.server import Server
 from circuit_breaker._demo.story import Story
-from circuit_breaker._terminal import INTERRUPTED, Arguments
+from circuit_breaker._terminal import INTERRUPTED, PROGRAM, Arguments
 
 DESCRIPTION = """\
 A web server on this machine is healthy, fails, hangs and recovers, while eight
@@ -22,9 +22,10 @@ what they do, the summary what it was good for.
 """
 EPILOG = """\
 exit status:
-  0    the circuit opened once the server was ill, and closed once it was well
-  1    it did not
+  0    the circuit opened when the server failed, and closed when it recovered
+  1    it did not, or whoever read the timeline has left
   2    there is something wrong with the arguments
+  3    the timeline could not be written
   130  ended by Ctrl-C, with the summary so far
 
 Colours are for terminals, and not used when NO_COLOR is set.
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _arguments() -> Arguments:
-    parser = Arguments("python -m circuit_breaker", DESCRIPTION, EPILOG)
+    parser = Arguments(PROGRAM, DESCRIPTION, EPILOG)
     parser.add_argument(
         "--seconds", type=_seconds, default=10.0, metavar="N", help="how long it takes, about (default: 10)"
     )

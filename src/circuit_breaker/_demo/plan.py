@@ -43,7 +43,7 @@ class Plan:
 
     @property
     def timeout_s(self) -> float:
-        """How long a caller waits for the server; not so short that a busy machine looks like a sick server."""
+        """How long a caller waits for the server; not so short that a busy machine looks like a failing server."""
         return max(0.4, self.seconds * 0.05)
 
     @property

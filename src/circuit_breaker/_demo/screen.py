@@ -21,6 +21,7 @@ from circuit_breaker._terminal import (
     no_colours,
     paint_for,
     takes_escapes,
+    write,
 )
 
 NARROWEST: Final = 60
@@ -37,12 +38,12 @@ PHASE_COLOURS: Final = {Phase.HEALTHY: "green", Phase.FAILS: "red", Phase.HANGS:
 class Plain:
     """A line for each quarter of a second."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO | None) -> None:
         self._out = out
 
     def start(self, plan: Plan) -> None:
         """Write the head of the table."""
-        self._write("  time  server     circuit  calls  failures  refused")
+        self._write("  time  server     circuit  calls  failures  rejected")
 
     def show(self, quarter: Quarter) -> None:
         """Write one line."""
@@ -57,8 +58,7 @@ class Plain:
         return no_colours(text, colour)
 
     def _write(self, text: str) -> None:
-        self._out.write(f"{text}\n")
-        self._out.flush()
+        write(self._out, f"{text}\n")
 
 
 class Live(Plain):
@@ -66,6 +66,7 @@ class Live(Plain):
 
     def __init__(self, out: TextIO, marks: Marks, paint: Paint) -> None:
         super().__init__(out)
+        self._terminal = out
         self._marks = marks
         self._paint = paint
         self._quarters: list[Quarter] = []
@@ -90,16 +91,16 @@ class Live(Plain):
         return self._paint(text, colour)
 
     def _draw(self) -> None:
-        width = max(NARROWEST, os.get_terminal_size(self._out.fileno()).columns)
+        width = max(NARROWEST, os.get_terminal_size(self._terminal.fileno()).columns)
         lines = timeline(self._quarters, self._plan, width, self._marks, self._paint)
         up = f"\x1b[{self._drawn}A\r" if self._drawn else ""
         self._write(up + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
         self._drawn = len(lines)
 
 
-def screen(out: TextIO, plain: bool, environ: Mapping[str, str]) -> Plain:
+def screen(out: TextIO | None, plain: bool, environ: Mapping[str, str]) -> Plain:
     """Return the screen that suits what the text goes to."""
-    if plain or not takes_escapes(out, environ):
+    if out is None or plain or not takes_escapes(out, environ):
         return Plain(out)
     size = os.get_terminal_size(out.fileno())
     if size.columns < NARROWEST or size.lines < 10:
@@ -114,7 +115,7 @@ def code(plan: Plan, on_a_loop: bool) -> list[str]:
     """Return what is at work, as the code that it is."""
     callers, function = ("tasks", "async def") if on_a_loop else ("threads", "def")
     return [
-        f"Eight {callers} call a server that falls ill and recovers:",
+        f"Eight {callers} call a server that fails and recovers:",
         "",
         f"    @retry(max_retries={settings.MAX_RETRIES}, backoff_base={settings.BACKOFF_BASE_S})",
         f'    @circuit_breaker("server", reset_timeout_s={plan.reset_timeout_s:.3g})',
@@ -128,7 +129,7 @@ def line(quarter: Quarter) -> str:
     """Return a quarter of a second as a line of the table."""
     return (
         f"{quarter.at_s:6.2f}  {quarter.phase.value:9}  {STATES[quarter.state]:7}"
-        f"  {quarter.calls:5}  {quarter.failures:8}  {quarter.refused:7}"
+        f"  {quarter.calls:5}  {quarter.failures:8}  {quarter.rejected:8}"
     )
 
 
@@ -143,7 +144,7 @@ def timeline(quarters: Sequence[Quarter], plan: Plan, width: int, marks: Marks, 
     rows = {
         "calls": ([sum(quarter.calls for quarter in group) for group in groups], "green"),
         "failures": ([sum(quarter.failures for quarter in group) for group in groups], "red"),
-        "refused": ([sum(quarter.refused for quarter in group) for group in groups], "cyan"),
+        "rejected": ([sum(quarter.rejected for quarter in group) for group in groups], "cyan"),
     }
     most = max((figure for figures, _ in rows.values() for figure in figures), default=0)
     lines = [
@@ -198,15 +199,15 @@ def summary(ending: Ending, paint: Paint = no_colours) -> list[str]:
         closed = "until it closed again after the recovery"
     figures = [
         (_seconds(ending.opened_after_s), opened),
-        (f"{ending.spared:,}", f"calls the sick server was spared, {ending.suffered:,} reached it"),
+        (f"{ending.rejected:,}", f"calls rejected in the outage, {ending.admitted:,} admitted"),
         (_seconds(ending.closed_after_s), closed),
     ]
     return [
         *(f"{paint(f'{figure:>9}', 'bold')}  {text}" for figure, text in figures),
         "",
         f"    retry  tried again {_number(ending.retries, 'time')}, which saved {_number(ending.saved, 'call')}",
-        f"  breaker  opened {_number(breaker.opened_count, 'time')}, refused {_number(breaker.rejected_count, 'call')}",
-        f" bulkhead  let at most {bulkhead.peak_active_count} in at once, turned {bulkhead.rejected_count:,} away",
+        f"  breaker  opened {_number(breaker.opened_count, 'time')}, rejected {breaker.rejected_count:,} in all",
+        f" bulkhead  let at most {bulkhead.peak_active_count} in at once, rejected {bulkhead.rejected_count:,}",
     ]
 
 

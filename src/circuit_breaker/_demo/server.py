@@ -22,7 +22,7 @@ class Server:
     """Answers on the loopback interface and a free port from `with` on until its end, each request on a thread.
 
     Attributes:
-        phase: how it is; set it to make it ill or well.
+        phase: how it is; set it to make it fail or recover.
         port: where it listens.
     """
 

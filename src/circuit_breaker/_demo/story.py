@@ -40,7 +40,7 @@ class Quarter:
     Attributes:
         at_s: when it ended, in seconds since the start.
         calls: those that the server answered or owed an answer; `failures` are among them.
-        refused: those that the circuit refused.
+        rejected: those that the circuit rejected.
     """
 
     at_s: float
@@ -48,7 +48,7 @@ class Quarter:
     state: CircuitState
     calls: int
     failures: int
-    refused: int
+    rejected: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Ending:
 
     @property
     def opened(self) -> Change | None:
-        """How the circuit opened, once the server had fallen ill."""
+        """How the circuit opened, once the server was failing."""
         return next((change for change in self._since(Phase.FAILS) if change.state is CircuitState.OPEN), None)
 
     @property
@@ -99,7 +99,7 @@ class Ending:
 
     @property
     def opened_after_s(self) -> float | None:
-        """Seconds from falling ill to the open circuit; None: it did not open."""
+        """Seconds from the first failure of the server to the open circuit; None: it did not open."""
         return None if self.opened is None else self.opened.at_s - self.chapters[Phase.FAILS].at_s
 
     @property
@@ -108,16 +108,16 @@ class Ending:
         return None if self.closed is None else self.closed.at_s - self.chapters[Phase.RECOVERED].at_s
 
     @property
-    def spared(self) -> int:
-        """How many calls were refused while the server was ill."""
-        ill, well = self._illness()
-        return well.stats.rejected_count - ill.stats.rejected_count
+    def rejected(self) -> int:
+        """How many calls were rejected while the server was failing."""
+        begin, end = self._outage()
+        return end.stats.rejected_count - begin.stats.rejected_count
 
     @property
-    def suffered(self) -> int:
-        """How many calls it had to bear all the same."""
-        ill, well = self._illness()
-        return answers(well) - answers(ill)
+    def admitted(self) -> int:
+        """How many calls reached it nevertheless."""
+        begin, end = self._outage()
+        return answers(end) - answers(begin)
 
     @property
     def as_told(self) -> bool:
@@ -128,10 +128,10 @@ class Ending:
         chapter = self.chapters.get(phase)
         return [] if chapter is None else [change for change in self.changes if change.at_s >= chapter.at_s]
 
-    def _illness(self) -> tuple[CircuitSnapshot, CircuitSnapshot]:
-        """Return the breaker as it was when the server fell ill and when it was well again, or at the end."""
-        ill, well = self.chapters.get(Phase.FAILS), self.chapters.get(Phase.RECOVERED)
-        return (self.breaker if ill is None else ill.breaker, self.breaker if well is None else well.breaker)
+    def _outage(self) -> tuple[CircuitSnapshot, CircuitSnapshot]:
+        """Return the breaker as it was when the server began to fail, and when it recovered, or at the end."""
+        begin, end = self.chapters.get(Phase.FAILS), self.chapters.get(Phase.RECOVERED)
+        return (self.breaker if begin is None else begin.breaker, self.breaker if end is None else end.breaker)
 
 
 def answers(snapshot: CircuitSnapshot) -> int:
@@ -158,7 +158,7 @@ def quarter(
 
 @dataclass
 class Story:
-    """Lets the server fall ill and recover while callers call, and keeps what the library tells.
+    """Lets the server fail and recover while callers call, and keeps what the library tells.
 
     Attributes:
         show: is given each quarter of a second as it ends.
@@ -195,7 +195,7 @@ class Story:
 
     @contextmanager
     def calling(self) -> Generator[None, None, None]:
-        """Make one call in the `with` block, as a caller who lives with a refusal and with an error of the server."""
+        """Make one call in the `with` block, as a caller who handles rejections and errors of the server."""
         _retried.set(False)
         try:
             yield

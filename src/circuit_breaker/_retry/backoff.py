@@ -5,36 +5,44 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from math import inf
-
-# Any multiplier above 1 is beyond the largest float at this power, so a larger one changes nothing.
-_ENOUGH = 2**63
+from typing import Literal
 
 
-def exact(n: int, base_s: float, multiplier: float, max_s: float) -> float:
-    """Return `base_s * multiplier**n`, at most max_s; finite even where that power, or max_s, is not."""
-    n = min(n, _ENOUGH)
-    try:
-        grown = base_s * multiplier**n
-    except OverflowError:
-        grown = _in_parts(n, base_s, multiplier)
-    return min(grown, max_s, sys.float_info.max)
-
-
-def _in_parts(n: int, base_s: float, multiplier: float) -> float:
-    """Return the product though the power alone is beyond all floats; if even a quarter of it is, so is the product."""
-    try:
-        for part in range(4):
-            base_s *= multiplier ** ((n + part) // 4)
-        return base_s
-    except OverflowError:
-        return inf if base_s else 0.0
-
-
-def spread(delay_s: float, max_s: float, full: bool, draw: Callable[[], float]) -> float:
-    """Return an even draw from 0 to delay_s if full, else from half to one and a half of it, the range cut at max_s.
+class Backoff:
+    """Delays that grow from one retry to the next up to a longest one, each spread by the jitter.
 
     `draw` gives a share from 0 to 1; what lies outside is taken as the nearer end, NaN as 0.
     """
-    low, high = (0.0, delay_s) if full else (0.5 * delay_s, min(1.5 * delay_s, max_s, sys.float_info.max))
-    share = min(max(0.0, float(draw())), 1.0)
-    return min(low + (high - low) * share, high)
+
+    __slots__ = ("_base_s", "_draw", "_jitter", "_max_s", "_multiplier")
+
+    def __init__(
+        self, base_s: float, multiplier: float, max_s: float, jitter: bool | Literal["full"], draw: Callable[[], float]
+    ) -> None:
+        self._base_s = base_s
+        self._multiplier = multiplier
+        self._max_s = min(max_s, sys.float_info.max)
+        self._jitter = jitter
+        self._draw = draw
+
+    def delay(self, n: int) -> float:
+        """Return a delay before retry n, the first is 0: finite, never negative, NaN or above the longest one."""
+        max_s = self._max_s
+        try:
+            exact = self._base_s * self._multiplier**n
+        except OverflowError:  # of the power, or because n itself is beyond all floats
+            exact = inf if self._base_s and self._multiplier > 1 else self._base_s
+        if exact > max_s:
+            exact = max_s
+        if not self._jitter:
+            return exact
+        if self._jitter == "full":
+            low, high = 0.0, exact
+        else:
+            low, high = 0.5 * exact, 1.5 * exact
+            if high > max_s:
+                high = max_s
+        delay = low + (high - low) * float(self._draw())
+        if not delay >= low:  # NaN included
+            return low
+        return delay if delay < high else high

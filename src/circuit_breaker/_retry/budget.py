@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
 from .._common import checks, fork
+from .._common.lock import RLock
 from .._common.pattern import OnlyOne
 
 __all__ = ["RetryBudget"]
 
-# Tokens are counted in whole billionths: ten calls of 0.1 tokens are one token, which they are not in floats.
+# Tokens are counted in whole billionths, so that ten calls of 0.1 tokens each bring exactly one.
 TOKEN: Final = 1_000_000_000
 
-_ENDLESS: Final = 1e290  # tokens; in billionths still a float
-_FASTEST: Final = 1e280  # tokens per second: three centuries to as many
+_ENDLESS: Final = 1e290  # tokens; in billionths they are still a float
+_FASTEST: Final = 1e280  # tokens per second; _ENDLESS of them take three centuries
 
 
 class RetryBudget(OnlyOne):
-    """Retries stay a share of the calls: when everything fails, a server sees little more than its usual load.
+    """Keeps retries a share of the calls, so that a server that fails sees little more than its usual load.
 
-    A bucket of tokens, full at first. Every call puts `ratio` tokens in, every second `min_per_second`, and every retry
-    takes one; when there is none, the policy raises the error instead of retrying. A retry that is cancelled while it
-    waits gives its token back.
+    A bucket of tokens, full at first. Each call puts `ratio` tokens in, each second `min_per_second`, and each retry
+    takes one. When there is none left, the policy raises the error instead of retrying. A retry that is cancelled while
+    it waits gives its token back.
 
-    One budget may be shared by any number of policies, threads, tasks and event loops, and is meant to be: one for each
-    server. In a forked child it goes on as a budget of the child's own, with the tokens it had.
+    One budget may be shared by any number of policies, threads, tasks and event loops. Use one for each server, since
+    all that share a budget stop retrying together. A forked child goes on with a budget of its own, which has the
+    tokens that were left. The settings cannot be changed.
 
     Args:
         ratio: tokens that each call puts in, >= 0; 0.2 allows one retry for every five calls.
@@ -39,10 +40,10 @@ class RetryBudget(OnlyOne):
         TypeError, ValueError: a setting is of the wrong type or out of range.
     """
 
-    # `_lock` guards `_held` (the tokens, 0 <= _held <= _full) and `_by_time` (what the seconds since `_start` have
-    # brought in all, so that however often one looks, no part of a token is rounded away or counted twice). Under it
-    # nothing of the caller's is called, nor is the clock. It is an RLock because a finalizer or a signal handler may
-    # come in between, on the very thread that holds it, and retry something.
+    # `_lock` guards `_held`, the tokens (0 <= _held <= _full), and `_by_time`, all that the seconds since `_start` have
+    # brought: the sum is kept, so that looking often rounds no part of a token away. Under the lock nothing of the
+    # caller's is called, nor is the clock. It is an RLock because a finalizer or a signal handler may retry something
+    # on the very thread that holds it.
 
     def __init__(
         self,
@@ -52,58 +53,76 @@ class RetryBudget(OnlyOne):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.ratio = checks.number("ratio", ratio, minimum=0)
-        self.min_per_second = checks.number("min_per_second", min_per_second, minimum=0)
-        self.burst = checks.count("burst", burst, 0)
-        if self.burst > _ENDLESS:
+        self._ratio = checks.number("ratio", ratio, minimum=0)
+        self._min_per_second = checks.number("min_per_second", min_per_second, minimum=0)
+        self._burst = checks.count("burst", burst, 0)
+        if self._burst > _ENDLESS:
             raise checks.wrong_value("burst", burst, f"an int >= 0 and <= {_ENDLESS:g}")
         self._clock = checks.function("clock", clock, "a function that returns seconds")
-        self._full = self.burst * TOKEN
-        self._per_call = round(min(self.ratio, self.burst) * TOKEN)
-        self._per_second = min(self.min_per_second, _FASTEST)
-        self._lock = threading.RLock()
+        self._full = self._burst * TOKEN
+        self._per_call = round(min(self._ratio, self._burst) * TOKEN)
+        self._per_second = min(self._min_per_second, _FASTEST)
+        self._lock = RLock()
         self._held = self._full
         self._by_time = 0
         self._start = checks.reading(self._clock)
         fork.survive(self)
 
     def __repr__(self) -> str:
-        return f"<RetryBudget: {self.tokens:g} of {self.burst} tokens left>"
+        return f"<RetryBudget: {self.tokens:g} of {self._burst} tokens left>"
+
+    @property
+    def ratio(self) -> float:
+        """Tokens that each call puts in."""
+        return self._ratio
+
+    @property
+    def min_per_second(self) -> float:
+        """Tokens that each second puts in."""
+        return self._min_per_second
+
+    @property
+    def burst(self) -> int:
+        """Tokens that the bucket holds at most."""
+        return self._burst
 
     @property
     def tokens(self) -> float:
-        """How many tokens there are now."""
-        now = self._clock()
-        with self._lock:
-            self._add_seconds_locked(now)
-            return self._held / TOKEN
+        """Tokens that there are now."""
+        self._add_seconds()
+        return self._held / TOKEN
 
     def deposit(self) -> None:
-        """Put in what one call brings; policies do so themselves."""
-        if self._held < self._full:  # a full bucket, which is what there is in peace, takes no lock
+        """Put in what one call brings. Policies do this themselves."""
+        if self._held < self._full:  # a full bucket, the usual one, takes no lock
             with self._lock:
-                self._held = min(self._held + self._per_call, self._full)
+                held = self._held + self._per_call
+                self._held = held if held < self._full else self._full
 
     def take(self) -> bool:
-        """Take one token; False if there is none. Policies do so themselves, once before each retry."""
-        now = self._clock()
+        """Take one token; False if there is none. Policies do this themselves, once before each retry."""
+        self._add_seconds()
         with self._lock:
-            self._add_seconds_locked(now)
             if self._held < TOKEN:
                 return False
             self._held -= TOKEN
             return True
 
     def give_back(self) -> None:
-        """Put a token back that was taken for a retry which did not come to be."""
+        """Put a token back that was taken for a retry which was not made."""
         with self._lock:
-            self._held = min(self._held + TOKEN, self._full)
+            held = self._held + TOKEN
+            self._held = held if held < self._full else self._full
 
-    def _add_seconds_locked(self, now: float) -> None:
+    def _add_seconds(self) -> None:
+        """Put in what the seconds have brought since somebody looked."""
+        now = self._clock()
         by_time = round(min((now - self._start) * self._per_second, _ENDLESS) * TOKEN)
-        if by_time > self._by_time:  # else a thread that read the clock later was here before
-            self._held = min(self._held + by_time - self._by_time, self._full)
-            self._by_time = by_time
+        with self._lock:
+            if by_time > self._by_time:  # else a thread that read the clock later came first
+                held = self._held + by_time - self._by_time
+                self._held = held if held < self._full else self._full
+                self._by_time = by_time
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()

@@ -1,27 +1,35 @@
-"""Trying again: what a policy is told, and two loops that differ in how they sleep.
+"""The policy: every way of calling a function under its settings.
 
-Nothing is decided here about a failed attempt; that is the plan's. The first attempt has no plan and is in no loop.
+The first attempt is written out in each way, since it is all that most calls need. What follows a failed one is decided
+by its plan.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, overload
+import dataclasses
+from collections.abc import Callable
+from types import AsyncGeneratorType, GeneratorType, NoneType
+from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 
-from .._common import checks
-from .._common.async_library import cancellation_types
-from .._common.events import Listener, open_log
-from .._common.judging import ExceptionFilter, Kinds, is_rejection, leaves
-from .._common.pattern import Args, Function, Kwargs, Pattern, check_finished
-from .._common.retry_after import retry_after_hint
+from .._common.fallback import Fallback
+from .._common.pattern import (
+    Args,
+    Function,
+    Kind,
+    Kwargs,
+    Pattern,
+    WrongKindError,
+    check_callable,
+    check_finished,
+    check_plain,
+    kind_of,
+)
 from .._common.streams import AsyncStream, Empty, Guard, Stream
 from .._common.typing import Protected, ProtectedFunction
-from ..exceptions import UsageError
-from . import backoff
-from .budget import RetryBudget
-from .plan import REPEATABLE, Attempts, Plan
+from .loop import Attempts
+from .plan import REPEATABLE, Plan
+from .settings import Settings
+from .totals import RetrySnapshot
 
 __all__ = ["RetryPolicy"]
 
@@ -30,12 +38,11 @@ _R = TypeVar("_R")
 _Breaker = TypeVar("_Breaker")
 _Bulkhead = TypeVar("_Bulkhead")
 
-_JITTER = 'True, False or "full"'
+_ITERATIONS: Final = (GeneratorType, AsyncGeneratorType)
 
 
-@dataclass(frozen=True)
-class RetryPolicy(Pattern):
-    """Calls a function until it succeeds, is not worth another try, or the attempts run out; then raises its error.
+class RetryPolicy(Settings, Pattern):
+    """Calls a function again when it fails, until it succeeds or there is no further attempt; then raises its error.
 
     The delay before retry n (the first is 0) is `min(backoff_base * backoff_multiplier**n, backoff_max)`, spread by
     the jitter. With the defaults, in seconds:
@@ -48,18 +55,25 @@ class RetryPolicy(Pattern):
     | 8       | 25.6  | 12.8 to 30   | 0 to 25.6     |
     | 9, ...  | 30    | 15 to 30     | 0 to 30       |
 
-    Three retries so take 0.7 s on average, and 1.05 s at most, beside the attempts themselves. Jitter keeps clients
-    that failed together from coming back together; `"full"` is the "full jitter" of "Exponential Backoff and Jitter"
-    in the AWS architecture blog, which loads a server least. The default differs from all that are compared there: its
-    mean is the exact delay, and no retry comes at once. Where it meets `backoff_max` the range is cut, not the draw, so
-    that capped delays are spread as well.
+    The three retries of the default take 0.7 s on average, and 1.05 s at most, beside the attempts themselves. Jitter
+    keeps clients that failed together from coming back together. `"full"` is the "full jitter" of "Exponential Backoff
+    and Jitter" in the AWS architecture blog, which loads a server least. The mean of the default is the exact delay,
+    and no retry comes at once. At `backoff_max` the range is cut, not the draw, so capped delays are spread as well.
 
-    What is raised in the end is the last error itself, with one note (PEP 678) that tells how often and how long it was
-    tried, and why no longer. An error that is not retryable and comes from the first attempt has no note.
+    When no further attempt follows, the last error itself is raised, with one note (PEP 678): how many attempts there
+    were, how long they took, and why there is no other. An error that is not retried and comes from the first attempt
+    has no note.
 
-    A policy is immutable and keeps nothing of a call: any number of threads, tasks and event loops may share it. It can
-    be pickled if its parts can. Waiting is `asyncio.sleep` under asyncio, `trio.sleep` under trio, else `time.sleep`;
-    a cancellation or a Ctrl-C ends it at once.
+    A policy is immutable and keeps nothing of a call but the totals of `snapshot()`, so any number of threads, tasks
+    and event loops may share it. It can be pickled if its parts can; a copy counts anew.
+
+    It sleeps by `asyncio.sleep` under asyncio, by `trio.sleep` under trio, else by `time.sleep`. A cancellation or a
+    Ctrl-C ends a sleep at once, and has the last error as its `__context__`. A plain function that sleeps on a thread
+    that runs an event loop blocks it: the first time, the policy logs a WARNING.
+
+    Each retry is logged as INFO, and giving up after more than one attempt as WARNING, to the logger `circuit_breaker`.
+
+    Durations are seconds or a `timedelta`; they are read back as seconds.
 
     Args:
         max_retries: attempts after the first, >= 0; 0: none, None: no limit.
@@ -68,21 +82,28 @@ class RetryPolicy(Pattern):
         backoff_max: the longest delay in seconds, >= 0, inf allowed.
         jitter: True spreads each delay evenly from half to one and a half of it, `"full"` from 0 to it, False not.
         retryable_exceptions: what is retried: an exception type, a tuple or union of them (`()`: nothing), or a
-            predicate. None: every `Exception`. A refusal of this library (`CircuitOpenError`, `BulkheadFullError`) is
-            retried only if one of its types itself is listed, then an open circuit not before its `retry_after_s`.
-            What is no `Exception` (KeyboardInterrupt, CancelledError) never is. A group is if all in it would be.
-        max_elapsed_s: the deadline in seconds from the start of the call, > 0: no sleep that would end past it; the
-            error is raised at once. It interrupts no attempt. None: no deadline.
-        retry_result: a predicate on the returned value; true is tried again, and returned if it stays so. None: every
-            value is good. Streams are not asked.
-        retry_after: a function that reads from an error for how many seconds the server wants to be left alone (None:
-            no wish). The delay is at least so long, `backoff_max` or not. None: nothing is read. What it raises is
-            logged and no wish.
-        retry_after_max_s: the longest wish in seconds that is granted, >= 0; a longer one ends the attempts.
+            predicate. None: every `Exception`. A rejection of this library (`CircuitOpenError`, `BulkheadFullError`) is
+            retried only if one of its types itself is listed, an open circuit then not before its `retry_after_s`.
+            A `UsageError` is never retried, nor is what is no `Exception` (KeyboardInterrupt, CancelledError). A group
+            is retried if everything in it would be.
+        max_elapsed_s: the deadline in seconds from the start of the call, > 0. No sleep is begun that would end after
+            it; the error is raised at once. It interrupts no attempt. None: no deadline.
+        retry_result: a predicate on the returned value. One that is true of it counts as a failure; a value that stays
+            bad is returned. None: every value is good. It is not asked about streams.
+        retry_after: a function that reads from an error, or from a bad value, for how many seconds the server asks not
+            to be called (None: it does not say). That time is slept in full, however long `backoff_max` is, and the
+            usual delay after it, so that clients that were told the same do not return together. What it raises is
+            logged. None: nothing is read.
+        retry_after_max_s: the longest such time in seconds that is respected, >= 0; a longer one ends the attempts.
         budget: a `RetryBudget`, perhaps shared with other policies; None: no such limit.
-        listeners: functions that are given a `RetryScheduled` before each sleep.
-        sleep: a function of seconds that waits; in async use its result is awaited if it can be.
-        clock: seconds that never go backwards, for the deadline and what is told.
+        delay: a function of the number of the failed attempt (the first is 0) and its error (None for a bad value) that
+            gives the seconds before the next attempt, in place of backoff, jitter and `backoff_max`. If it raises, or
+            gives no seconds, that is logged and the backoff taken. None: the backoff.
+        listeners: functions that are given a `RetryScheduled` before each sleep, and a `RetryGaveUp` when a call failed
+            for good.
+        sleep: a function of seconds that waits. In async use its result is awaited if it can be; an async one is
+            refused by a plain function.
+        clock: a function that returns monotonic seconds, for the deadline and the times that are reported.
         random: a function that gives a float from 0 to 1, for the jitter; None: `random.random`.
 
     Raises:
@@ -91,81 +112,24 @@ class RetryPolicy(Pattern):
     """
 
     _attribute = "retry_policy"
-    _retryable: ClassVar[Kinds]  # of each object, but no field
 
-    max_retries: int | None = 3
-    backoff_base: float = 0.1
-    backoff_multiplier: float = 2.0
-    backoff_max: float = 30.0
-    jitter: bool | Literal["full"] = True
-    retryable_exceptions: ExceptionFilter | None = None
-    _: KW_ONLY
-    max_elapsed_s: float | None = None
-    retry_result: Callable[[Any], object] | None = None
-    retry_after: Callable[[Any], float | None] | None = retry_after_hint
-    retry_after_max_s: float = 120.0
-    budget: RetryBudget | None = None
-    listeners: Iterable[Listener] = ()
-    sleep: Callable[[float], object] | None = None
-    clock: Callable[[], float] = time.monotonic
-    random: Callable[[], float] | None = None
+    def replace(self, **changes: Any) -> Self:
+        """Return a policy with these settings changed, and totals of its own.
 
-    def __post_init__(self) -> None:
-        self._check_each("max_retries", lambda n, v: checks.count(n, v, 0, "an int >= 0 or None"), optional=True)
-        self._check_each("backoff_base", lambda n, v: checks.number(n, v, minimum=0))
-        self._check_each("backoff_multiplier", lambda n, v: checks.number(n, v, minimum=1))
-        self._check_each("backoff_max", lambda n, v: checks.number(n, v, minimum=0, infinite=True))
-        self._check_each("jitter", _jitter)
-        self._check_each("max_elapsed_s", lambda n, v: checks.number(n, v, above=0), optional=True)
-        self._check_each("retry_result", checks.function, optional=True)
-        self._check_each("retry_after", checks.function, optional=True)
-        self._check_each("retry_after_max_s", lambda n, v: checks.number(n, v, minimum=0))
-        self._check_each("budget", _budget, optional=True)
-        self._check_each("listeners", checks.functions)
-        self._check_each("sleep", _sleep, optional=True)
-        self._check_each("clock", lambda n, v: checks.function(n, v, "a function that returns seconds"))
-        self._check_each("random", checks.function, optional=True)
-        given = self.retryable_exceptions
-        kinds = Kinds("retryable_exceptions", (Exception,) if given is None else given)
-        object.__setattr__(self, "_retryable", kinds)
-        open_log()
-        __import__("random")  # not at the top, for a faster import of the package; not in a call, for safety
-
-    def _check_each(self, name: str, check: Callable[[str, Any], object], optional: bool = False) -> None:
-        value = getattr(self, name)
-        if value is not None or not optional:
-            object.__setattr__(self, name, check(name, value))
-
-    def get_delay(self, attempt: int) -> float:
-        """Return the seconds to wait after attempt number `attempt` (the first is 0) has failed, drawn anew each time.
-
-        Never negative, never above `backoff_max`, always finite.
+        `func.retry_policy.replace(max_retries=1)(func.__wrapped__)` is a decorated function with fewer retries.
 
         Raises:
-            TypeError, ValueError: attempt is no int, or negative.
+            TypeError: no such setting, or a value of the wrong type.
+            ValueError: a value out of range.
         """
-        n = checks.count("attempt", attempt, 0)
-        delay_s = backoff.exact(n, self.backoff_base, self.backoff_multiplier, self.backoff_max)
-        if not self.jitter:
-            return delay_s
-        from random import random  # loaded since the first policy was made
+        return dataclasses.replace(self, **changes)
 
-        return backoff.spread(delay_s, self.backoff_max, self.jitter == "full", self.random or random)
-
-    def should_retry(self, exception: BaseException) -> bool:
-        """Tell whether an exception is of a kind that is retried; what a predicate raises is raised here."""
-        return all(self._retries_leaf(leaf) for leaf in leaves(exception))
-
-    def _retries_leaf(self, error: BaseException) -> bool:
-        kind = type(error)
-        if not issubclass(kind, Exception) or issubclass(kind, (UsageError, *cancellation_types())):
-            return False
-        if is_rejection(error) and not issubclass(kind, self._retryable.rejections):
-            return False
-        return self._retryable.hold(error)
+    def snapshot(self) -> RetrySnapshot:
+        """Return the totals of all calls of this policy that did not succeed at once, as a consistent copy."""
+        return self._totals.snapshot()
 
     def attempts(self) -> Attempts:
-        """Return the attempts of one call, 0 to `max_retries`, for a loop of your own, sync or async.
+        """Return the attempts of one call, numbered 0 to `max_retries`, for a loop of your own, sync or async.
 
         ```python
         from circuit_breaker import RetryPolicy
@@ -177,13 +141,14 @@ class RetryPolicy(Pattern):
                 value = attempt.result("fetched")
         ```
 
-        The block swallows what will be retried, and lets out the last error; a success ends the loop. What it swallows
-        has taken its token from the budget and been told to the listeners, even if you `break` after it. `result()` is
-        needed for `retry_result` alone.
+        The block swallows an error after which another attempt follows, and lets the last error out. A success ends the
+        loop. `result()` is needed for `retry_result` alone. When an error is swallowed, its retry has been taken from
+        the budget and reported to listeners, even if you `break` after it.
 
         Without the block the attempt is a bare number, and every turn of the loop counts as failed: break out of it
         after a success, and keep the error yourself, for when attempts, deadline or budget run out the loop just ends.
-        Each turn but the first sleeps before it; in a plain `for` with `time.sleep`, in async code, too.
+
+        Each turn but the first sleeps before it; a plain `for` does so with `time.sleep`, even in async code.
         """
         return Attempts(self)
 
@@ -194,102 +159,130 @@ class RetryPolicy(Pattern):
     @overload
     def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, object, RetryPolicy, object]: ...
     def __call__(self, func: Any, /) -> Any:
-        """Return func, of whatever kind, such that each call of it is retried; a generator until its first item."""
+        """Return func, of the same kind, with each call retried; a generator is retried until its first item.
+
+        Raises:
+            TypeError: func cannot be decorated, or it is not async and `sleep` is.
+        """
         return self._decorate(func)
 
-    def _wrap_plain(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        if self.budget is not None or self.retry_result is not None:
-            return self._wrap_plain_in_full(func)
-        clock = self.clock
+    def _wrap(self, func: Function, kind: Kind, fallback: Fallback | None) -> Function:
+        if kind in (Kind.PLAIN, Kind.GENERATOR) and self.sleep is not None and kind_of(self.sleep) is Kind.COROUTINE:
+            raise WrongKindError(f"sleep must not be async to retry {func!r}, which is not, got {self.sleep!r}")
+        return super()._wrap(func, kind, fallback)
 
+    def _wrap_plain(self, func: Function) -> Function:
+        if self.budget is not None or self.retry_result is not None:
+            return super()._wrap_plain(func)
+        clock = self.clock
+        finished: type[object] = NoneType  # the type of the last result, which needed no awaiting
+
+        # What `_run` does with these settings.
         def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal finished
             started = clock()
             try:
-                value = func(*args, **kwargs)
-                check_finished(func, value)
+                value: object = func(*args, **kwargs)
+                if type(value) is not finished:
+                    check_finished(func, value)
+                    finished = type(value)
                 return value
             except REPEATABLE as error:
-                plan = Plan(self, started)
+                plan = Plan(self, func, started)
                 if not plan.retries(error):
                     raise
+                plan.sleep()
             return self._run_again(plan, func, args, kwargs)
 
         return wrapper
 
-    def _wrap_plain_in_full(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        clock, budget, retry_result = self.clock, self.budget, self.retry_result
+    def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call `func(*args, **kwargs)` under this policy, and return its result.
 
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            started = clock()
-            if budget is not None:
-                budget.deposit()
-            try:
-                value = func(*args, **kwargs)
-                check_finished(func, value)
-            except REPEATABLE as error:
-                plan = Plan(self, started)
-                if not plan.retries(error):
-                    raise
-            else:
-                if retry_result is None:
-                    return value
-                plan = Plan(self, started)
-                if not plan.repeats(value):
-                    return value
-            return self._run_again(plan, func, args, kwargs)
+        Raises:
+            TypeError: func is an `async def` or a generator function, or cannot be called; or it returned something
+                that is still to be awaited.
+        """
+        # No call is admitted here, so whether func is plain may be seen by its first result, which is quicker.
+        if not callable(func):
+            check_callable(func)
+        return self._run(func, args, kwargs)  # type: ignore[no-any-return]
 
-        return wrapper
+    # Each sleep is made while the error is still being handled, so that whatever ends it has the error as its context.
 
     def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
-        return self._wrap_plain(func)(*args, **kwargs)
-
-    def _new_guard(self) -> Guard:
-        return _Opening(self)
-
-    def _run_again(self, plan: Plan, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        while True:
+        started = self.clock()
+        if self.budget is not None:
+            self.budget.deposit()
+        try:
+            value: object = func(*args, **kwargs)
+            if value is not None:
+                if type(value) in _ITERATIONS:
+                    check_plain(func)
+                check_finished(func, value)
+            if self.retry_result is None:
+                return value
+        except REPEATABLE as error:
+            plan = Plan(self, func, started)
+            if not plan.retries(error):
+                raise
             plan.sleep()
+        else:
+            plan = Plan(self, func, started)
+            if not plan.repeats(value):
+                return value
+            plan.sleep()
+        return self._run_again(plan, func, args, kwargs)
+
+    def _run_again(self, plan: Plan, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        while True:
             try:
                 value = func(*args, **kwargs)
                 check_finished(func, value)
             except REPEATABLE as error:
                 if not plan.retries(error):
                     raise
+                plan.sleep()
             else:
                 if not plan.repeats(value):
                     return value
+                plan.sleep()
 
-    async def _run_async(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
         started = self.clock()
         if self.budget is not None:
             self.budget.deposit()
         try:
             value = await func(*args, **kwargs)
-        except REPEATABLE as error:
-            plan = Plan(self, started)
-            if not plan.retries(error):
-                raise
-        else:
             if self.retry_result is None:
                 return value
-            plan = Plan(self, started)
+        except REPEATABLE as error:
+            plan = Plan(self, func, started)
+            if not plan.retries(error):
+                raise
+            await plan.sleep_async()
+        else:
+            plan = Plan(self, func, started)
             if not plan.repeats(value):
                 return value
+            await plan.sleep_async()
         return await self._run_again_async(plan, func, args, kwargs)
 
-    async def _run_again_async(
-        self, plan: Plan, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    async def _run_again_async(self, plan: Plan, func: Function, args: Args, kwargs: Kwargs) -> Any:
         while True:
-            await plan.sleep_async()
             try:
                 value = await func(*args, **kwargs)
             except REPEATABLE as error:
                 if not plan.retries(error):
                     raise
+                await plan.sleep_async()
             else:
                 if not plan.repeats(value):
                     return value
+                await plan.sleep_async()
+
+    def _new_guard(self) -> Guard:
+        return _Opening(self)
 
 
 class _Opening(Guard):
@@ -298,9 +291,9 @@ class _Opening(Guard):
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
 
-    def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
+    def open(self, func: Callable[..., Stream], args: Args, kwargs: Kwargs) -> tuple[Stream, Any]:
         value: Any = None
-        for attempt in self._policy.attempts():
+        for attempt in Attempts(self._policy, func):
             with attempt:
                 stream = func(*args, **kwargs)
                 try:
@@ -309,10 +302,8 @@ class _Opening(Guard):
                     value = stop.value
         raise Empty(value)
 
-    async def open_async(
-        self, func: Callable[..., AsyncStream], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[AsyncStream, Any]:
-        async for attempt in self._policy.attempts():
+    async def open_async(self, func: Callable[..., AsyncStream], args: Args, kwargs: Kwargs) -> tuple[AsyncStream, Any]:
+        async for attempt in Attempts(self._policy, func):
             with attempt:
                 stream = func(*args, **kwargs)
                 try:
@@ -320,26 +311,3 @@ class _Opening(Guard):
                 except StopAsyncIteration:
                     pass
         raise Empty
-
-
-def _jitter(name: str, value: Any) -> bool | str:
-    if isinstance(value, str):
-        if value != "full":
-            raise checks.wrong_value(name, value, _JITTER)
-        return value
-    if not isinstance(value, bool):
-        raise checks.wrong_type(name, value, _JITTER)
-    return value
-
-
-def _budget(name: str, value: Any) -> RetryBudget:
-    if not isinstance(value, RetryBudget):
-        raise checks.wrong_type(name, value, "a RetryBudget or None")
-    return value
-
-
-def _sleep(name: str, value: Any) -> Callable[[float], object]:
-    if not callable(value) or isinstance(value, type):
-        raise checks.wrong_type(name, value, "a function of seconds, sync or async")
-    sleep: Callable[[float], object] = value
-    return sleep

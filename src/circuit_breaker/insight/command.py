@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._breaker.config import CircuitBreakerConfig
-from .._terminal import Arguments, marks_for, paint_for, takes_escapes
+from .._terminal import PROGRAM, Arguments, encoding_of, marks_for, paint_for, takes_escapes, write
 from . import options
 from . import simulate as model
 from .model import Service
@@ -28,7 +28,7 @@ from .report.page import page
 from .report.terminal import text
 from .study import DEFAULTS, YOURS, Question, study
 
-REPLAY: Final = "python -m circuit_breaker replay"
+REPLAY: Final = f"{PROGRAM} replay"
 ABOUT_REPLAY: Final = """\
 Read a log of calls, find its outages, and show what a circuit breaker would
 have done: with your settings, with the defaults, and with settings that are
@@ -48,9 +48,10 @@ exit status:
   0    your settings opened for every outage worth it, and raised no false alarm
   1    they missed one, or raised one
   2    there is something wrong with the arguments or the log
+  3    the output could not be written
   130  ended by Ctrl-C
 """
-SIMULATE: Final = "python -m circuit_breaker simulate"
+SIMULATE: Final = f"{PROGRAM} simulate"
 ABOUT_SIMULATE: Final = """\
 Model callers and a server that has an outage, and compare what happens without
 a circuit breaker with what happens with one. It needs no log.
@@ -62,6 +63,7 @@ a model: medians over the runs, with their range.
 exit status:
   0    the runs are done
   2    there is something wrong with the arguments
+  3    the output could not be written
   130  ended by Ctrl-C
 """
 COLUMNS: Final = 100  # where the output is no terminal
@@ -88,7 +90,7 @@ def replay(arguments: Sequence[str]) -> int:
     elif given.recommend:
         _print([verdict.headline(findings), verdict.reason(findings), "", *wording.code(findings.picked.config)])
     else:
-        _print(text(findings, _width(), marks_for(sys.stdout.encoding), paint_for(sys.stdout, os.environ)))
+        _print(text(findings, _width(), marks_for(encoding_of(sys.stdout)), paint_for(sys.stdout, os.environ)))
     return 0 if findings.current.figures.passed else 1
 
 
@@ -121,13 +123,12 @@ def simulate(arguments: Sequence[str]) -> int:
 
 def _print(lines: Iterable[str]) -> None:
     """Write lines; what the encoding does not have is written as an escape."""
-    encoding = sys.stdout.encoding
-    for line in lines:
-        sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    encoding = encoding_of(sys.stdout)
+    write(sys.stdout, "".join(f"{line}\n" for line in lines).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _width() -> int:
-    return shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else COLUMNS
+    return shutil.get_terminal_size().columns - 1 if sys.stdout is not None and sys.stdout.isatty() else COLUMNS
 
 
 def _write(path: str, words: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Final, TextIO
 
+from .._terminal import write
+
 PATIENCE_S: Final = 1.0
 EVERY_S: Final = 0.1
 WIDTH: Final = 30
@@ -13,7 +15,7 @@ WIDTH: Final = 30
 class Progress:
     """Shows what is being done, once that has taken more than a second."""
 
-    def __init__(self, out: TextIO, shown: bool) -> None:
+    def __init__(self, out: TextIO | None, shown: bool) -> None:
         self._out = out
         self._shown = shown
         self._next_at = time.monotonic() + PATIENCE_S
@@ -37,5 +39,4 @@ class Progress:
             self._drawn = False
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        write(self._out, text)

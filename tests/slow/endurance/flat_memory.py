@@ -276,7 +276,7 @@ def held_by(make: Callable[[], Run], calls: int) -> Finding:
     with quiet(), without_the_collector():
         run = make()
         resident_kib()
-        run(max(2_000, calls // LOOKS))
+        run(max(5_000, calls // LOOKS))  # Python keeps up to 2,000 freed tuples of each size
         blocks, resident = sys.getallocatedblocks(), resident_kib()
         more = large = made = 0
         for _ in range(LOOKS):

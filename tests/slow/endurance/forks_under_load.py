@@ -101,10 +101,10 @@ class Everything:
         self.inside: Callable[[], None] | None = None
         self.holds: list[Hold] = [
             lambda inside: inside(),
-            self._holding(breaker._lock for breaker in self.breakers.values()),
+            self._holding(breaker._machine.lock for breaker in self.breakers.values()),
             self._holding(bulkhead._line.lock for bulkhead in self.bulkheads),
             self._holding([self.budget._lock]),
-            self._holding([self.registry._lock]),
+            self._holding([self.registry._lock, self.registry._cache._lock]),
             self._holding([self.clock._lock]),
             self._telling,
         ]

@@ -79,7 +79,7 @@ def of_a_breaker(way: Way, shots: int) -> Finding:
 
     def look() -> None:
         nonlocal lost, kept_locks, wedged
-        kept_locks += held(breaker._lock)
+        kept_locks += held(breaker._machine.lock)
         lost += breaker.snapshot().probes_in_flight
         open_blocks.stack.set(
             None
@@ -156,7 +156,7 @@ def of_a_policy(way: Way, shots: int) -> Finding:
 
     def look() -> None:
         nonlocal attempts, kept_locks, wedged
-        kept_locks += held(budget._lock)
+        kept_locks += held(budget._lock) + held(policy._totals._lock)
         attempts = 0
         calls()
         wedged += attempts < 2
@@ -187,7 +187,7 @@ def of_all_three(way: Way, shots: int) -> Finding:
 
     def look() -> None:
         nonlocal slots, permits, kept_locks, wedged
-        kept_locks += held(breaker._lock) + held(bulkhead._line.lock) + held(budget._lock)
+        kept_locks += held(breaker._machine.lock) + held(bulkhead._line.lock) + held(budget._lock)
         slots += bulkhead.active_count
         permits += breaker.snapshot().probes_in_flight
         open_blocks.stack.set(None)
@@ -221,8 +221,8 @@ def of_whoever_steers(shots: int) -> Finding:
 
     def look() -> None:
         nonlocal kept_locks
-        kept_locks += held(registry._lock) + held(bulkhead._line.lock)
-        kept_locks += sum(held(breaker._lock) for breaker in CircuitBreaker.instances())
+        kept_locks += held(registry._lock) + held(registry._cache._lock) + held(bulkhead._line.lock)
+        kept_locks += sum(held(breaker._machine.lock) for breaker in CircuitBreaker.instances())
 
     with alone() as run:
         run(lambda: storm(steer, shots, look))

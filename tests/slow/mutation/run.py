@@ -1,12 +1,11 @@
-"""Plant small faults in the package, one at a time, and see which the tests overlook.
+"""Plant small faults in the package, one at a time, and see which of them the tests overlook.
 
 `python tests/slow/mutation/run.py [--quick] [module ...]`, where a module is `_breaker.window` or `_demo.screen`; all
 if none is named. Needs the extras `test` and `mutation`. Faults that no test can tell are explained in
 `explained.txt`; any other that is left makes the exit status 1.
 
-Each worker has a copy, so the working tree is not touched. A fault is first met by the tests of its module, then,
-unless it is explained, by all others of behaviour. What has been found out is kept in the scratch folder: an
-interrupted run goes on, a later one asks only about what was left and about modules that have changed.
+Each worker has a copy, so the working tree is not touched. What has been found out is kept in the scratch folder: an
+interrupted run goes on, and a later one asks only about what was left and about modules that have changed.
 """
 
 from __future__ import annotations
@@ -25,13 +24,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Lock
 from typing import Any, NamedTuple
 
-import suites
-from mutants import Mutant, mutants
+from faults import Fault, faults
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -39,21 +37,38 @@ PACKAGE = Path("src/circuit_breaker")
 EXPLAINED = HERE / "explained.txt"
 SHARE_OF_QUICK = 12
 STALLED_S = 5.0
-STATUS_FAILED, STATUS_INTERRUPTED, STATUS_INTERNAL, STATUS_USAGE = 1, 2, 3, 4
-
-STAGES = ("the tests that find most", "the others of their modules", "all others")
-ALL_OTHERS = 2
 
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
 
+BEHAVIOUR = [
+    *("tests/breaker", "tests/bulkhead", "tests/retry", "tests/common", "tests/everywhere", "tests/model"),
+    *("tests/test_decorators.py", "tests/test_exceptions.py", "tests/test_testing.py"),
+    *("tests/promises/test_public_names.py", "tests/promises/test_drop_in_faults.py"),
+    "tests/promises/test_package.py",
+]
+LEFT_OUT = (  # slow
+    "bulkhead/test_bulkhead_async.py::test_four_loops_and_four_threads_share_a_breaker_and_three_slots_and_the_totals_are_exact",
+    "retry/test_backoff.py::test_no_delay_is_negative_nan_or_above_the_cap_over_a_million_settings",
+    "retry/test_budget.py::test_tokens_are_exact_when_many_threads_put_in_and_take_out",
+    "retry/test_policy.py::test_one_object_raised_ten_thousand_times_carries_one_note_of_ours_the_latest",
+    "retry/test_policy.py::test_one_object_raised_in_many_threads_at_once_carries_one_note_of_ours",
+    "breaker/test_registry.py::test_memory_stays_flat_however_many_keys_come",
+)
 
-class BadRun(Exception):
-    """What says nothing about a mutant: the tests could not be run."""
+
+def steps(module: str) -> list[list[str]]:
+    """Return which tests a fault meets, step by step: those of its room, of its folder, and all others of behaviour."""
+    if module == "__main__" or module.startswith("_demo"):
+        return [["tests/test_demo.py"], ["tests/test_main.py"]]
+    folder, _, room = module.rpartition(".")
+    tests = ROOT / "tests" / folder.removeprefix("_")
+    own = [str(path.relative_to(ROOT)) for path in sorted(tests.glob(f"test_{room}*.py"))]
+    return [*filter(None, [own, [str(tests.relative_to(ROOT))] if folder else []]), BEHAVIOUR]
 
 
 class Result(NamedTuple):
     outcome: str
-    by: str
+    by: str = ""
 
 
 class Copy:
@@ -62,27 +77,28 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.rmtree(folder, ignore_errors=True)
-        listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout
-        for name in listed.splitlines():
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
-        self._base_s: dict[tuple[str, ...], float] = {}
+        command = ["git", "ls-files", "-co", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+        self.base_s = cache(self._base_s)
+        self.base_s("tests/common/test_checks.py")
+        with self.planted("__init__", "raise RuntimeError"):
+            if self.ask(["tests/common/test_checks.py"], 60.0)[0] == 0:
+                raise SystemExit(f"the tests do not run the code in {folder}")
 
-    def ask(self, tests: list[str], timeout_s: float = math.inf, compiled: bool = False) -> tuple[int | None, str]:
+    def ask(self, tests: Iterable[str], timeout_s: float = math.inf) -> tuple[int | None, str]:
         """Run tests until the first that fails; return the exit status, None of a time-out, and what they print."""
         environ = dict(os.environ, PYTHONPATH=str(self.folder / "src"), STORM_SHOTS="30")
         environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # for speed
-        if not compiled:
+        if timeout_s < math.inf:  # a fault may be there, which must not be compiled for later
             environ["PYTHONDONTWRITEBYTECODE"] = "1"
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
-        command += [f"--deselect={path_of_test(name)}" for name in suites.LEFT_OUT]
-        command += [path_of_test(name) for name in tests]
+        command += [f"--deselect=tests/{name}" for name in LEFT_OUT]
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             process = subprocess.Popen(
-                command,
+                [*command, *tests],
                 cwd=self.folder,
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -101,59 +117,39 @@ class Copy:
             output.seek(0)
             return status, output.read()
 
-    def base_s(self, tests: list[str]) -> float:
+    def _base_s(self, *tests: str) -> float:
         """Return how long tests take when all is well; that it is, is seen first."""
-        if tuple(tests) not in self._base_s:
-            started = time.monotonic()
-            status, told = self.ask(tests, compiled=True)
-            if status != 0:
-                raise SystemExit(f"the tests {' '.join(tests)} fail without any fault:\n{told[-3000:]}")
-            self._base_s[tuple(tests)] = time.monotonic() - started
-        return self._base_s[tuple(tests)]
-
-    def check(self) -> None:
-        """See that what is planted here is what the tests meet."""
-        with self.planted("__init__", "raise RuntimeError"):
-            status, told = self.ask(["test_checks"])
-        if status not in (STATUS_INTERRUPTED, STATUS_USAGE) or "RuntimeError" not in told:
-            raise SystemExit(f"the tests do not run the code in {self.folder}:\n{told[-3000:]}")
-
-    def planted(self, module: str, source: str) -> Planted:
-        return Planted(self.folder / path_of(module), source)
-
-    def meet(self, mutant: Mutant, source: str, tests: list[str]) -> Result:
-        """Return what tests, which are seen to pass without it, make of a mutant."""
-        limit_s = max(10.0, 5 * self.base_s(tests))
-        with self.planted(mutant.module, source):
-            status, told = self.ask(tests, limit_s)
-        if status is None:
-            return Result(TIMED_OUT, " ".join(tests))
-        # What ends pytest itself is the mutant's doing if it shows, since all is well without.
-        loading = (status == STATUS_USAGE and "conftest" in told) or (
-            status == STATUS_INTERNAL and str(PACKAGE) in told
-        )
-        if status in (STATUS_FAILED, STATUS_INTERRUPTED) or loading:
-            return Result(KILLED, first_failure(told))
+        started = time.monotonic()
+        status, said = self.ask(tests)
         if status != 0:
-            raise BadRun(f"exit status {status}:\n{told[-3000:]}")
-        return Result(SURVIVED, "")
+            raise SystemExit(f"the tests {' '.join(tests)} fail without any fault:\n{said[-3000:]}")
+        return time.monotonic() - started
 
-
-class Planted:
-    """A file with other contents for a while."""
-
-    def __init__(self, path: Path, source: str) -> None:
-        self._path = path
-        self._source = source
-
-    def __enter__(self) -> None:
-        self._before = self._path.read_bytes()
-        self._path.write_text(self._source, "utf-8")
-        for compiled in (self._path.parent / "__pycache__").glob(f"{self._path.stem}.*.pyc"):
+    @contextmanager
+    def planted(self, module: str, source: str) -> Iterator[None]:
+        path = self.folder / path_of(module)
+        before = path.read_bytes()
+        path.write_text(source, "utf-8")
+        for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             compiled.unlink()
+        try:
+            yield
+        finally:
+            path.write_bytes(before)
 
-    def __exit__(self, *_: object) -> None:
-        self._path.write_bytes(self._before)
+    def meet(self, fault: Fault, source: str, explained: bool) -> Result:
+        """Return what becomes of a fault; one that is explained meets only the tests of its room and folder."""
+        for tests in steps(fault.module):
+            if explained and tests is BEHAVIOUR:
+                break
+            limit_s = max(10.0, 5 * self.base_s(*tests))
+            with self.planted(fault.module, source):
+                status, said = self.ask(tests, limit_s)
+            if status is None:
+                return Result(TIMED_OUT, " ".join(tests))
+            if status != 0:
+                return Result(KILLED, first_failure(said))
+        return Result(SURVIVED)
 
 
 def patiently(process: subprocess.Popen[Any], timeout_s: float) -> int | None:
@@ -183,16 +179,9 @@ def ticks_of(session: int) -> int:
     return ticks
 
 
-def first_failure(told: str) -> str:
-    lines = [line for line in told.splitlines() if line.startswith(("FAILED", "ERROR", "E  ", "INTERNALERROR"))]
+def first_failure(said: str) -> str:
+    lines = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR", "E  ", "INTERNALERROR"))]
     return lines[0] if lines else ""
-
-
-def path_of_test(name: str) -> str:
-    """Return where a test is, of `test_file` or `test_file.py::test_name`; no two files share a name."""
-    file, colons, test = name.partition("::")
-    (path,) = (ROOT / "tests").rglob(file.removesuffix(".py") + ".py")
-    return f"{path.relative_to(ROOT)}{colons}{test}"
 
 
 def path_of(module: str) -> Path:
@@ -209,7 +198,7 @@ def explanations() -> dict[str, str]:
     split = [line.partition("  ## ") for line in lines]
     if not all(why for _, _, why in split):
         raise SystemExit(f"{EXPLAINED}: every line has `  ## ` and a reason")
-    return {mutant: why for mutant, _, why in split}
+    return {fault: why for fault, _, why in split}
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -217,167 +206,107 @@ def digest(paths: Iterable[Path]) -> str:
 
 
 class Found:
-    """What is known of the mutants of earlier runs, and of this one; in a file that grows by a line for each."""
+    """What is known of the faults of earlier runs, and of this one; in a file that grows by a line for each."""
 
-    def __init__(self, path: Path, fresh: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = Lock()
         self._tests = digest(path for path in (ROOT / "tests").rglob("*.py") if HERE not in path.parents)
-        self._sources: dict[str, str] = {}
-        self._known: dict[tuple[str, str], dict[str, Any]] = {}
-        if path.exists() and not fresh:
-            for line in path.read_text("utf-8").splitlines():
-                entry = json.loads(line)
-                self._known[entry["mutant"], entry["source"]] = entry
-        elif fresh:
-            path.unlink(missing_ok=True)
+        self._source = cache(lambda module: digest([ROOT / path_of(module)]))
+        self._known: dict[tuple[str, str], Result] = {}
+        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+            fault, *under, outcome, by = json.loads(line)
+            self._known[fault, *under] = Result(outcome, by)
 
-    def get(self, mutant: Mutant, stage: int) -> Result | None:
-        """Return what became of a mutant by a stage: killed it stays, not so for new tests if it survived."""
-        entry = self._known.get((str(mutant), self._source_of(mutant)))
-        if entry is None:
-            return None
-        if entry["outcome"] == SURVIVED and (entry["stage"] < stage or entry["tests"] != self._tests):
-            return None
-        return Result(entry["outcome"], entry["by"])
+    def _under(self, fault: Fault, outcome: str) -> tuple[str, str, str]:
+        """A fault that was found stays so as long as the code is the same, one that survived for these tests alone."""
+        return str(fault), self._source(fault.module), self._tests if outcome == SURVIVED else ""
 
-    def put(self, mutant: Mutant, stage: int, result: Result) -> None:
-        entry = {"mutant": str(mutant), "source": self._source_of(mutant), "tests": self._tests, "stage": stage}
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry | result._asdict()) + "\n")
+    def get(self, fault: Fault) -> Result | None:
+        return self._known.get(self._under(fault, KILLED)) or self._known.get(self._under(fault, SURVIVED))
 
-    def _source_of(self, mutant: Mutant) -> str:
-        if mutant.module not in self._sources:
-            self._sources[mutant.module] = digest([ROOT / path_of(mutant.module)])
-        return self._sources[mutant.module]
+    def put(self, fault: Fault, result: Result) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([*self._under(fault, result.outcome), *result]) + "\n")
 
 
-class Hunt:
-    """All chosen mutants, and what became of them so far."""
-
-    def __init__(self, copies: list[Copy], wanted: dict[Mutant, str], known: Found, explained: dict[str, str]) -> None:
-        self.results: dict[Mutant, Result] = {}
-        self.met = 0
-        self.troubles = 0
-        self._copies = copies
-        self._wanted = wanted
-        self._known = known
-        self._explained = explained
-
-    def send(self, stage: int) -> None:
-        """Send each mutant that is left to the tests of a stage; those that are explained meet only their own."""
-
-        def tests_of(module: str) -> list[str]:
-            return suites.stages(module)[stage]
-
-        queue: SimpleQueue[Mutant] = SimpleQueue()
-        for mutant in self._wanted:
-            if stage and self.results.get(mutant) != Result(SURVIVED, ""):
-                continue
-            if stage == ALL_OTHERS and str(mutant) in self._explained:
-                continue
-            result = self._known.get(mutant, stage)
-            if result is not None:
-                self.results[mutant] = result
-            elif tests_of(mutant.module):
-                queue.put(mutant)
-        self.met += queue.qsize()
-        print(f"{queue.qsize()} faults meet {STAGES[stage]}", flush=True)
-
-        def work(copy: Copy) -> None:
-            for mutant in waiting(queue):
-                try:
-                    result = copy.meet(mutant, self._wanted[mutant], tests_of(mutant.module))
-                except SystemExit:
-                    list(waiting(queue))  # so that the others stop, too
-                    raise
-                except BadRun as error:
-                    self.troubles += 1
-                    print(f"TROUBLE  {mutant}: {error}", flush=True)
-                    continue
-                self.results[mutant] = result
-                self._known.put(mutant, stage, result)
-                if stage and result.outcome == SURVIVED and str(mutant) not in self._explained:
-                    print(f"survived {STAGES[stage]}  {mutant}", flush=True)
-
-        with ThreadPoolExecutor(len(self._copies)) as pool:
-            list(pool.map(work, self._copies))
-
-    def left(self) -> list[Mutant]:
-        survived = [mutant for mutant, result in self.results.items() if result.outcome == SURVIVED]
-        return [mutant for mutant in survived if str(mutant) not in self._explained]
-
-    def outdated(self, whole: set[str]) -> list[str]:
-        """Return what is wrong with the explanations; `whole` are the modules all of whose mutants are here."""
-        found = {str(mutant): result for mutant, result in self.results.items()}
-        wrong = []
-        for name in self._explained:
-            if name in found and found[name].outcome != SURVIVED:
-                wrong.append(f"explained, but {found[name].outcome}  {name}  {found[name].by}")
-            elif name not in found and name.partition(":")[0].partition("#")[0] in whole:
-                wrong.append(f"explained, but no such fault  {name}")
-        return wrong
-
-    def table(self) -> list[str]:
-        """Return a line for each module, in Markdown."""
-        rows: dict[str, Counter[str]] = {}
-        for mutant, result in self.results.items():
-            explained = result.outcome == SURVIVED and str(mutant) in self._explained
-            rows.setdefault(mutant.module, Counter())["explained" if explained else result.outcome] += 1
-        lines = ["| module | faults | killed | timed out | explained | left | score |", "|---" * 7 + "|"]
-        for module, row in [*rows.items(), ("**all**", sum(rows.values(), Counter()))]:
-            to_kill = row.total() - row["explained"]
-            score = f"{1 - row[SURVIVED] / to_kill:.1%}" if to_kill else ""
-            figures = (row.total(), row[KILLED], row[TIMED_OUT], row["explained"], row[SURVIVED], score)
-            lines.append(f"| {module} | {' | '.join(map(str, figures))} |")
-        return lines
+def outdated(results: dict[str, Result], explained: Iterable[str], whole: set[str]) -> list[str]:
+    """Return what is wrong with the explanations; `whole` are the modules all of whose faults are here."""
+    wrong = []
+    for fault in explained:
+        module = fault.partition(":")[0].partition("#")[0]
+        if fault in results and results[fault].outcome != SURVIVED:
+            wrong.append(f"explained, but {results[fault].outcome}  {fault}  {results[fault].by}")
+        elif fault not in results and (module in whole or module not in modules()):
+            wrong.append(f"explained, but no such fault  {fault}")
+    return wrong
 
 
-def waiting(queue: SimpleQueue[Mutant]) -> Iterator[Mutant]:
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return
+def table(results: dict[Fault, Result], explained: Iterable[str]) -> list[str]:
+    """Return a line for each module, in Markdown."""
+    rows: dict[str, Counter[str]] = {}
+    for fault, result in results.items():
+        is_explained = result.outcome == SURVIVED and str(fault) in explained
+        rows.setdefault(fault.module, Counter())["explained" if is_explained else result.outcome] += 1
+    lines = ["| module | faults | killed | timed out | explained | left | score |", "|---" * 7 + "|"]
+    for module, row in [*rows.items(), ("**all**", sum(rows.values(), Counter()))]:
+        to_kill = row.total() - row["explained"]
+        score = f"{1 - row[SURVIVED] / to_kill:.1%}" if to_kill else ""
+        figures = (row.total(), row[KILLED], row[TIMED_OUT], row["explained"], row[SURVIVED], score)
+        lines.append(f"| {module} | {' | '.join(map(str, figures))} |")
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"one fault in {SHARE_OF_QUICK}")
-    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs have found out")
     parser.add_argument("--list", action="store_true", help="only print the faults")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir(), "circuit-breaker-mutation"))
     parser.add_argument("modules", nargs="*", metavar="module")
     given = parser.parse_args()
-    unknown = set(given.modules) - set(modules())
-    if unknown:
+    if unknown := set(given.modules) - set(modules()):
         parser.error(f"no such module: {', '.join(sorted(unknown))}")
 
-    wanted: dict[Mutant, str] = {}
+    sources: dict[Fault, str] = {}
     for module in given.modules or modules():
-        found = mutants(module, (ROOT / path_of(module)).read_text("utf-8"))
-        wanted |= {mutant: found[mutant] for mutant in list(found)[:: SHARE_OF_QUICK if given.quick else 1]}
+        made = faults(module, (ROOT / path_of(module)).read_text("utf-8"))
+        sources |= {fault: made[fault] for fault in list(made)[:: SHARE_OF_QUICK if given.quick else 1]}
     if given.list:
-        print(*wanted, sep="\n")
+        print(*sources, sep="\n")
         return 0
 
     # Where Ctrl-C is ignored, as in the background of a shell, tests that send it to themselves would hang.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
     given.scratch.mkdir(parents=True, exist_ok=True)
-    copies = [Copy(given.scratch / f"copy{number}") for number in range(given.workers)]
-    for copy in copies:
-        copy.check()
-    hunt = Hunt(copies, wanted, Found(given.scratch / "found.jsonl", given.fresh), explanations())
-    for stage in range(len(STAGES)):
-        hunt.send(stage)
+    explained, found = explanations(), Found(given.scratch / "found.jsonl")
+    results = {fault: result for fault in sources if (result := found.get(fault))}
+    waiting = [fault for fault in reversed(sources) if fault not in results]
+    print(f"{len(waiting)} of {len(sources)} faults are to be planted", flush=True)
 
-    left = hunt.left()
-    outdated = hunt.outdated(set() if given.quick else set(given.modules or modules()))
-    print("", *hunt.table(), "", *(f"left  {mutant}" for mutant in left), *outdated, sep="\n")
-    print(f"{hunt.met} meetings in {(time.monotonic() - started) / 60:.0f} minutes, {hunt.troubles} of them in trouble")
-    return 1 if left or outdated or hunt.troubles else 0
+    def work(number: int) -> None:
+        copy = Copy(given.scratch / f"copy{number}")
+        try:
+            while waiting:
+                fault = waiting.pop()
+                results[fault] = result = copy.meet(fault, sources[fault], str(fault) in explained)
+                found.put(fault, result)
+                if result.outcome == SURVIVED and str(fault) not in explained:
+                    print(f"survived  {fault}", flush=True)
+        except BaseException:
+            waiting.clear()  # so that the others stop, too
+            raise
+
+    with ThreadPoolExecutor(given.workers) as pool:
+        list(pool.map(work, range(given.workers)))
+
+    left = [fault for fault in sources if results[fault].outcome == SURVIVED and str(fault) not in explained]
+    whole = set() if given.quick else set(given.modules or modules())
+    wrong = outdated({str(fault): results[fault] for fault in sources}, explained, whole)
+    ordered = {fault: results[fault] for fault in sources}
+    print("", *table(ordered, explained), "", *(f"left  {fault}" for fault in left), *wrong, sep="\n")
+    print(f"{(time.monotonic() - started) / 60:.0f} minutes")
+    return 1 if left or wrong else 0
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, timedelta):
         return {"seconds": value.total_seconds()}
     if callable(value):
-        return getattr(value, "__qualname__", repr(type(value)))
+        return getattr(value, "__name__", type(value).__name__)
     return finite(value) if isinstance(value, float) else value
 
 

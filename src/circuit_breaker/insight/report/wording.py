@@ -100,4 +100,4 @@ def _literal(value: Any) -> str:
         return f"timedelta(seconds={value.total_seconds():g})"
     if isinstance(value, float):
         return f"{value:g}" if value < inf else 'float("inf")'
-    return getattr(value, "__qualname__", repr(value))
+    return str(getattr(value, "__name__", repr(value)))

@@ -1,12 +1,11 @@
-"""Every small fault that is planted in a module: Cosmic Ray's operators, and a few of our own."""
+"""The small faults that are planted in a module: by operators of Cosmic Ray, and by a few of our own."""
 
 from __future__ import annotations
 
-import ast
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import accumulate, islice
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -18,8 +17,8 @@ from cosmic_ray.plugins import get_operator
 from parso.tree import search_ancestor
 
 
-class Mutant(NamedTuple):
-    """A fault by the text of its lines, which outlives that they move; `nth` tells equal ones apart."""
+class Fault(NamedTuple):
+    """A fault by the text of its lines, which stays when they move; `nth` tells equal ones apart."""
 
     module: str
     before: str
@@ -57,8 +56,10 @@ class DeleteStatement(_Replace):
         if function is None or node.parent.type != "simple_stmt":
             return None
         if node.type == "expr_stmt" and node.children[0].type == "name":
-            earlier = [name for name in names_in(function) if name.start_pos < node.start_pos]
-            return "pass" if node.children[0].value in {name.value for name in earlier} else None
+            earlier = {
+                each.value for each in ast_nodes(function) if each.type == "name" and each.start_pos < node.start_pos
+            }
+            return "pass" if node.children[0].value in earlier else None
         if node.type == "expr_stmt" and "=" not in node.get_code():
             return None  # the declaration of an attribute
         deletable = node.type in {"expr_stmt", "raise_stmt", "del_stmt", "atom_expr"} or node == "raise"
@@ -158,55 +159,32 @@ OPERATORS: tuple[Operator, ...] = (
 )
 
 
-def mutants(module: str, source: str) -> dict[Mutant, str]:
-    """Return each mutant of a module with its source, in the order of the lines; those that say the same come once."""
-    seen = {_meaning(source)}
-    found: dict[Mutant, str] = {}
+def faults(module: str, source: str) -> dict[Fault, str]:
+    """Return each fault of a module with the source that has it, in the order of the lines, equal ones once."""
+    seen = {_compiled(source)}
+    found: dict[Fault, str] = {}
     times: Counter[tuple[str, str]] = Counter()
     for start, end, text in sorted(_edits(source)):
-        mutated = source[:start] + text + source[end:]
+        faulty = source[:start] + text + source[end:]
         try:
-            meaning = _meaning(mutated)
+            compiled = _compiled(faulty)
         except (SyntaxError, ValueError):
             continue
-        if meaning in seen:
-            continue
-        seen.add(meaning)
-        key = _changed_lines(source, mutated)
-        times[key] += 1
-        found[Mutant(module, *key, times[key])] = mutated
+        if compiled not in seen:
+            seen.add(compiled)
+            lines = _changed_lines(source, faulty)
+            times[lines] += 1
+            found[Fault(module, *lines, times[lines])] = faulty
     return found
 
 
-def names_in(function: Any) -> list[Any]:
-    return [node for node in ast_nodes(function) if node.type == "name"]
-
-
-def _changed_lines(source: str, mutated: str) -> tuple[str, str]:
-    before, after = source.splitlines(), mutated.splitlines()
-    same = _same(before, after)
-    end = _same(before[same:][::-1], after[same:][::-1])
-    before, after = before[same : len(before) - end], after[same : len(after) - end]
-    return " ".join(" ".join(before).split()), " ".join(" ".join(after).split())
-
-
-def _same(a: list[str], b: list[str]) -> int:
-    """Return how many lines two texts begin with in common."""
-    return next((number for number, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
 def _edits(source: str) -> Iterator[tuple[int, int, str]]:
-    lines = source.splitlines(keepends=True)
-    offsets = [0]
-    for line in lines:
-        offsets.append(offsets[-1] + len(line))
+    offsets = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
 
     def at(position: tuple[int, int]) -> int:
         return offsets[position[0] - 1] + position[1]
 
-    for node in ast_nodes(parso.parse(source)):
-        if _says_nothing(node):
-            continue
+    for node in _what_runs(parso.parse(source)):
         for operator in OPERATORS:
             for index, _ in enumerate(operator.mutation_positions(node)):
                 # Cosmic Ray's change what they are given: a copy, but not of the whole tree that a node hangs on.
@@ -218,60 +196,47 @@ def _edits(source: str) -> Iterator[tuple[int, int, str]]:
                 yield at(node.start_pos), at(node.end_pos), text
 
 
-def _says_nothing(node: Any) -> bool:
-    """Tell whether it is for type checkers, or the bare star of a signature, which is no multiplication."""
-    if node.type == "if_stmt":
-        return "TYPE_CHECKING" in node.children[1].get_code()
-    if node.type == "decorator":
-        return "overload" in node.get_code()
-    return node == "*" and node.parent.type == "parameters"
+FOR_TYPE_CHECKERS = {
+    "if_stmt": "if TYPE_CHECKING",
+    "decorated": "@overload",
+    "classdef": "Protocol",
+    "expr_stmt": ": TypeAlias",
+}
 
 
-def _meaning(source: str) -> object:
-    """Return what can be told apart at run time, docstrings and annotations left out."""
-    return _code(compile(_Bare().visit(ast.parse(source)), "", "exec", dont_inherit=True))
+def _what_runs(node: Any) -> Iterator[Any]:
+    """Give a node and all below it, but for annotations and what else is for type checkers alone."""
+    first_line = node.get_code(include_prefix=False).partition("\n")[0]
+    if FOR_TYPE_CHECKERS.get(node.type, "\n") in first_line or "TypeVar(" in first_line or "ParamSpec(" in first_line:
+        if node.type != "file_input":
+            return
+    yield node
+    place = {"annassign": 1, "tfpdef": 2}.get(node.type)
+    annotation = node.children[place] if place else getattr(node, "annotation", None)
+    bare_star = node.type == "parameters" and "*"
+    for child in getattr(node, "children", ()):
+        if child is not annotation and child != bare_star:
+            yield from _what_runs(child)
 
 
-def _code(code: CodeType) -> object:
-    constants = (_code(item) if isinstance(item, CodeType) else (type(item), repr(item)) for item in code.co_consts)
+def _compiled(source: str) -> object:
+    """Return what can be told apart at run time; docstrings and assertions are left out."""
+    return _parts(compile(source, "", "exec", dont_inherit=True, optimize=2))
+
+
+def _parts(code: CodeType) -> object:
+    constants = (_parts(item) if isinstance(item, CodeType) else (type(item), repr(item)) for item in code.co_consts)
     return code.co_name, code.co_code, code.co_names, code.co_varnames, code.co_exceptiontable, tuple(constants)
 
 
-class _Bare(ast.NodeTransformer):
-    def visit_FunctionDef(self, node: Any) -> Any:
-        if any("overload" in ast.unparse(decorator) for decorator in node.decorator_list):
-            return ast.Pass()
-        node.returns = None
-        return self._without_docstring(node)
+def _changed_lines(source: str, faulty: str) -> tuple[str, str]:
+    before, after = source.splitlines(), faulty.splitlines()
+    same = _same(before, after)
+    end = _same(before[same:][::-1], after[same:][::-1])
+    before, after = before[same : len(before) - end], after[same : len(after) - end]
+    return " ".join(" ".join(before).split()), " ".join(" ".join(after).split())
 
-    visit_AsyncFunctionDef = visit_FunctionDef
 
-    def visit_ClassDef(self, node: Any) -> Any:
-        if any("Protocol" in ast.unparse(base) for base in node.bases):
-            return ast.Pass()
-        return self._without_docstring(node)
-
-    def visit_arg(self, node: Any) -> Any:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: Any) -> Any:
-        if ast.unparse(node.annotation) == "TypeAlias":
-            return ast.Pass()
-        node.annotation = ast.Constant("")
-        return self.generic_visit(node)
-
-    def visit_Assign(self, node: Any) -> Any:
-        kinds = ("TypeVar(", "ParamSpec(")
-        return ast.Pass() if ast.unparse(node.value).startswith(kinds) else self.generic_visit(node)
-
-    def visit_If(self, node: Any) -> Any:
-        return ast.Pass() if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
-
-    def visit_Module(self, node: Any) -> Any:
-        return ast.fix_missing_locations(self._without_docstring(node))
-
-    def _without_docstring(self, node: Any) -> Any:
-        if ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-        return self.generic_visit(node)
+def _same(a: list[str], b: list[str]) -> int:
+    """Return how many lines two texts begin with in common."""
+    return next((number for number, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -1,4 +1,4 @@
-"""A web server on loopback that is well, or ill in the way it is told to be for the requests to come."""
+"""A web server on loopback that is healthy, or fails in the way it is told to for the requests to come."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ class Request(NamedTuple):
     body: bytes
 
 
-# What is done to one request; true: the connection lives on.
-Conduct: TypeAlias = Callable[[socket.socket, BinaryIO, Request], bool]
+# What the server does with one request; true: the connection stays open.
+Reaction: TypeAlias = Callable[[socket.socket, BinaryIO, Request], bool]
 
 
-def answer(status: int = 200, body: bytes = b"well", **headers: str) -> Conduct:
+def answer(status: int = 200, body: bytes = b"healthy", **headers: str) -> Reaction:
     """Answer as a server should; `retry_after="1"` is the header `Retry-After`."""
 
-    def conduct(connection: socket.socket, incoming: BinaryIO, request: Request) -> bool:
+    def react(connection: socket.socket, incoming: BinaryIO, request: Request) -> bool:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         lines = [f"HTTP/1.1 {status} Said", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in named.items()]
         connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
         return True
 
-    return conduct
+    return react
 
 
-def send(said: bytes, *, reset: bool = False) -> Conduct:
+def send(said: bytes, *, reset: bool = False) -> Reaction:
     """Send these bytes and close the connection: orderly, or by a reset."""
 
-    def conduct(connection: socket.socket, incoming: BinaryIO, request: Request) -> bool:
+    def react(connection: socket.socket, incoming: BinaryIO, request: Request) -> bool:
         connection.sendall(said)
         if reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return False
 
-    return conduct
+    return react
 
 
 HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"
@@ -55,6 +55,7 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"
 reset_in_body = send(HALF, reset=True)
 cut_in_body = send(HALF)
 cut_in_header = send(b"HTTP/1.1 200 OK\r\nContent-Le")
+corrupt_gzip = answer(200, b"this is no gzip", Content_Encoding="gzip")
 garbage = send(b"\x00\xff\x01 no server says that\r\n\r\n")
 
 
@@ -77,20 +78,22 @@ def answer_too_late(connection: socket.socket, incoming: BinaryIO, request: Requ
     return answer(200, b"too late")(connection, incoming, request) and False
 
 
-class IllServer:
-    """Does to each request what is next in `plan`; when nothing is left there, answers well.
+class FaultyServer:
+    """Reacts to each request as is next in `plan`; when nothing is left there, as it `usually` does.
 
     At the end it expects that every connection was closed by the client, who has lost one otherwise.
 
     Attributes:
-        plan: what to do to the requests to come.
+        plan: what to do with the requests to come.
+        usually: what to do with the requests after these; at first the answer of a healthy server.
         requests: what arrived.
         connections: how many connections were made.
         host, url: where it is.
     """
 
     def __init__(self) -> None:
-        self.plan: deque[Conduct] = deque()
+        self.plan: deque[Reaction] = deque()
+        self.usually = answer()
         self.requests: list[Request] = []
         self.connections = 0
         self._threads: list[threading.Thread] = []
@@ -102,8 +105,8 @@ class IllServer:
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
 
-    def will(self, *conducts: Conduct) -> None:
-        """Plan what to do to the next requests."""
+    def will(self, *conducts: Reaction) -> None:
+        """Plan what to do with the next requests."""
         self.plan.extend(conducts)
 
     def wait_for(self, requests: int) -> None:
@@ -139,9 +142,9 @@ class IllServer:
                 while (request := _read(incoming)) is not None:
                     with self._arrival:
                         self.requests.append(request)
-                        conduct = self.plan.popleft() if self.plan else answer()
+                        react = self.plan.popleft() if self.plan else self.usually
                         self._arrival.notify_all()
-                    if not conduct(connection, incoming, request):
+                    if not react(connection, incoming, request):
                         return
         except (ConnectionError, ValueError):
             pass  # the client has gone, perhaps in the middle of a number

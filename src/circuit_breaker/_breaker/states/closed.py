@@ -1,0 +1,181 @@
+"""CLOSED: every call is admitted, its result is counted, and the rules are asked whether the circuit must open."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from math import inf
+from typing import Final
+
+from ..._common.words import CircuitState, Outcome
+from ..config import CircuitBreakerConfig
+from ..rules import Evidence, Rule, WindowCounts
+from ..totals import Tally
+from ..window import Mark, new_window
+from .period import Machine, Period, Permission, Probe, Unknown
+
+FAILURE: Final = Outcome.FAILURE
+IGNORED: Final = Outcome.IGNORED
+
+
+class Closed(Period, Permission):
+    """Every call is admitted. The period is itself the permission of its calls.
+
+    A success that only needs counting touches `successes`, `latency_s`, `last_success_at` and `streak`, and looks at
+    `quiet_until` and `slow_s`; the breaker writes that out where calls end.
+
+    Attributes:
+        quiet_until: until then a good answer needs no mark in the window.
+        slow_s: from this duration on a call is slow.
+    """
+
+    __slots__ = ("_failed_at", "_first_streak", "_rules", "_size", "_threshold", "quiet_until", "slow_s", "window")
+
+    state = CircuitState.CLOSED
+    met = CircuitState.CLOSED
+    admits = True
+
+    def __init__(self, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> None:
+        super().__init__()
+        self._rules = rules
+        self._first_streak = min((rule.first_streak for rule in rules), default=inf)
+        self._size = config.error_rate_window
+        # A window of calls is made by the first bad answer: an idle breaker does without.
+        self.window = new_window(self._size, now) if isinstance(self._size, timedelta) else None
+        self.quiet_until = inf if self.window is None else self.window.end_of(0)
+        self.slow_s = config._slow_s
+        # If a setting asks for it, when the newest failures in a row were, each at its number modulo the threshold.
+        within_s = config.failure_threshold_within_s
+        self._threshold = 0 if within_s is None or config.failure_threshold is None else config.failure_threshold
+        self._failed_at = [now] * self._threshold
+
+    def configure(self, machine: Machine, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> bool:
+        """Do so. The streak stays; the window begins anew if its kind or size has changed."""
+        new = Closed(config, rules, now)
+        fast = machine.fast_of(self, config)
+        window = new.window or new_window(config.error_rate_window, now)
+        start = window.newest
+        same_window = self._size == config.error_rate_window
+        with machine.lock:
+            if machine.period is not self:
+                return False
+            if not same_window:
+                window.start = start.position = start.answers = self.successes + self.failures
+                start.failures = self.failures
+                start.slow = self.slow
+                self.window = window
+                self.quiet_until = new.quiet_until
+            self._rules = rules
+            self._first_streak = new._first_streak
+            self._size = new._size
+            self.slow_s = new.slow_s
+            self._threshold = new._threshold
+            self._failed_at = new._failed_at
+            machine.config = config
+            machine.fast = fast
+            return True
+
+    @property
+    def issuer(self) -> Closed:
+        """The period itself."""
+        return self
+
+    def admit(self, machine: Machine, probe: Probe, inside: tuple[Probe, ...], now: float) -> Permission | None:
+        """Admit it."""
+        return self
+
+    def settle(  # noqa: C901 - one locked section, which calls nothing
+        self,
+        machine: Machine,
+        permission: Permission | Unknown,
+        outcome: Outcome,
+        now: float,
+        latency_s: float,
+        slow: bool,
+    ) -> Period | None:
+        """Count the result, and open the circuit if a rule says so."""
+        failed = outcome is FAILURE
+        while machine.period is self and outcome is not IGNORED:
+            size, quiet_until, bucket = self._size, self.quiet_until, 0
+            window = self.window or new_window(size, now)
+            if now >= quiet_until:
+                bucket = window.bucket_at(now)
+                quiet_until = window.end_of(bucket)
+            mark, first_failed_at = Mark(), now
+            marks_answer = window.marks_bad_answers and (failed or slow)
+            with machine.lock:
+                if (
+                    machine.period is not self
+                    or self._size is not size
+                    or (self.window is not None and self.window is not window)
+                ):
+                    continue
+                self.window = window
+                answers = self.successes + self.failures
+                if bucket > window.bucket:
+                    mark.after = None
+                    mark.position = window.bucket
+                    mark.answers = answers
+                    mark.failures = self.failures
+                    mark.slow = self.slow
+                    window.newest.after = mark
+                    window.newest = mark
+                    window.bucket = bucket
+                    self.quiet_until = quiet_until
+                    second = window.first.after
+                    if second is not None and second.position <= bucket - window.size:
+                        window.first = second  # one comes, one goes: so marks are bounded though nobody looks
+                answers += 1
+                self.latency_s += latency_s
+                self.slow += slow
+                if failed:
+                    self.failures += 1
+                    self.streak += 1
+                    self.last_failure_at = now
+                    if self._threshold:
+                        self._failed_at[self.streak % self._threshold] = now
+                        first_failed_at = self._failed_at[(self.streak + 1) % self._threshold]
+                else:
+                    self.successes += 1
+                    self.streak = 0
+                    self.last_success_at = now
+                failures, slow_calls, streak = self.failures, self.slow, self.streak
+                first = window.first
+                if marks_answer:
+                    mark.after = None
+                    mark.position = mark.answers = answers
+                    mark.failures = failures
+                    mark.slow = slow_calls
+                    window.newest.after = mark
+                    window.newest = mark
+                    second = first.after
+                    if second is not None and second.position <= answers - window.size:
+                        window.first = second
+            if streak < self._first_streak and not slow:
+                return None
+            counts = window.counts(first, now, answers, failures, slow_calls, streak)
+            return self._ask_rules(machine, Evidence(counts, now - first_failed_at), failed, slow, now)
+        machine.count_late(outcome, now, latency_s, slow)
+        return None
+
+    def _ask_rules(self, machine: Machine, evidence: Evidence, failed: bool, slow: bool, now: float) -> Period | None:
+        for rule in self._rules:
+            if (failed and evidence.counts.consecutive_failures >= rule.first_streak) or (slow and rule.asks_slow):
+                reason = rule.tripped(evidence)
+                if reason is not None:
+                    return machine.open(self, now, reason, evidence.counts)
+        return None
+
+    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
+        """Return what the window holds, given what this period had counted when `first` was its first mark."""
+        answers = counted.successes + counted.failures
+        window = self.window
+        if window is None or first is None:
+            calls = self._size if isinstance(self._size, int) else answers
+            return WindowCounts(min(answers, calls), consecutive_failures=streak)
+        return window.counts(first, now, answers, counted.failures, counted.slow, streak)
+
+    def has_failures(self, now: float) -> bool:
+        """Tell whether forgetting this period would forget failures."""
+        if self.streak or self.window is None:
+            return self.streak > 0
+        return self.window_counts(self, self.streak, self.window.first, now).failures > 0

@@ -1,0 +1,199 @@
+"""HALF_OPEN: a few calls are admitted as probes, to see whether the dependency answers again."""
+
+from __future__ import annotations
+
+from copy import copy
+from itertools import repeat
+from typing import Final
+
+from ..._common.words import CircuitState, Outcome
+from ..config import CircuitBreakerConfig
+from ..rules import WindowCounts
+from ..totals import Tally
+from ..window import Mark
+from .open import Open
+from .period import EMPTY, Asker, Book, Machine, Period, Permission, Probe, Unknown
+
+FAILURE: Final = Outcome.FAILURE
+IGNORED: Final = Outcome.IGNORED
+ADMITTED_BY_SHADOW_REMEMBERED: Final = 1_000
+
+
+class HalfOpen(Period):
+    """A few calls are admitted as probes, to see whether the dependency answers again."""
+
+    __slots__ = ("book", "last_failure", "led_by", "met", "openings")
+
+    state = CircuitState.HALF_OPEN
+
+    def __init__(self, opened: Open) -> None:
+        super().__init__()
+        self.book = EMPTY
+        self.last_failure = opened.last_failure
+        self.led_by = opened.led_by
+        self.openings = opened.openings
+        self.met = CircuitState.CLOSED if opened.met is CircuitState.CLOSED else CircuitState.HALF_OPEN
+
+    def copy_for_child(self) -> Period:
+        """Return the same without probes: those are the parent's."""
+        child = copy(self)
+        child.book = self.book._replace(out=(), anonymous=())
+        return child
+
+    def admit(self, machine: Machine, probe: Probe, inside: tuple[Probe, ...], now: float) -> Permission | None:
+        """Give the probe a slot, or let it ride on the probe that it is made inside of; None: there is no slot."""
+        outer = next((other for other in inside if other.issuer is self), None)
+        for _ in repeat(None):
+            book = self.book
+            new = self._with_slot(machine.config, book, probe, now)
+            # An overdue probe may be lost for good, and its result with it: what is inside it takes a slot if it can.
+            rides = outer is not None and not (new is not None and outer.is_overdue(machine.config, now))
+            if rides:
+                new = book
+            if new is None:
+                return None
+            with machine.lock:
+                if machine.period is not self:
+                    return None
+                if self.book is not book:
+                    continue
+                self.book = new
+                probe.issuer = self
+                probe.rides = rides
+                return probe
+        return None  # never reached
+
+    def _with_slot(self, config: CircuitBreakerConfig, book: Book, probe: Probe, now: float) -> Book | None:
+        """Return the book with a slot for this probe: a free one, that of an overdue probe, or one taken over."""
+        if len(book.out) >= config.half_open_max_calls:
+            book = book.without(*[other for other in book.anonymous + book.out if other.is_overdue(config, now)])
+        if len(book.out) < config.half_open_max_calls:
+            return book.with_probe(probe)
+        # `if breaker.allow_request(): breaker.call(f)` asks twice for one call.
+        asked_before = next((other for other in book.anonymous if other in book.out), None)
+        if asked_before is None or probe.asker in (Asker.ANONYMOUS, Asker.PERMIT):
+            return None
+        return book.without(asked_before).with_probe(probe)
+
+    def remember(self, machine: Machine, probe: Probe) -> None:
+        """Note an anonymous call that SHADOW admits without a slot."""
+        for _ in repeat(None):
+            book = self.book
+            if len(book.anonymous) >= ADMITTED_BY_SHADOW_REMEMBERED:
+                return
+            new = book._replace(anonymous=(*book.anonymous, probe))
+            with machine.lock:
+                if self.book is book:
+                    self.book = new
+                    return
+
+    def settle(
+        self,
+        machine: Machine,
+        permission: Permission | Unknown,
+        outcome: Outcome,
+        now: float,
+        latency_s: float,
+        slow: bool,
+    ) -> Period | None:
+        """Count the result, free the slot of its probe, and reopen or close the circuit if that follows."""
+        failed = outcome is FAILURE
+        for _ in repeat(None):
+            book = self.book
+            probe = self._probe_of(permission, machine.config, book, now)
+            if probe is not None and probe.issuer is None:
+                if self._settle_admitted_by_shadow(machine, book, probe):
+                    break
+                continue
+            new = self._with_result(machine.config, book, probe, outcome, slow)
+            with machine.lock:
+                if machine.period is not self:
+                    break
+                if self.book is not book or (probe is not None and probe.settled):
+                    continue
+                self.book = new
+                if probe is not None:
+                    probe.settled = True
+                if outcome is IGNORED:
+                    machine.totals.ignored += 1
+                    return None
+                self.latency_s += latency_s
+                self.slow += slow
+                if failed:
+                    self.failures += 1
+                    self.streak += 1
+                    self.last_failure_at = now
+                else:
+                    self.successes += 1
+                    self.streak = 0
+                    self.last_success_at = now
+            return self._follow(machine, new, failed, now)
+        machine.count_late(outcome, now, latency_s, slow)
+        return None
+
+    def _probe_of(
+        self, permission: Permission | Unknown, config: CircuitBreakerConfig, book: Book, now: float
+    ) -> Probe | None:
+        """Return the probe that a result is about; None: it is about none that is known."""
+        if isinstance(permission, Probe):
+            if not permission.settled:
+                return permission
+            permission = Unknown.ELSEWHERE  # a block that was left elsewhere has settled this one's probe
+        if permission is Unknown.ANONYMOUS:
+            return next((probe for probe in book.anonymous if not probe.is_overdue(config, now)), None)
+        blocks = (probe for probe in book.out if probe.asker is Asker.BLOCK)
+        return next((probe for probe in blocks if not probe.is_overdue(config, now)), None)
+
+    def _with_result(
+        self, config: CircuitBreakerConfig, book: Book, probe: Probe | None, outcome: Outcome, slow: bool
+    ) -> Book:
+        """Return the book with the result of a probe, or of a call that no probe is known of."""
+        rides = probe is not None and probe.rides
+        if probe is not None:
+            book = book.without(probe)
+        if outcome is IGNORED or (rides and outcome is not FAILURE):
+            return book
+        if outcome is FAILURE or (slow and config.slow_call_rate_threshold is not None):
+            return book._replace(failures=book.failures + 1)
+        return book._replace(successes=book.successes + 1)
+
+    def _settle_admitted_by_shadow(self, machine: Machine, book: Book, probe: Probe) -> bool:
+        """Forget an anonymous call that SHADOW admitted without a slot; tell whether nothing has changed meanwhile."""
+        new = book.without(probe)
+        with machine.lock:
+            if self.book is not book:
+                return False
+            self.book = new
+            return True
+
+    def _follow(self, machine: Machine, book: Book, failed: bool, now: float) -> Period | None:
+        """Reopen or close the circuit, if the results of the probes say so."""
+        config = machine.config
+        if book.failures >= config.half_open_failure_threshold:
+            return machine.open(self, now, "a probe failed" if failed else "a probe was slow", self.led_by)
+        if book.successes >= config.success_threshold:
+            machine.close(self, now, f"{book.successes} probes succeeded")
+        return None
+
+    def free(self, machine: Machine, probe: Probe) -> None:
+        """Free the slot of a probe whose call was never made."""
+        for _ in repeat(None):
+            book = self.book
+            new = book.without(probe)
+            with machine.lock:
+                if self.book is book:
+                    self.book = new
+                    return
+
+    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
+        """Return what the window held when the circuit opened."""
+        return self.led_by
+
+    def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
+        """Return 0.0 if there is a free slot; else nobody knows."""
+        return 0.0 if len(in_flight(book, machine.config, now)) < machine.config.half_open_max_calls else None
+
+
+def in_flight(book: Book, config: CircuitBreakerConfig, now: float) -> list[Probe]:
+    """Return the probes that take a slot and are not overdue."""
+    return [probe for probe in book.out if not probe.is_overdue(config, now)]

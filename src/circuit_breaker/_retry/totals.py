@@ -1,0 +1,108 @@
+"""What the calls of one policy came to, counted from the first failure of a call on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .._common import fork
+from .._common.lock import RLock
+
+__all__ = ["RetrySnapshot"]
+
+
+@dataclass(frozen=True)
+class RetrySnapshot:
+    """What a policy has done up to one moment; the counts are totals since construction.
+
+    A call that succeeds at its first attempt is not counted, so that it pays nothing: how many calls there were is not
+    known here. Nor is an error counted that is not retried and comes from the first attempt.
+
+    Attributes:
+        failed_first_count: calls whose first attempt failed in a way that is retried, a bad value included.
+        retry_count: attempts after the first one of a call.
+        recovered_count: calls that succeeded after at least one retry.
+        gave_up_count: calls that ended with an error, or a bad value, because there was no further attempt. What is
+            missing from `failed_first_count` is still under way, was cancelled, or is a loop over `attempts()` that was
+            left before its end was known.
+        total_sleep_s: seconds slept before retries; in `instant_retries()` those that were left out.
+    """
+
+    failed_first_count: int
+    retry_count: int
+    recovered_count: int
+    gave_up_count: int
+    total_sleep_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as a dict that `json.dumps` takes."""
+        return asdict(self)
+
+
+class Totals:
+    """The counts of one policy, exact under any number of threads."""
+
+    # `_lock` guards all attributes below. Nothing is called under it, and nothing made that the garbage collector
+    # counts, so no destructor and no signal handler runs there.
+
+    __slots__ = (
+        "__weakref__",
+        "_blocked_loop",
+        "_failed_first",
+        "_gave_up",
+        "_lock",
+        "_recovered",
+        "_retries",
+        "_sleep_s",
+    )
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._failed_first = 0
+        self._retries = 0
+        self._recovered = 0
+        self._gave_up = 0
+        self._sleep_s = 0.0
+        self._blocked_loop = False
+        fork.survive(self)
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = RLock()
+
+    def failed_first(self) -> None:
+        """Count a call whose first attempt failed."""
+        with self._lock:
+            self._failed_first += 1
+
+    def slept(self, seconds: float) -> None:
+        """Count a retry, which begins after this sleep."""
+        with self._lock:
+            self._retries += 1
+            self._sleep_s += seconds
+
+    def recovered(self) -> None:
+        """Count a call that succeeded after a retry."""
+        with self._lock:
+            self._recovered += 1
+
+    def gave_up(self) -> None:
+        """Count a call that ended without a success."""
+        with self._lock:
+            self._gave_up += 1
+
+    def is_first_to_block_a_loop(self) -> bool:
+        """Tell, once for each policy, that none of its calls has blocked an event loop before."""
+        with self._lock:
+            is_first = not self._blocked_loop
+            self._blocked_loop = True
+        return is_first
+
+    def snapshot(self) -> RetrySnapshot:
+        """Return a consistent copy of all counts."""
+        with self._lock:
+            failed_first = self._failed_first
+            retries = self._retries
+            recovered = self._recovered
+            gave_up = self._gave_up
+            sleep_s = self._sleep_s
+        return RetrySnapshot(failed_first, retries, recovered, gave_up, sleep_s)

@@ -1,0 +1,72 @@
+"""The garbage collector runs destructors anywhere: one that waits for a lock of the caller's must not wait for ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from patience import PATIENCE_S
+
+# Objects in a circle, whose destructors take a lock that another thread holds while it uses the library. If the
+# collector ran in a locked section of ours, both threads would wait for each other.
+STORY = """
+import gc, sys, threading, time
+from circuit_breaker import *
+
+gc.set_threshold(5)
+lock = threading.RLock()
+until = time.monotonic() + {seconds}
+
+class Circular:
+    def __init__(self):
+        self.itself = self
+    def __del__(self):
+        with lock:
+            pass
+
+breaker = CircuitBreaker("api", CircuitBreakerConfig(2, 1, 0.0005, half_open_max_calls=1))
+registry = CircuitBreakerRegistry(max_size=5)
+budget = RetryBudget()
+bulkhead = Bulkhead(max_concurrent=2)
+
+def fail():
+    raise ValueError
+
+def use():
+    {use}
+
+def holding():
+    while time.monotonic() < until:
+        with lock:
+            use()
+
+def littering():
+    while time.monotonic() < until:
+        Circular()
+        use()
+
+threads = [threading.Thread(target=target, daemon=True) for target in (holding, littering)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join({patience})
+print(["done", "hangs"][any(thread.is_alive() for thread in threads)], flush=True)
+import os
+os._exit(0)
+"""
+USES = {
+    "failures, probes and changes": "try: breaker.call(fail)\n    except (ValueError, CircuitOpenError): pass",
+    "successes": "breaker.record_success(1.0)",
+    "reading": "breaker.state; breaker.stats.success_count; breaker.snapshot(); breaker.allow_request()",
+    "a registry": "registry[str(time.monotonic())].record_failure()",
+    "a bulkhead": "bulkhead.acquire() and bulkhead.release(); bulkhead.snapshot()",
+    "a budget": "budget.deposit(); budget.take()",
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_destructor_that_waits_for_a_lock_of_the_caller_hangs_nothing(use: str) -> None:
+    story = STORY.format(use=use, seconds=0.4, patience=PATIENCE_S)
+    done = subprocess.run([sys.executable, "-c", story], capture_output=True, text=True, timeout=4 * PATIENCE_S)
+    assert (done.stdout, done.stderr) == ("done\n", "")
