@@ -25,14 +25,22 @@ from traffic import SEEDS  # noqa: E402
 
 PAGE = ROOT / "docs" / "how-to" / "thresholds.md"
 BEGIN, END = "<!-- compared: begin -->", "<!-- compared: end -->"
+HEADS = (
+    "settings",
+    "outages opened for",
+    "opened after",
+    "milder ones opened for",
+    "failing calls let through",
+    "good calls rejected",
+    "false alarms",
+)
 ALL = {10_000: 6, 100_000: 3, 1_000_000: 1}
 
 
 def table(found: dict[str, list[Comparison]]) -> list[str]:
     """Return the sums over all logs of a kind, a row for each setting."""
     lines = [
-        "| traffic | settings | outages opened for | opened after | milder ones opened for | failing calls let through "
-        "| good calls rejected | false alarms |",
+        f"| traffic | {' | '.join(HEADS)} |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for kind, comparisons in found.items():
@@ -72,9 +80,7 @@ def main() -> int:
     print("\n".join(lines))
     missed = sum(one.missed for comparisons in found.values() for one in comparisons)
     invented = sum(one.invented for comparisons in found.values() for one in comparisons)
-    alarms = sum(
-        len(one.figures["derived"].false_alarms) for comparisons in found.values() for one in comparisons
-    )
+    alarms = sum(len(one.figures["derived"].false_alarms) for comparisons in found.values() for one in comparisons)
     print(f"\noutages missed: {missed}, invented: {invented}; false alarms of derived settings: {alarms}")
     if given.write:
         before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)

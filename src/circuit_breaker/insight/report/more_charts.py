@@ -32,7 +32,8 @@ def room(findings: Findings) -> str:
     if config.error_rate_threshold is not None and isinstance(config.error_rate_window, int):
         ruler = _Ruler(y, 1.0, powers=False)
         parts += ruler.draw("failing share", f"of the last {config.error_rate_window:,} calls")
-        parts += ruler.ordinary(peaks.ordinary.share, f"ordinary times: at most {wording.share(peaks.ordinary.share)}")
+        most = f"{wording.share(peaks.ordinary.share)} of any {config._required_calls:,} calls"
+        parts += ruler.ordinary(peaks.ordinary.share, f"ordinary times: at most {most}")
         parts += ruler.threshold(
             config.error_rate_threshold, f"opens at {wording.exact_share(config.error_rate_threshold)}"
         )
