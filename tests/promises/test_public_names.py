@@ -204,6 +204,8 @@ MEMBERS: dict[str, dict[str, str]] = {
         "get": "key",
         "values": "",
         "keyed": "key_function",
+        "add_listener": "listener",
+        "remove_listener": "listener",
         "remove": "key",
         "reset_all": "",
     },
