@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from failures import Down, raising
@@ -245,6 +245,47 @@ def test_comparison_that_raises_is_heard_and_changes_nothing(cache: Cache[Value]
         with pytest.raises(Down):
             action(Slow())
     assert keys(cache) == [key]
+
+
+def test_key_that_is_brought_while_its_value_is_made_has_the_one_that_came_first(cache: Cache[Value]) -> None:
+    first: list[Value] = []
+
+    def make(key: Hashable) -> Value:
+        first.append(cache.bring(key, Value)[1])
+        return Value(key)
+
+    assert cache.bring("a", make)[1] is first[0]
+    whole(cache)
+
+
+def test_key_that_is_removed_while_it_is_compared_cannot_be_removed_twice(cache: Cache[Value]) -> None:
+    key = Slow()
+    held = cache.bring(key, Value)[1]
+    key.meanwhile = lambda: cache.remove(key)
+    assert not cache.remove(Slow())
+    assert cache.bring(key, Value)[1] is not held
+    key.meanwhile = int
+    assert cache.remove(Slow())
+    assert cache.entries() == []
+
+
+def test_what_is_gone_is_cleared_though_another_key_of_its_hash_comes_meanwhile(cache: Cache[Value]) -> None:
+    replace = cache._replace
+
+    def overtaken(*args: Any) -> bool:
+        cache._replace = replace  # type: ignore[method-assign]
+        cache.bring(Clashing("overtaking"), Value)
+        return replace(*args)
+
+    cache.bring(Clashing("kept"), Value)
+    cache.bring(Clashing("gone"), Value)
+    forget(cache, Clashing("gone"))
+    gc.collect()
+    cache._replace = overtaken  # type: ignore[method-assign]
+    cache._clear()
+    assert sorted(map(str, keys(cache))) == ["kept", "overtaking"]
+    assert len(cache.entries()) == 2
+    whole(cache)
 
 
 def test_walk_over_the_least_used_goes_on_from_the_start_when_it_loses_the_way(cache: Cache[Value]) -> None:
