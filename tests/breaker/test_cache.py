@@ -15,8 +15,10 @@ from typing import Any, TypeAlias
 
 import pytest
 from failures import Down, raising
+from needs import needs_timer
 from patience import PATIENCE_S
 from places import do_between
+from storms import storm
 
 from circuit_breaker._breaker import cache as _cache
 from circuit_breaker._breaker.cache import Cache, Entry
@@ -454,3 +456,24 @@ def test_threads_that_do_everything_at_once_find_one_value_for_each_key_they_hol
             thread.result(PATIENCE_S)
     whole(cache)
     assert {name: cache.bring(key(name), no_value)[1] for name in held} == held
+
+
+@needs_timer
+def test_interrupts_leave_the_cache_whole(key: type[str], cache: Cache[Value]) -> None:
+    held = cache.bring(key("held"), Value)[1]
+    names = itertools.cycle("abcdef")
+
+    def use() -> None:
+        for _ in range(20):
+            name = next(names)
+            cache.bring(key(name), Value)
+            cache.use(key("held")) or cache.bring(key("held"), no_value)
+            forget(cache, key("held"))
+            cache.remove(key(next(names)))
+
+    def check() -> None:
+        whole(cache)
+        assert not cache._lock._is_owned()  # type: ignore[attr-defined]
+
+    assert storm(use, 500, check) == 500
+    assert cache.bring(key("held"), no_value)[1] is held

@@ -174,8 +174,9 @@ class Cache(Generic[V]):
             entry = _entry_in(bucket, key)
             if entry is None or entry.reference() is None:
                 return False
+            self.exchange(entry, entry.kept, None)  # first, or an interrupt could leave it in the list for good
             if self._replace(hashed, bucket, _without(bucket, entry), removed=entry):
-                self.exchange(entry, entry.kept, None)  # nobody keeps it again; if this fails, it was just forgotten
+                self.exchange(entry, entry.kept, None)  # it may have been kept again in between, but is not from now on
                 return True
 
     def _replace(self, hashed: int, bucket: Bucket[V], following: Bucket[V], removed: Entry[V] | None = None) -> bool:
