@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from enum import Enum
@@ -16,7 +17,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import circuit_breaker as package
-from circuit_breaker import exceptions, testing
+from circuit_breaker import exceptions, insight, testing
 
 PUBLIC = {
     "Attempt",
@@ -118,6 +119,7 @@ SIGNATURES = {
     "testing.FakeClock": "start=0.0",
     "testing.instant_retries": "*, max_retries=None",
     "testing.no_retries": "",
+    "insight.CallLog": "path, *, max_bytes=67108864, keep=4, clock=monotonic",
 }
 # Nobody but the package makes these: a permit comes from a breaker, an attempt from a policy.
 MADE_FOR_USERS = {"Attempt", "Permit"}
@@ -204,6 +206,8 @@ MEMBERS: dict[str, dict[str, str]] = {
         "get": "key",
         "values": "",
         "keyed": "key_function",
+        "add_listener": "listener",
+        "remove_listener": "listener",
         "remove": "key",
         "reset_all": "",
     },
@@ -230,6 +234,7 @@ MEMBERS: dict[str, dict[str, str]] = {
     },
     "BulkheadFullError": {**ERROR, "bulkhead_name": "value", "max_concurrency": "value"},
     "testing.FakeClock": {"advance": "seconds", "sleep": "seconds", "sleep_async": "async seconds", "sleeps": "value"},
+    "insight.CallLog": {"close": "", "lost_count": "value"},
 }
 # What is there beside what is promised, and why.
 BESIDE: dict[str, dict[str, str]] = {
@@ -253,6 +258,7 @@ PROTOCOLS = {
     "CircuitBreakerRegistry": {"[]", "in", "len", "iter"},
     "WindowCounts": {"[]", "in", "len", "iter"},
     "testing.FakeClock": {"call"},
+    "insight.CallLog": {"call"},
 }
 METHODS = {
     "call": {"__call__"},
@@ -269,7 +275,7 @@ METHODS = {
 
 def found(name: str) -> Any:
     module, _, name = name.rpartition(".")
-    return getattr(testing if module else package, name)
+    return getattr({"": package, "testing": testing, "insight": insight}[module], name)
 
 
 def made(name: str) -> Any:
@@ -282,6 +288,8 @@ def made(name: str) -> Any:
         return package.CircuitBreaker().snapshot()
     if name == "BulkheadSnapshot":
         return package.Bulkhead().snapshot()
+    if name == "insight.CallLog":
+        return insight.CallLog(os.devnull)
     if name == "RetrySnapshot":
         return package.RetryPolicy().snapshot()
     if name in EVENTS:
@@ -350,12 +358,12 @@ def test_the_package_exports_what_is_promised() -> None:
 
 def test_nothing_else_in_the_package_has_a_public_name() -> None:
     public = {name for name in vars(package) if not name.startswith("_")}
-    assert public - PUBLIC <= {"exceptions", "testing"}
+    assert public - PUBLIC <= {"exceptions", "insight", "testing"}
 
 
 def test_the_public_modules_are_these() -> None:
     names = {path.stem for path in Path(package.__file__).parent.iterdir() if path.suffix != ".typed"}
-    assert {name for name in names if not name.startswith("_")} == {"exceptions", "testing"}
+    assert {name for name in names if not name.startswith("_")} == {"exceptions", "insight", "testing"}
 
 
 def test_a_star_import_gives_the_public_names_alone() -> None:
@@ -364,8 +372,10 @@ def test_a_star_import_gives_the_public_names_alone() -> None:
     assert namespace.keys() - {"__builtins__"} == PUBLIC
 
 
-@pytest.mark.parametrize(("module", "names"), [(exceptions, OF_EXCEPTIONS), (testing, OF_TESTING)])
-def test_the_two_public_modules_export_what_is_promised(module: types.ModuleType, names: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("module", "names"), [(exceptions, OF_EXCEPTIONS), (insight, {"CallLog"}), (testing, OF_TESTING)]
+)
+def test_the_other_public_modules_export_what_is_promised(module: types.ModuleType, names: set[str]) -> None:
     assert module.__all__ == sorted(names)
     assert all(hasattr(module, name) for name in names)
 
@@ -389,7 +399,7 @@ def test_the_signature_is_the_promised_one(name: str) -> None:
 
 
 def test_every_public_name_is_described_here() -> None:
-    everything = PUBLIC | {f"testing.{name}" for name in OF_TESTING}
+    everything = PUBLIC | {f"testing.{name}" for name in OF_TESTING} | {"insight.CallLog"}
     assert SIGNATURES.keys() | MADE_FOR_USERS | BUILT_IN | ENUMS.keys() == everything
     classes = {name for name in everything if isinstance(found(name), type)}
     assert classes - ENUMS.keys() - {"CodomyrmexError"} == MEMBERS.keys()

@@ -16,9 +16,9 @@ totals alone. What happens in a state is told in `states`; the machine owns the 
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import Final, NamedTuple, cast
 
+from .._common.events import Listener
 from .._common.lock import RLock
 from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
@@ -62,7 +62,7 @@ class Machine:
         fast: the period if it is CLOSED and a success only needs counting there, else None.
         totals: what ended periods have counted, and what belongs to none.
         start: what there was when the totals were last reset.
-        watched: every result and every change is delivered to listeners.
+        listeners: the functions that every result and every change is delivered to; replaced, never changed.
         changes: what has not been logged yet, oldest first.
         undelivered: what listeners have not been notified of yet, oldest first, and at most 1,000.
         lost: how many changes were dropped because listeners did not take them.
@@ -72,6 +72,7 @@ class Machine:
         "changes",
         "config",
         "fast",
+        "listeners",
         "lock",
         "lost",
         "mode",
@@ -79,14 +80,15 @@ class Machine:
         "start",
         "totals",
         "undelivered",
-        "watched",
     )
 
-    def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, watched: bool = False) -> None:
+    def __init__(
+        self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, listeners: tuple[Listener, ...] = ()
+    ) -> None:
         self.lock = RLock()
         self.config = config
         self.mode = mode
-        self.watched = watched
+        self.listeners = listeners
         self.totals = Totals()
         self.start = ZERO
         self.changes: tuple[Change, ...] = ()
@@ -118,7 +120,7 @@ class Machine:
 
     def admit(self, asker: Asker, now: float, inside: tuple[Probe, ...] = ()) -> Permission | Period:
         """Return the permission for one call, or the period that rejects it; `inside`: see `Period.admit`."""
-        for _ in repeat(None):
+        while True:
             rejecting = self.reject(now)
             if rejecting is not None:
                 return rejecting
@@ -140,7 +142,6 @@ class Machine:
             if asker is Asker.ANONYMOUS:
                 period.remember(self, probe)
             return probe
-        raise AssertionError  # never reached
 
     # Settling
 
@@ -202,7 +203,7 @@ class Machine:
 
     def trip(self, now: float, reason: str) -> Open:
         """Open the circuit by hand; return the new period, or the present one if it is open already."""
-        for _ in repeat(None):
+        while True:
             self.look(now)
             reading = self.read()
             if isinstance(reading.period, Open):
@@ -210,25 +211,24 @@ class Machine:
             opened = self.open(reading.period, now, reason, reading.window_counts(now))
             if opened is not None:
                 return opened
-        raise AssertionError  # never reached
 
     def configure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Take another configuration; what is under way stays under way."""
-        for _ in repeat(None):
+        while True:
             rules = () if self.mode is CircuitMode.FORCED_CLOSED else config._rules
             if self.look(now).configure(self, config, rules, now):
                 return
 
     def set_mode(self, mode: CircuitMode, now: float) -> None:
         """Begin a fresh period under another mode."""
-        for _ in repeat(None):
+        while True:
             former = self.period
             if mode is self.mode or self._enter(former, self._first_period(mode, now), f"mode {mode.value}", mode=mode):
                 return
 
     def reset(self, mode: CircuitMode, now: float) -> None:
         """Be as new, in this mode."""
-        for _ in repeat(None):
+        while True:
             if self._enter(self.period, self._first_period(mode, now), "reset", mode=mode, totals=Totals()):
                 return
 
@@ -250,16 +250,18 @@ class Machine:
             period.streak = 0
             self.start = start
 
-    def watch(self, watched: bool) -> None:
-        """Deliver every result and change to listeners from now on, or to nobody."""
-        for _ in repeat(None):
+    def replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
+        """Deliver results and changes to other listeners; False: they were not those of before, nothing has changed."""
+        while True:
             period, config = self.period, self.config
-            fast = None if watched else self._plain_fast_of(period, config)
+            fast = None if after else self._plain_fast_of(period, config)
             with self.lock:
+                if self.listeners is not before:
+                    return False
                 if self.period is period and self.config is config:
-                    self.watched = watched
+                    self.listeners = after
                     self.fast = fast
-                    return
+                    return True
 
     def after_fork_in_child(self) -> None:
         """Keep what is counted; the results of calls that are out are late, for they are made in another process."""
@@ -270,7 +272,7 @@ class Machine:
 
     def fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
         """Return what `fast` is with this period and configuration."""
-        return None if self.watched else self._plain_fast_of(period, config)
+        return None if self.listeners else self._plain_fast_of(period, config)
 
     def _plain_fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
         return period if isinstance(period, Closed) and config.failure_result is None else None
@@ -297,7 +299,7 @@ class Machine:
 
     def take_undelivered(self) -> Change | None:
         """Return the oldest change that listeners have not been notified of; from now on they are."""
-        for _ in repeat(None):
+        while True:
             undelivered = self.undelivered
             if not undelivered:
                 return None
@@ -306,7 +308,6 @@ class Machine:
                 if self.undelivered is undelivered:
                     self.undelivered = rest
                     return oldest
-        raise AssertionError  # never reached
 
     def _enter(
         self,
@@ -320,19 +321,19 @@ class Machine:
     ) -> bool:
         """Go from one period to another, unless another thread has left the former one meanwhile."""
         new = () if period.state is former.state else (Change(former.state, period.state, reason),)
-        for _ in repeat(None):
-            config, watched, changes, undelivered = self.config, self.watched, self.changes, self.undelivered
+        while True:
+            config, listeners, changes, undelivered = self.config, self.listeners, self.changes, self.undelivered
             fast = self.fast_of(period, config)
             logging = changes + new
-            delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if watched else ()
-            lost = len(undelivered) + len(new) - len(delivering) if watched else 0
+            delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if listeners else ()
+            lost = len(undelivered) + len(new) - len(delivering) if listeners else 0
             inherits_streak = not period.admits
             with self.lock:
                 if self.period is not former:
                     return False
                 if (
                     self.config is not config
-                    or self.watched is not watched
+                    or self.listeners is not listeners
                     or self.changes is not changes
                     or self.undelivered is not undelivered
                 ):
@@ -362,7 +363,6 @@ class Machine:
                     if former.last_failure_at > ended.last_failure_at:
                         ended.last_failure_at = former.last_failure_at
                 return True
-        raise AssertionError  # never reached
 
     # Reading
 
