@@ -11,7 +11,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker import CircuitBreakerConfig, CircuitMode, Outcome, WindowCounts
@@ -76,7 +77,7 @@ class Watched:
 
 
 bits = st.tuples(st.booleans(), st.booleans())
-thorough = settings(max_examples=150, deadline=None, derandomize=True)
+thorough = examples(150)
 
 
 # Calls
