@@ -66,13 +66,12 @@ class Admission:
         self._made_in = mode
         if listeners:
             self._listeners = listeners
-        now = checks.reading(clock)
-        if store is None:
-            self._machine = Machine(config, mode, now, bool(listeners))
-        else:
-            from .._shared.process import join  # loaded by those who share their circuits, and by nobody else
-
-            self._machine = join(cast("Any", self), store, config, mode, now, bool(listeners))
+        now, watched = checks.reading(clock), bool(listeners)
+        self._machine: Machine = (
+            Machine(config, mode, now, watched)
+            if store is None
+            else load_sharing().join(self, store, config, mode, now, watched)
+        )
 
     # Admitting
 
@@ -344,6 +343,13 @@ class Admission:
         if self._delivering != get_ident():  # else a listener forks, and goes on to deliver in the child
             self._delivering = None
         self._machine.after_fork_in_child()
+
+
+def load_sharing() -> Any:
+    """Return the code of shared circuits, which only those load who have a store."""
+    from .._shared import process
+
+    return process
 
 
 def _is_rejected(error: BaseException) -> bool:
