@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ANSWERS_KEPT: Final = 100
 STEPS_AT_ONCE: Final = 10
+HURRY_INTERVALS: Final = 2  # after the last failure
 SILENT_INTERVALS: Final = 10  # after which a breaker that nobody calls costs nothing
 AWAY_AFTER_INTERVALS: Final = 3
 LONGEST_PAUSE_INTERVALS: Final = 10  # before something that failed is tried again
@@ -57,6 +58,8 @@ class Circuit:
         self._void: tuple[str, ...] = ()  # totals of an epoch that is over
         self._answers: list[Answer] = []  # ends of probes that are still to be sent
         self._steps: list[Step] = []  # what the breakers ask for
+        self._trouble = 0  # what was seen of it last
+        self._hurries_until = 0.0
         self._store_now = 0.0  # when that was, in the store's time
         self._read_at = 0.0  # and on the talker's clock
 
@@ -85,6 +88,17 @@ class Circuit:
         """Tell whether it can be shared again: no change has failed for long."""
         return self.failing_since is None or now - self._failed_at > LONGEST_PAUSE_INTERVALS * self._interval_s
 
+    def hurries(self, now: float) -> bool:
+        """Tell whether to exchange before it is time: calls fail here, and none has succeeded since the last report."""
+        if not self.active or (self.record is not None and (self.record.open or self.record.mode is not AUTO)):
+            return False
+        troubles = [link.trouble() for link in self.links]
+        trouble = 0 if -1 in troubles else sum(troubles)
+        if trouble > self._trouble:
+            self._hurries_until = now + HURRY_INTERVALS * self._interval_s
+        self._trouble = trouble
+        return trouble > 0 and now < self._hurries_until
+
     # An exchange
 
     def report(self, now: float) -> Report:
@@ -98,6 +112,7 @@ class Circuit:
             answers = answers.plus(each.answers)
         evidence = self._evidence
         added = evidence.report(
+            now,
             answers,
             sum(each.rejected for each in grown),
             sum(each.streak for each in grown),

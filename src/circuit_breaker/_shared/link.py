@@ -219,6 +219,20 @@ class Link:
         opened = isinstance(period, OpenByItself) or type(period) is HalfOpen
         return Grown(answers, newly_rejected, streak, opened, called)
 
+    def trouble(self) -> int:
+        """Return how many failures in a row there are that have not ended, or -1: a call has succeeded meanwhile."""
+        breaker = self._breaker()
+        if breaker is None:
+            return 0
+        machine = machine_of(breaker)
+        period = machine.period
+        if machine.own_mode is not AUTO:
+            return 0
+        before = self._mark.successes if period is self._period else 0
+        if isinstance(period, Closed) and period.successes > before:
+            return -1
+        return period.streak + isinstance(period, OpenByItself)
+
     def follow(self, record: Record | None, store_now: float, pending: bool) -> Step | None:
         """Enter the period that the record asks for, if it does; return what must be done to the record, if anything.
 
