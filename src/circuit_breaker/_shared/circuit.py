@@ -11,7 +11,7 @@ from .._breaker.machine import OPEN_FOR_UNTIL_ASKED_S
 from .._common import checks
 from .._common.events import ERROR, log
 from . import changes
-from .evidence import Answers, Evidence
+from .evidence import NONE, Evidence
 from .link import Link, machine_of
 from .protocol import Found, Report
 from .record import AUTO, Record, Rules, Step, epoch_of, read
@@ -41,6 +41,29 @@ class Circuit:
         failing_since: when a change of the record failed first, and none has succeeded since; None: the last one did.
     """
 
+    __slots__ = (
+        "_answers",
+        "_by",
+        "_called_at",
+        "_clock",
+        "_evidence",
+        "_failed_at",
+        "_hurries_until",
+        "_interval_s",
+        "_lease_s",
+        "_read_at",
+        "_steps",
+        "_store_now",
+        "_trouble",
+        "_void",
+        "active",
+        "failing_since",
+        "links",
+        "lost",
+        "name",
+        "record",
+    )
+
     def __init__(self, name: str, by: str, clock: Callable[[], float], interval_s: float, lease_s: float) -> None:
         self.name = name
         self.links: list[Link] = []
@@ -56,8 +79,8 @@ class Circuit:
         self._lease_s = lease_s
         self._evidence = Evidence(0, interval_s)
         self._void: tuple[str, ...] = ()  # totals of an epoch that is over
-        self._answers: list[Answer] = []  # ends of probes that are still to be sent
-        self._steps: list[Step] = []  # what the breakers ask for
+        self._answers: tuple[Answer, ...] = ()  # ends of probes that are still to be sent
+        self._steps: tuple[Step, ...] = ()  # what the breakers ask for
         self._trouble = 0  # what was seen of it last
         self._hurries_until = 0.0
         self._store_now = 0.0  # when that was, in the store's time
@@ -107,7 +130,7 @@ class Circuit:
         grown = [link.collect() for link in self.links]
         if any(each.called for each in grown) or self._answers or self._probes():
             self._called_at = now
-        answers = Answers()
+        answers = NONE
         for each in grown:
             answers = answers.plus(each.answers)
         evidence = self._evidence
@@ -139,12 +162,12 @@ class Circuit:
         if epoch_of(record) != epoch_of(self.record):
             self._void += self._evidence.names()
             self._evidence = Evidence(epoch_of(record), self._interval_s)
-            self._answers = [answer for answer in self._answers if answer.epoch == epoch_of(record)]
+            self._answers = tuple(answer for answer in self._answers if answer.epoch == epoch_of(record))
         self.record, self._store_now, self._read_at = record, store_now, self._clock()
         for link in self.links:
             step = link.follow(record, store_now, bool(self._answers))
             if step is not None and len(self._steps) < STEPS_AT_ONCE:
-                self._steps.append(step)
+                self._steps += (step,)
 
     # What is to be done to the record. After each step `take` is called; if one cannot be done, the rest is left.
 
@@ -159,11 +182,13 @@ class Circuit:
     def urgent_steps(self) -> Iterator[Step]:
         """Give what cannot wait for an exchange."""
         while self._steps:
-            yield self._steps.pop(0)
-        for answer in [answer for answer in self._answers if answer.ready]:
-            yield self._answered(answer)
-            if answer in self._answers:
-                self._answers.remove(answer)
+            step, *rest = self._steps
+            self._steps = tuple(rest)
+            yield step
+        for answer in self._answers:
+            if answer.ready:
+                yield self._answered(answer)
+                self._answers = tuple(other for other in self._answers if other is not answer)
 
     def last_steps(self) -> Iterator[Step]:
         """Give what must not be lost when the process ends: results of probes, and leases that others may have."""
@@ -174,7 +199,7 @@ class Circuit:
 
     def add(self, answer: Answer) -> None:
         """Note how a probe ended."""
-        self._answers = [*self._answers[-ANSWERS_KEPT:], answer]
+        self._answers = (*self._answers[-ANSWERS_KEPT:], answer)
 
     def _answered(self, answer: Answer) -> Step:
         if answer.ignored:

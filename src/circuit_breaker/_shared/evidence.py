@@ -13,7 +13,6 @@ must open nothing but itself, so whatever opens the circuit for all takes what t
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -56,6 +55,10 @@ class Told(NamedTuple):
     opened: int = 0  # that have opened by themselves
 
 
+NONE: Final = Answers()
+NOTHING_TOLD: Final = Told()
+
+
 class Mark(NamedTuple):
     """The totals of one time: of all members, and of this one."""
 
@@ -94,20 +97,20 @@ class Evidence:
     )
 
     def __init__(self, epoch: int, interval_s: float) -> None:
-        self.all: Answers = Answers()
+        self.all: Answers = NONE
         self.rejected = 0
-        self.told: Told = Told()
+        self.told: Told = NOTHING_TOLD
         self._epoch = epoch
         self._interval_s = interval_s
         self._quiet_s = QUIET_INTERVALS * SHORTEST * interval_s
-        self._own = Answers()
-        self._mine = Told()  # what this member has told beside the present total of successes
+        self._own: Answers = NONE
+        self._mine: Told = NOTHING_TOLD  # what this member has told beside the present total of successes
         self._read = False
         self._void: tuple[str, ...] = ()  # names of totals that nobody needs any more
         self._streaks: tuple[tuple[float, int], ...] = ()  # when the streak was how long, of the last two intervals
         self._forgiven = 0  # failures of the streak that are older than the last success of another member
         self._quiet_since = 0.0
-        self._marks: deque[Mark] = deque()  # the first is the start of the window
+        self._marks: list[Mark] | None = None  # of the window, the oldest first
 
     # Telling
 
@@ -163,14 +166,14 @@ class Evidence:
             self._quiet_since = now
             # A success may be reported an interval late, so what failed in the last two may have come after it.
             self._forgiven = next((streak for at, streak in self._streaks if now - at >= self._quiet_s), 0)
-            self._mine = told = Told()
+            self._mine = told = NOTHING_TOLD
         if min(latest.minus(self.all)) < 0:
-            self._marks.clear()  # the store has lost what it knew
+            self._marks = None  # the store has lost what it knew
         self.all, self.rejected, self.told, self._read = latest, rejected, told, True
 
     def forget_window(self) -> None:
         """Begin the window anew: nobody has looked for long."""
-        self._marks.clear()
+        self._marks = None
 
     def judge(self, now: float, config: CircuitBreakerConfig) -> str | None:
         """Return why the circuit must open for all, or None. Only a member that has seen failures may say so."""
@@ -213,18 +216,19 @@ class Evidence:
         """Note the present totals; return them, and those at the start of the window."""
         window, least_s = config.error_rate_window, self._quiet_s
         latest = Mark(now, self.all, self._own)
-        marks = self._marks
-        newest = marks[-1] if marks else latest
+        if self._marks is None:
+            self._marks = [latest]
+        marks, newest = self._marks, self._marks[-1]
         if isinstance(window, timedelta):
             length_s = max(window.total_seconds(), QUIET_INTERVALS * self._interval_s)
             apart = now - newest.at >= length_s / MARKS
             while len(marks) > 1 and now - marks[0].at > length_s:
-                marks.popleft()
+                marks.pop(0)
         else:
             apart = latest.all.calls - newest.all.calls >= window / MARKS
             while len(marks) > 1 and latest.all.calls - marks[1].all.calls >= window and now - marks[1].at >= least_s:
-                marks.popleft()
-        if apart or not marks:
+                marks.pop(0)
+        if apart:
             marks.append(latest)
         return latest, marks[0]
 

@@ -13,7 +13,7 @@ from .._breaker.states import Closed, HalfOpen, Open, Period, Probe
 from .._breaker.totals import SharedSnapshot
 from . import changes
 from .changes import Verdict, verdict
-from .evidence import Answers
+from .evidence import NONE, Answers
 from .record import AUTO, Record, Step, epoch_of
 from .states import Answer, HalfOpenForAll, Leased, OpenByItself, OpenForAll
 
@@ -36,7 +36,7 @@ class Grown(NamedTuple):
         called: anybody has called it.
     """
 
-    answers: Answers = Answers()
+    answers: Answers = NONE
     rejected: int = 0
     streak: int = 0
     opened: bool = False
@@ -84,7 +84,7 @@ class Link:
         self._ask_after = -inf
         self._ask_pause_s = ASK_AGAIN_S
         self._period: Period | None = None  # the CLOSED one whose results were reported last
-        self._mark = Answers()  # what was reported of it
+        self._mark: Answers = NONE  # what was reported of it
 
     @property
     def breaker(self) -> CircuitBreaker | None:
@@ -207,7 +207,7 @@ class Link:
         if mode is not AUTO:
             self._period = None
             return Grown(called=called)
-        answers = Answers()
+        answers = NONE
         if isinstance(period, Closed):
             counted = Answers(successes, failures, slow)
             answers = counted.minus(before) if period is ended else counted
