@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice, repeat
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._common import checks, fork
 from .._common.events import WARNING, FirstError, Listened, Listener, log, open_log
@@ -17,10 +17,14 @@ from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern
 from .._common.streams import AsyncStream, Guard, Stream
 from .._common.typing import BreakerDecorator
 from .._common.words import CircuitMode, CircuitState
+from .admission import load_sharing
 from .breaker import CircuitBreaker
 from .cache import Cache, Entry
 from .config import CircuitBreakerConfig
 from .stream import StreamGuard
+
+if TYPE_CHECKING:
+    from .._shared.protocol import Store
 
 __all__ = ["CircuitBreakerRegistry"]
 
@@ -39,7 +43,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
     Args:
         config: of every breaker, or a function that gives the one of a key; None takes the defaults.
         max_size: how many breakers are kept, >= 1.
-        mode: of every breaker, as are `listeners` and `clock`; see `CircuitBreaker`.
+        mode: of every breaker, as are `listeners`, `clock` and `store`; see `CircuitBreaker`.
 
     Raises:
         TypeError, ValueError: a setting is of the wrong type or out of range.
@@ -55,12 +59,14 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        store: Store | None = None,
     ) -> None:
         self._config = _checked_config(CircuitBreakerConfig() if config is None else config)
         self._max_size = checks.count("max_size", max_size, 1)
         self._mode = checks.member("mode", mode, CircuitMode)
         self._listeners = checks.functions("listeners", listeners)
         self._clock = checks.function("clock", clock, "a function that returns seconds")
+        self._store = None if store is None else load_sharing().checked(store)
         self._cache: Cache[CircuitBreaker] = Cache()
         self._lock = RLock()
         self._warned = False
@@ -204,7 +210,14 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
 
     def _make(self, key: Hashable) -> CircuitBreaker:
         config = self._config_of(key)
-        breaker = CircuitBreaker(str(key), config, mode=self._mode, listeners=self._listeners, clock=self._clock)
+        breaker = CircuitBreaker(
+            str(key),
+            config,
+            mode=self._mode,
+            listeners=self._listeners,
+            clock=self._clock,
+            store=self._store,
+        )
         breaker._keeper = partial(_keep, weakref.ref(self), key)
         return breaker
 
