@@ -14,6 +14,8 @@ COMMANDS: Final = {
     "": ("circuit_breaker._demo.command", "main"),
     "console": ("circuit_breaker.console.command", "console"),
     "watch": ("circuit_breaker.console.command", "watch"),
+    "replay": ("circuit_breaker.insight.command", "replay"),
+    "simulate": ("circuit_breaker.insight.command", "simulate"),
 }
 
 

@@ -90,8 +90,8 @@ def colours(text: str, colour: str) -> str:
 
 
 def encoding_of(out: TextIO | None) -> str:
-    """Return in which encoding text is written there."""
-    return "ascii" if out is None else out.encoding
+    """Return in which encoding text is written there; where there is none, as in memory, any will do."""
+    return "utf-8" if out is None else out.encoding or "utf-8"
 
 
 def takes_escapes(out: TextIO | None, environ: Mapping[str, str]) -> bool:

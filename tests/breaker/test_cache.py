@@ -11,12 +11,14 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from failures import Down, raising
+from needs import needs_timer
 from patience import PATIENCE_S
 from places import do_between
+from storms import storm
 
 from circuit_breaker._breaker import cache as _cache
 from circuit_breaker._breaker.cache import Cache, Entry
@@ -247,6 +249,47 @@ def test_comparison_that_raises_is_heard_and_changes_nothing(cache: Cache[Value]
     assert keys(cache) == [key]
 
 
+def test_key_that_is_brought_while_its_value_is_made_has_the_one_that_came_first(cache: Cache[Value]) -> None:
+    first: list[Value] = []
+
+    def make(key: Hashable) -> Value:
+        first.append(cache.bring(key, Value)[1])
+        return Value(key)
+
+    assert cache.bring("a", make)[1] is first[0]
+    whole(cache)
+
+
+def test_key_that_is_removed_while_it_is_compared_cannot_be_removed_twice(cache: Cache[Value]) -> None:
+    key = Slow()
+    held = cache.bring(key, Value)[1]
+    key.meanwhile = lambda: cache.remove(key)
+    assert not cache.remove(Slow())
+    assert cache.bring(key, Value)[1] is not held
+    key.meanwhile = int
+    assert cache.remove(Slow())
+    assert cache.entries() == []
+
+
+def test_what_is_gone_is_cleared_though_another_key_of_its_hash_comes_meanwhile(cache: Cache[Value]) -> None:
+    replace = cache._replace
+
+    def overtaken(*args: Any) -> bool:
+        cache._replace = replace  # type: ignore[method-assign]
+        cache.bring(Clashing("overtaking"), Value)
+        return replace(*args)
+
+    cache.bring(Clashing("kept"), Value)
+    cache.bring(Clashing("gone"), Value)
+    forget(cache, Clashing("gone"))
+    gc.collect()
+    cache._replace = overtaken  # type: ignore[method-assign]
+    cache._clear()
+    assert sorted(map(str, keys(cache))) == ["kept", "overtaking"]
+    assert len(cache.entries()) == 2
+    whole(cache)
+
+
 def test_walk_over_the_least_used_goes_on_from_the_start_when_it_loses_the_way(cache: Cache[Value]) -> None:
     for name in "abc":
         cache.bring(name, Value)
@@ -413,3 +456,24 @@ def test_threads_that_do_everything_at_once_find_one_value_for_each_key_they_hol
             thread.result(PATIENCE_S)
     whole(cache)
     assert {name: cache.bring(key(name), no_value)[1] for name in held} == held
+
+
+@needs_timer
+def test_interrupts_leave_the_cache_whole(key: type[str], cache: Cache[Value]) -> None:
+    held = cache.bring(key("held"), Value)[1]
+    names = itertools.cycle("abcdef")
+
+    def use() -> None:
+        for _ in range(20):
+            name = next(names)
+            cache.bring(key(name), Value)
+            cache.use(key("held")) or cache.bring(key("held"), no_value)
+            forget(cache, key("held"))
+            cache.remove(key(next(names)))
+
+    def check() -> None:
+        whole(cache)
+        assert not cache._lock._is_owned()  # type: ignore[attr-defined]
+
+    assert storm(use, 500, check) == 500
+    assert cache.bring(key("held"), no_value)[1] is held

@@ -411,15 +411,15 @@ def test_a_store_that_is_away_is_tried_less_and_less_often() -> None:
     store.lose_requests = True
     pauses = []
     for _ in range(12):
-        talker._tick()
-        pauses.append(talker._wait_s())
+        talker._exchange_now()
+        pauses.append(talker._due - clock())
         clock.advance(1.0)
     assert pauses[:4] == pytest.approx([1.0] * 4, rel=0.06)
     assert pauses[4:8] == pytest.approx([2.0, 4.0, 8.0, 10.0], rel=0.06)
     assert pauses[8:] == pytest.approx([10.0] * 4, rel=0.06)
     store.lose_requests = False
-    talker._tick()
-    assert talker._wait_s() == pytest.approx(1.0, rel=0.06)
+    talker._exchange_now()
+    assert talker._due - clock() == pytest.approx(1.0, rel=0.06)
 
 
 def test_sync_raises_what_the_store_raised(fleet: Fleet) -> None:

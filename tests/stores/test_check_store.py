@@ -19,16 +19,21 @@ def of(kind: type[MemoryStore]) -> Callable[[], MemoryStore]:
 
 
 def test_a_memory_store_passes() -> None:
-    check_store(of(MemoryStore))
+    make = of(MemoryStore)
+    check_store(make)
+    assert {"crowd", "swap"} <= {circuit.name for circuit in make().circuits()}  # up to its last check
 
 
 def test_an_sqlite_store_passes(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "circuits.db", timeout_s=20.0)
     check_store(lambda: SQLiteStore(tmp_path / "circuits.db", timeout_s=20.0))
+    assert {"crowd", "swap"} <= {circuit.name for circuit in store.circuits()}
 
 
 def test_one_store_for_all_passes() -> None:
     store = MemoryStore()
     check_store(lambda: store)
+    assert {"crowd", "swap"} <= {circuit.name for circuit in store.circuits()}
 
 
 def test_what_is_no_store_is_refused() -> None:

@@ -51,7 +51,7 @@ class Member:
             self.opened |= self.streak >= (self.fleet.config.failure_threshold or 10**9)
 
     def exchange(self, *, lost: bool = False) -> str | None:
-        added = self.evidence.report(self.new, 0, self.streak, self.opened)
+        added = self.evidence.report(self.fleet.now, self.new, 0, self.streak, self.opened)
         self.new = Answers()
         if lost:
             return None
@@ -175,6 +175,41 @@ def test_a_circuit_that_has_never_succeeded_opens_too() -> None:
     assert fleet.interval() == ["9 failures in a row in 3 processes (threshold 5)"] * 3
 
 
+def crowd(members: int) -> Fleet:
+    fleet = Fleet(members, failure_threshold=5)
+    for _ in range(2):
+        assert fleet.interval(*["s" if fleet.now < 101 else ""] * members) == []
+    return fleet
+
+
+def exchange_after(fleet: Fleet, seconds: float) -> list[str]:
+    """Let all exchange again, before the interval is over."""
+    fleet.now += seconds - 1.0
+    return fleet.interval()
+
+
+def test_of_many_members_less_than_half_an_interval_is_enough() -> None:
+    fleet = crowd(5)
+    assert fleet.interval("s", "", "", "", "") == []
+    assert fleet.interval() == []  # all know of that success
+    for member in fleet.members:
+        member.call("f")
+    fleet.now -= 0.7
+    assert fleet.interval() == ["5 failures in a row in 5 processes (threshold 5)"]  # of the last, who reads all five
+
+
+def test_of_a_few_it_is_not() -> None:
+    fleet = crowd(4)
+    assert fleet.interval("s", "", "", "") == []
+    assert fleet.interval() == []
+    for member in fleet.members:
+        member.call("ff")
+    fleet.now -= 0.7
+    assert fleet.interval() == []
+    assert exchange_after(fleet, 0.3) == []
+    assert [exchange_after(fleet, 0.3) for _ in range(4)][-1] != []
+
+
 # Rates
 
 
@@ -256,7 +291,7 @@ def test_totals_that_the_store_has_lost_begin_the_window_anew() -> None:
 @pytest.mark.parametrize("value", [-1, LARGEST_EPOCH + 1])
 def test_a_total_that_cannot_be_is_unreadable(value: int) -> None:
     evidence = Evidence(EPOCH, 1.0)
-    evidence.report(Answers(), 0, 0, False)
+    evidence.report(100.0, Answers(), 0, 0, False)
     with pytest.raises(Unreadable):
         evidence.seen(100.0, [value, 0, 0, 0])
 

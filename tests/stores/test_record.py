@@ -7,6 +7,7 @@ from math import inf, nan
 from typing import Any
 
 import pytest
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ records = st.builds(
 
 
 @given(records)
+@examples()
 def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     assert read(record.text()) == record
 

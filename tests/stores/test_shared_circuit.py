@@ -544,9 +544,9 @@ def test_a_breaker_without_calls_for_ten_intervals_costs_nothing_until_the_next(
     fleet.start()
     talker, store = talker_of(fleet.members[0].store), fleet.members[0].store
     for _ in range(12):
-        talker._tick()
+        talker._exchange_now()
         fleet.clock.advance(1.0)
-    talker._tick()
+    talker._exchange_now()
     assert store.reports == []
     fleet.members[1].fail(3)
     fleet.members[2].fail(3)
@@ -564,7 +564,7 @@ def test_a_silent_member_learns_that_an_open_circuit_has_closed() -> None:
     fleet.open()
     talker = talker_of(silent.store)
     for _ in range(12):
-        talker._tick()
+        talker._exchange_now()
         fleet.clock.advance(1.0)
     fleet.admin.reset("api")
     assert silent.state is OPEN
@@ -578,12 +578,86 @@ def test_a_process_that_falls_silent_and_comes_back_is_still_one_witness(fleet: 
     talker = talker_of(sick.store)
     for _ in range(3):
         for _ in range(15):
-            talker._tick()
+            talker._exchange_now()
             fleet.clock.advance(1.0)
         assert sick.store.reports == []
         with pytest.raises(Down):
             sick.breaker.call(_fail)
     assert fleet.record.epoch == 0
+
+
+# Before an interval is over
+
+
+def look(fleet: Fleet, seconds: float) -> list[int]:
+    """Let this much time pass, and each member look at its breakers; return how many exchanges that led to."""
+    before = [member.store.asked["exchange"] for member in fleet.members]
+    fleet.clock.advance(seconds)
+    for member in fleet.members:
+        talker_of(member.store)._tick()
+    return [member.store.asked["exchange"] - asked for member, asked in zip(fleet.members, before, strict=True)]
+
+
+@pytest.fixture
+def watched(fleet: Fleet) -> Fleet:
+    fleet.start()
+    fleet.exchange()
+    return fleet
+
+
+def test_a_look_at_breakers_that_are_well_asks_nothing_of_the_store(watched: Fleet) -> None:
+    for member in watched.members:
+        member.succeed(3)
+    assert look(watched, 0.1) == [0, 0, 0]
+
+
+def test_a_member_whose_calls_fail_does_not_wait_until_the_interval_is_over(watched: Fleet) -> None:
+    watched.members[0].fail()
+    assert look(watched, 0.1) == [1, 0, 0]
+    assert watched.record.failures == 1
+
+
+def test_one_whose_calls_fail_now_and_then_does(watched: Fleet) -> None:
+    watched.members[0].fail()
+    watched.members[0].succeed()
+    watched.members[0].fail()
+    assert look(watched, 0.1) == [0, 0, 0]
+
+
+def test_after_two_intervals_without_another_failure_the_hurry_is_over(watched: Fleet) -> None:
+    watched.members[0].fail()
+    looks = [look(watched, 0.1)[0] for _ in range(30)]
+    assert looks[:20] == [1] * 20
+    assert sum(looks[20:]) == 1  # that of the interval
+
+
+def test_members_in_trouble_follow_an_opening_at_once(watched: Fleet) -> None:
+    watched.members[0].fail()
+    look(watched, 0.1)
+    watched.admin.force_open("api")
+    look(watched, 0.1)
+    assert [member.state for member in watched.members] == [OPEN, CLOSED, CLOSED]
+
+
+def test_there_is_no_hurry_once_the_circuit_is_open_for_all(watched: Fleet) -> None:
+    watched.members[0].fail()
+    watched.admin.force_open("api")
+    look(watched, 0.1)
+    assert look(watched, 0.1) == [0, 0, 0]
+
+
+def test_a_process_with_a_mode_of_its_own_is_in_no_hurry(watched: Fleet) -> None:
+    watched.members[0].breaker.mode = CircuitMode.SHADOW
+    watched.members[0].fail()
+    assert look(watched, 0.1) == [0, 0, 0]
+
+
+def test_a_hurried_exchange_that_fails_is_one_that_failed(watched: Fleet) -> None:
+    watched.members[0].fail()
+    watched.members[0].store.lose_requests = True
+    for _ in range(45):
+        look(watched, 0.1)
+    assert watched.members[0].shared.link == "away"
 
 
 # Dropping, naming, seeing

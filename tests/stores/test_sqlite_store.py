@@ -171,8 +171,8 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-def locked(path: Path) -> None:
-    sqlite3.connect(path, isolation_level=None).execute("CREATE TABLE x (y)").execute("BEGIN EXCLUSIVE")
+def locked(path: Path) -> sqlite3.Cursor:
+    return sqlite3.connect(path, isolation_level=None).execute("CREATE TABLE x (y)").execute("BEGIN EXCLUSIVE")
 
 
 def strange_tables(path: Path) -> None:
@@ -189,9 +189,9 @@ WRONG = [garbage, folder, locked, strange_tables, no_folder]
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
 def test_with_a_file_that_cannot_be_used_each_breaker_goes_on_by_itself(
-    make: Callable[..., SQLiteStore], path: Path, wrong: Callable[[Path], None]
+    make: Callable[..., SQLiteStore], path: Path, wrong: Callable[[Path], object]
 ) -> None:
-    wrong(path)
+    held = wrong(path)  # the lock lasts as long as this
     store = make()
     with pytest.raises(Exception):  # noqa: B017 - whatever SQLite or the system says
         add(store)
@@ -204,6 +204,7 @@ def test_with_a_file_that_cannot_be_used_each_breaker_goes_on_by_itself(
         breaker.call(int)
     with pytest.raises(Exception):  # noqa: B017
         store.reset("api")
+    del held
 
 
 def _fail() -> None:

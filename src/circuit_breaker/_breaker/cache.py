@@ -121,7 +121,7 @@ class Cache(Generic[V]):
         self._clear()
         hashed = hash(key)
         made: V | None = None
-        for _ in repeat(None):
+        while True:
             bucket = self._buckets.get(hashed, EMPTY)
             entry = _entry_in(bucket, key)
             value: V | None = None if entry is None else entry.reference()
@@ -134,7 +134,6 @@ class Cache(Generic[V]):
                     continue
             self.exchange(entry, None, value)
             return entry, value
-        raise AssertionError  # never reached
 
     def exchange(self, entry: Entry[V], former: V | None, kept: V | None) -> bool:
         """Keep a value as the most recently used, or none; False: it was not as before, and nothing has changed."""
@@ -170,16 +169,15 @@ class Cache(Generic[V]):
     def remove(self, key: Hashable) -> bool:
         """Let the key lead to nothing; tell whether it led to a value."""
         hashed = hash(key)
-        for _ in repeat(None):
+        while True:
             bucket = self._buckets.get(hashed, EMPTY)
             entry = _entry_in(bucket, key)
             if entry is None or entry.reference() is None:
                 return False
+            self.exchange(entry, entry.kept, None)  # first, or an interrupt could leave it in the list for good
             if self._replace(hashed, bucket, _without(bucket, entry), removed=entry):
-                while not self.exchange(entry, entry.kept, None):
-                    pass
+                self.exchange(entry, entry.kept, None)  # it may have been kept again in between, but is not from now on
                 return True
-        raise AssertionError  # never reached
 
     def _replace(self, hashed: int, bucket: Bucket[V], following: Bucket[V], removed: Entry[V] | None = None) -> bool:
         """Put one bucket in the place of another; False: the other is not there any more, and nothing has changed."""
@@ -192,7 +190,7 @@ class Cache(Generic[V]):
                 return False
             if following:
                 buckets[hashed] = following
-            elif bucket:
+            else:
                 del buckets[hashed]
             if removed is not None:
                 removed.removed = True

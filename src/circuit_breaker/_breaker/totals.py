@@ -209,12 +209,14 @@ class LiveStats(CircuitStats):
 
     def _dated(self, stats: CircuitStats, wall: float, now: float) -> CircuitStats:
         """Turn the moments in these totals into dates; two clocks that were read at once say how. A date stays."""
-        shown, self._dates = self._dates, {}
+        shown = self._dates
+        dates: dict[float, float] = {}
         for name in ("last_failure_time", "last_success_time"):
             at: float | None = getattr(stats, name)
             if at is not None:
-                self._dates[at] = shown.get(at, wall + (at - now))
-                setattr(stats, name, self._dates[at])
+                dates[at] = shown.get(at, wall + (at - now))
+                setattr(stats, name, dates[at])
+        self._dates = dates
         return stats
 
     def record_success(self, latency_ms: float) -> None:

@@ -33,6 +33,8 @@ Colours are for terminals, and not used when NO_COLOR is set.
 Other commands, each with a --help of its own:
   console   see the circuits that your processes share, in a browser
   watch     see them in a terminal
+  replay    which settings suit your calls: from a log of them
+  simulate  what a breaker does to a service under load: from a model
 """
 
 

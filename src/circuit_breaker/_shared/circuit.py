@@ -11,7 +11,7 @@ from .._breaker.machine import OPEN_FOR_UNTIL_ASKED_S
 from .._common import checks
 from .._common.events import ERROR, log
 from . import changes
-from .evidence import Answers, Evidence
+from .evidence import NONE, Evidence
 from .link import Link, machine_of
 from .protocol import Found, Report
 from .record import AUTO, Record, Rules, Step, epoch_of, read
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ANSWERS_KEPT: Final = 100
 STEPS_AT_ONCE: Final = 10
+HURRY_INTERVALS: Final = 2  # after the last failure
 SILENT_INTERVALS: Final = 10  # after which a breaker that nobody calls costs nothing
 AWAY_AFTER_INTERVALS: Final = 3
 LONGEST_PAUSE_INTERVALS: Final = 10  # before something that failed is tried again
@@ -40,6 +41,29 @@ class Circuit:
         failing_since: when a change of the record failed first, and none has succeeded since; None: the last one did.
     """
 
+    __slots__ = (
+        "_answers",
+        "_by",
+        "_called_at",
+        "_clock",
+        "_evidence",
+        "_failed_at",
+        "_hurries_until",
+        "_interval_s",
+        "_lease_s",
+        "_read_at",
+        "_steps",
+        "_store_now",
+        "_trouble",
+        "_void",
+        "active",
+        "failing_since",
+        "links",
+        "lost",
+        "name",
+        "record",
+    )
+
     def __init__(self, name: str, by: str, clock: Callable[[], float], interval_s: float, lease_s: float) -> None:
         self.name = name
         self.links: list[Link] = []
@@ -55,8 +79,10 @@ class Circuit:
         self._lease_s = lease_s
         self._evidence = Evidence(0, interval_s)
         self._void: tuple[str, ...] = ()  # totals of an epoch that is over
-        self._answers: list[Answer] = []  # ends of probes that are still to be sent
-        self._steps: list[Step] = []  # what the breakers ask for
+        self._answers: tuple[Answer, ...] = ()  # ends of probes that are still to be sent
+        self._steps: tuple[Step, ...] = ()  # what the breakers ask for
+        self._trouble = 0  # what was seen of it last
+        self._hurries_until = 0.0
         self._store_now = 0.0  # when that was, in the store's time
         self._read_at = 0.0  # and on the talker's clock
 
@@ -85,6 +111,17 @@ class Circuit:
         """Tell whether it can be shared again: no change has failed for long."""
         return self.failing_since is None or now - self._failed_at > LONGEST_PAUSE_INTERVALS * self._interval_s
 
+    def hurries(self, now: float) -> bool:
+        """Tell whether to exchange before it is time: calls fail here, and none has succeeded since the last report."""
+        if not self.active or (self.record is not None and (self.record.open or self.record.mode is not AUTO)):
+            return False
+        troubles = [link.trouble() for link in self.links]
+        trouble = 0 if -1 in troubles else sum(troubles)
+        if trouble > self._trouble:
+            self._hurries_until = now + HURRY_INTERVALS * self._interval_s
+        self._trouble = trouble
+        return trouble > 0 and now < self._hurries_until
+
     # An exchange
 
     def report(self, now: float) -> Report:
@@ -93,11 +130,12 @@ class Circuit:
         grown = [link.collect() for link in self.links]
         if any(each.called for each in grown) or self._answers or self._probes():
             self._called_at = now
-        answers = Answers()
+        answers = NONE
         for each in grown:
             answers = answers.plus(each.answers)
         evidence = self._evidence
         added = evidence.report(
+            now,
             answers,
             sum(each.rejected for each in grown),
             sum(each.streak for each in grown),
@@ -124,12 +162,12 @@ class Circuit:
         if epoch_of(record) != epoch_of(self.record):
             self._void += self._evidence.names()
             self._evidence = Evidence(epoch_of(record), self._interval_s)
-            self._answers = [answer for answer in self._answers if answer.epoch == epoch_of(record)]
+            self._answers = tuple(answer for answer in self._answers if answer.epoch == epoch_of(record))
         self.record, self._store_now, self._read_at = record, store_now, self._clock()
         for link in self.links:
             step = link.follow(record, store_now, bool(self._answers))
             if step is not None and len(self._steps) < STEPS_AT_ONCE:
-                self._steps.append(step)
+                self._steps += (step,)
 
     # What is to be done to the record. After each step `take` is called; if one cannot be done, the rest is left.
 
@@ -144,11 +182,13 @@ class Circuit:
     def urgent_steps(self) -> Iterator[Step]:
         """Give what cannot wait for an exchange."""
         while self._steps:
-            yield self._steps.pop(0)
-        for answer in [answer for answer in self._answers if answer.ready]:
-            yield self._answered(answer)
-            if answer in self._answers:
-                self._answers.remove(answer)
+            step, *rest = self._steps
+            self._steps = tuple(rest)
+            yield step
+        for answer in self._answers:
+            if answer.ready:
+                yield self._answered(answer)
+                self._answers = tuple(other for other in self._answers if other is not answer)
 
     def last_steps(self) -> Iterator[Step]:
         """Give what must not be lost when the process ends: results of probes, and leases that others may have."""
@@ -159,7 +199,7 @@ class Circuit:
 
     def add(self, answer: Answer) -> None:
         """Note how a probe ended."""
-        self._answers = [*self._answers[-ANSWERS_KEPT:], answer]
+        self._answers = (*self._answers[-ANSWERS_KEPT:], answer)
 
     def _answered(self, answer: Answer) -> Step:
         if answer.ignored:

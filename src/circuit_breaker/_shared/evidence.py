@@ -3,8 +3,9 @@
 Each member adds its answers to totals in the store, which only grow, and reads them. A process with a broken network
 must open nothing but itself, so whatever opens the circuit for all takes what two members have seen:
 
-- No member has reported a success for two intervals, and two members have opened by themselves, or the failures of
-  several members add up to `failure_threshold`. Each member tells its failures beside the total of successes that it
+- No member has reported a success for two intervals, and two members have opened by themselves, or the failures of two
+  or more add up to `failure_threshold`. If there are five or more, less than half an interval is enough: where so many
+  fail and nobody succeeds, it is no coincidence. Each member tells its failures beside the total of successes that it
   has read. Once that total moves, what was told beside it is void, and each tells again what still holds.
 - The share of failures, or of slow calls, over the window reaches its threshold: in all answers, in those of the member
   that judges, and in those of all others.
@@ -12,7 +13,6 @@ must open nothing but itself, so whatever opens the circuit for all takes what t
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final, NamedTuple
@@ -21,8 +21,10 @@ from .._breaker.config import CircuitBreakerConfig
 from .protocol import COUNTED
 from .record import LARGEST_EPOCH, Unreadable
 
-WITNESSES: Final = 2  # processes that it takes to open a circuit for all
+WITNESSES: Final = 2  # processes that it takes to open a circuit for all, after so many intervals without a success
 QUIET_INTERVALS: Final = 2
+MANY_WITNESSES: Final = 5
+QUIET_INTERVALS_OF_MANY: Final = 0.4
 SHORTEST: Final = 0.95  # of an interval, which is jittered
 MARKS: Final = 30  # kept of a window
 
@@ -53,6 +55,10 @@ class Told(NamedTuple):
     opened: int = 0  # that have opened by themselves
 
 
+NONE: Final = Answers()
+NOTHING_TOLD: Final = Told()
+
+
 class Mark(NamedTuple):
     """The totals of one time: of all members, and of this one."""
 
@@ -80,6 +86,7 @@ class Evidence:
         "_marks",
         "_mine",
         "_own",
+        "_quiet_s",
         "_quiet_since",
         "_read",
         "_streaks",
@@ -90,34 +97,37 @@ class Evidence:
     )
 
     def __init__(self, epoch: int, interval_s: float) -> None:
-        self.all: Answers = Answers()
+        self.all: Answers = NONE
         self.rejected = 0
-        self.told: Told = Told()
+        self.told: Told = NOTHING_TOLD
         self._epoch = epoch
         self._interval_s = interval_s
-        self._own = Answers()
-        self._mine = Told()  # what this member has told beside the present total of successes
+        self._quiet_s = QUIET_INTERVALS * SHORTEST * interval_s
+        self._own: Answers = NONE
+        self._mine: Told = NOTHING_TOLD  # what this member has told beside the present total of successes
         self._read = False
         self._void: tuple[str, ...] = ()  # names of totals that nobody needs any more
-        self._streaks = (0, 0, 0)  # two reports ago, at the last one, and now
+        self._streaks: tuple[tuple[float, int], ...] = ()  # when the streak was how long, of the last two intervals
         self._forgiven = 0  # failures of the streak that are older than the last success of another member
         self._quiet_since = 0.0
-        self._marks: deque[Mark] = deque()  # the first is the start of the window
+        self._marks: list[Mark] | None = None  # of the window, the oldest first
 
     # Telling
 
-    def report(self, answers: Answers, rejected: int, streak: int, opened: bool) -> dict[str, int]:
+    def report(self, now: float, answers: Answers, rejected: int, streak: int, opened: bool) -> dict[str, int]:
         """Return what to add to which total.
 
         Args:
+            now: the member's time.
             answers: those of this member since the last report.
             rejected: calls rejected since then.
             streak: failures of this member since its own last success.
             opened: whether it has opened by itself.
         """
         self._own = self._own.plus(answers)
-        before = (0, 0) if answers.successes else self._streaks[1:]
-        self._streaks = (*before, streak)
+        before = () if answers.successes else self._streaks
+        old = [mark for mark in before if now - mark[0] >= self._quiet_s]
+        self._streaks = (*old[-1:], *before[len(old) :], (now, streak))
         added = [*answers, rejected]
         if self._read:
             part = max(self._mine.failures, streak - self._forgiven)
@@ -155,15 +165,15 @@ class Evidence:
                 self._void += self._names_told()
             self._quiet_since = now
             # A success may be reported an interval late, so what failed in the last two may have come after it.
-            self._forgiven = self._streaks[0]
-            self._mine = told = Told()
+            self._forgiven = next((streak for at, streak in self._streaks if now - at >= self._quiet_s), 0)
+            self._mine = told = NOTHING_TOLD
         if min(latest.minus(self.all)) < 0:
-            self._marks.clear()  # the store has lost what it knew
+            self._marks = None  # the store has lost what it knew
         self.all, self.rejected, self.told, self._read = latest, rejected, told, True
 
     def forget_window(self) -> None:
         """Begin the window anew: nobody has looked for long."""
-        self._marks.clear()
+        self._marks = None
 
     def judge(self, now: float, config: CircuitBreakerConfig) -> str | None:
         """Return why the circuit must open for all, or None. Only a member that has seen failures may say so."""
@@ -173,12 +183,14 @@ class Evidence:
         return reason
 
     def _judge_quiet(self, now: float, config: CircuitBreakerConfig) -> str | None:
-        if now - self._quiet_since < QUIET_INTERVALS * SHORTEST * self._interval_s:
+        quiet_s = now - self._quiet_since
+        if quiet_s < QUIET_INTERVALS_OF_MANY * self._interval_s:
             return None
+        witnesses = WITNESSES if quiet_s >= self._quiet_s else MANY_WITNESSES
         told, threshold = self.told, config.failure_threshold
-        if told.opened >= WITNESSES:
+        if told.opened >= witnesses:
             return f"{told.opened} processes opened by themselves"
-        if threshold is not None and told.members >= WITNESSES and told.failures >= threshold:
+        if threshold is not None and told.members >= witnesses and told.failures >= threshold:
             return f"{told.failures} failures in a row in {told.members} processes (threshold {threshold})"
         return None
 
@@ -202,20 +214,21 @@ class Evidence:
 
     def _mark(self, now: float, config: CircuitBreakerConfig) -> tuple[Mark, Mark]:
         """Note the present totals; return them, and those at the start of the window."""
-        window, least_s = config.error_rate_window, QUIET_INTERVALS * SHORTEST * self._interval_s
+        window, least_s = config.error_rate_window, self._quiet_s
         latest = Mark(now, self.all, self._own)
-        marks = self._marks
-        newest = marks[-1] if marks else latest
+        if self._marks is None:
+            self._marks = [latest]
+        marks, newest = self._marks, self._marks[-1]
         if isinstance(window, timedelta):
             length_s = max(window.total_seconds(), QUIET_INTERVALS * self._interval_s)
             apart = now - newest.at >= length_s / MARKS
             while len(marks) > 1 and now - marks[0].at > length_s:
-                marks.popleft()
+                marks.pop(0)
         else:
             apart = latest.all.calls - newest.all.calls >= window / MARKS
             while len(marks) > 1 and latest.all.calls - marks[1].all.calls >= window and now - marks[1].at >= least_s:
-                marks.popleft()
-        if apart or not marks:
+                marks.pop(0)
+        if apart:
             marks.append(latest)
         return latest, marks[0]
 

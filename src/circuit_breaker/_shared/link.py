@@ -13,7 +13,7 @@ from .._breaker.states import Closed, HalfOpen, Open, Period, Probe
 from .._breaker.totals import SharedSnapshot
 from . import changes
 from .changes import Verdict, verdict
-from .evidence import Answers
+from .evidence import NONE, Answers
 from .record import AUTO, Record, Step, epoch_of
 from .states import Answer, HalfOpenForAll, Leased, OpenByItself, OpenForAll
 
@@ -36,7 +36,7 @@ class Grown(NamedTuple):
         called: anybody has called it.
     """
 
-    answers: Answers = Answers()
+    answers: Answers = NONE
     rejected: int = 0
     streak: int = 0
     opened: bool = False
@@ -84,7 +84,7 @@ class Link:
         self._ask_after = -inf
         self._ask_pause_s = ASK_AGAIN_S
         self._period: Period | None = None  # the CLOSED one whose results were reported last
-        self._mark = Answers()  # what was reported of it
+        self._mark: Answers = NONE  # what was reported of it
 
     @property
     def breaker(self) -> CircuitBreaker | None:
@@ -207,7 +207,7 @@ class Link:
         if mode is not AUTO:
             self._period = None
             return Grown(called=called)
-        answers = Answers()
+        answers = NONE
         if isinstance(period, Closed):
             counted = Answers(successes, failures, slow)
             answers = counted.minus(before) if period is ended else counted
@@ -218,6 +218,20 @@ class Link:
             answers = answers.plus(Answers(ended.successes, ended.failures, ended.slow).minus(before))
         opened = isinstance(period, OpenByItself) or type(period) is HalfOpen
         return Grown(answers, newly_rejected, streak, opened, called)
+
+    def trouble(self) -> int:
+        """Return how many failures in a row there are that have not ended, or -1: a call has succeeded meanwhile."""
+        breaker = self._breaker()
+        if breaker is None:
+            return 0
+        machine = machine_of(breaker)
+        period = machine.period
+        if machine.own_mode is not AUTO:
+            return 0
+        before = self._mark.successes if period is self._period else 0
+        if isinstance(period, Closed) and period.successes > before:
+            return -1
+        return period.streak + isinstance(period, OpenByItself)
 
     def follow(self, record: Record | None, store_now: float, pending: bool) -> Step | None:
         """Enter the period that the record asks for, if it does; return what must be done to the record, if anything.

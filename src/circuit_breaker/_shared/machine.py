@@ -8,7 +8,8 @@ from math import inf
 from .._breaker.config import CircuitBreakerConfig
 from .._breaker.machine import Machine
 from .._breaker.rules import WindowCounts
-from .._breaker.states import Closed, Open, Period
+from .._breaker.states import Open, Period
+from .._common.events import Listener
 from .._common.words import CircuitMode, CircuitState
 from .link import Link
 from .states import OpenByItself
@@ -29,34 +30,32 @@ class SharedMachine(Machine):
 
     link: Link
 
-    def __init__(self, link: Link, config: CircuitBreakerConfig, mode: CircuitMode, now: float, watched: bool) -> None:
+    def __init__(
+        self,
+        link: Link,
+        config: CircuitBreakerConfig,
+        mode: CircuitMode,
+        now: float,
+        listeners: tuple[Listener, ...],
+    ) -> None:
         self.link = link
         self.own_mode = mode
         self.joined = False
-        super().__init__(config, mode, now, watched)
-
-    def fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
-        """Return what `fast` is with this period and configuration."""
-        return super().fast_of(period, config) if self.joined else None
+        super().__init__(config, mode, now, listeners)
 
     def join(self, joined: bool) -> None:
         """Let calls be counted and rejected at once from now on, or let the next one meet the link."""
         for _ in repeat(None):
-            period, config, watched = self.period, self.config, self.watched
-            fast = self._plain_fast_of(period, config) if joined and not watched else None
+            period = self.period
             opened = period if isinstance(period, Open) and period.met is CircuitState.OPEN else None
             with self.lock:
-                if self.period is period and self.config is config and self.watched is watched:
+                if self.period is period:
                     self.joined = joined
-                    self.fast = fast
+                    self.fast = None
                     if opened is not None:
                         opened.rejects_until = opened.ends_at if joined else -inf
-                    return
-
-    def watch(self, watched: bool) -> None:
-        """Deliver every result and change to listeners from now on, or to nobody."""
-        super().watch(watched)
-        self.join(self.joined)
+                    break
+        self.renew_fast()
 
     def opened(self, now: float, open_for_s: float, openings: int, counts: WindowCounts) -> Open:
         """Return the period that follows when this process opens the circuit."""

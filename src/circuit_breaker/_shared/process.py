@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from .._breaker.config import CircuitBreakerConfig
 from .._common import checks, fork
+from .._common.events import Listener
 from .._common.words import CircuitMode
 from .link import Link, machine_of
 from .machine import SharedMachine
@@ -28,7 +29,12 @@ _talkers: WeakValueDictionary[Hashable, Talker] = WeakValueDictionary()
 
 
 def join(
-    breaker: CircuitBreaker, store: object, config: CircuitBreakerConfig, mode: CircuitMode, now: float, watched: bool
+    breaker: CircuitBreaker,
+    store: object,
+    config: CircuitBreakerConfig,
+    mode: CircuitMode,
+    now: float,
+    listeners: tuple[Listener, ...],
 ) -> SharedMachine:
     """Return the machine of a breaker that shares its circuit.
 
@@ -37,7 +43,7 @@ def join(
     """
     talker = talker_of(checked(store))
     link = Link(breaker, talker)
-    machine = SharedMachine(link, config, mode, now, watched)
+    machine = SharedMachine(link, config, mode, now, listeners)
     talker.add(link)
     return machine
 

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Hashable
+from datetime import timedelta
 from typing import Any
 
 from .._common import checks
@@ -21,10 +22,10 @@ class BaseStore:
     """Inherit from this to write a store of your own; it adds orders and `sync` to the four methods of `Store`.
 
     Args:
-        interval_s: seconds between two exchanges of one process with the store, > 0. What one process finds out reaches
-            the others within two of them.
-        timeout_s: seconds that a call waits for the store at most, > 0. Only a first call does, and one that may become
-            a probe.
+        interval_s: seconds between two exchanges of one process with the store, > 0, or a `timedelta`. What one process
+            finds out reaches the others within two of them.
+        timeout_s: seconds that a call waits for the store at most, > 0, or a `timedelta`. Only a first call waits, and
+            one that may become a probe.
 
     Raises:
         TypeError, ValueError: a setting is no number > 0.
@@ -33,9 +34,9 @@ class BaseStore:
     clock: Callable[[], float] = time.monotonic  # of this process; what the store says is in the store's time
     manual = False  # without a thread: `sync` alone talks, and the calls that have to know
 
-    def __init__(self, *, interval_s: float = 1.0, timeout_s: float = 0.25) -> None:
-        self._interval_s = checks.number("interval_s", interval_s, above=0)
-        self._timeout_s = checks.number("timeout_s", timeout_s, above=0)
+    def __init__(self, *, interval_s: float | timedelta = 1.0, timeout_s: float | timedelta = 0.25) -> None:
+        self._interval_s = checks.seconds("interval_s", interval_s, above=0)
+        self._timeout_s = checks.seconds("timeout_s", timeout_s, above=0)
 
     @property
     def interval_s(self) -> float:

@@ -30,6 +30,7 @@ LEASE_INTERVALS: Final = 10
 MEMBER_LASTS_INTERVALS: Final = 10
 MEMBER_WRITTEN_INTERVALS: Final = 5
 JITTER: Final = 0.05
+LOOKS_AN_INTERVAL: Final = 12  # at the breakers, for failures that cannot wait until it is over
 
 
 class Talker(Worker):
@@ -94,7 +95,7 @@ class Talker(Worker):
         if self.manual:
             with self._turn:
                 self._join(link, reply)
-                self._tick()
+                self._exchange_now()
             return True
         if self.here() or not self.request(partial(self._join, link, reply)):
             return False
@@ -127,7 +128,7 @@ class Talker(Worker):
             with self._turn:
                 self.do_all()
                 self._do_each(work)
-                self._tick()
+                self._exchange_now()
             _publish(self._changed())
         elif not self.request(partial(self._do_each, work)) or self.here():
             raise RuntimeError("no thread can be started that talks to the store")
@@ -218,18 +219,34 @@ class Talker(Worker):
     # Exchanges
 
     def _wait_s(self) -> float:
-        return self._due - self.clock()
+        looks_s = inf if self.away else self.interval_s / LOOKS_AN_INTERVAL
+        return min(self._due - self.clock(), looks_s)
 
     def _is_idle(self) -> bool:
         return not self._active()
 
     def _tick(self) -> None:
+        """Exchange if it is time, or for circuits that cannot wait for that."""
+        now = self.clock()
+        if now >= self._due:
+            self._exchange_now()
+            return
+        hurrying = [circuit for circuit in self._active() if circuit.hurries(now)]
+        if hurrying:
+            try:
+                self._exchange(self._begin_to_try(), hurrying, None)
+            except BaseException as error:
+                self._fail(error)
+            self._publish_elsewhere()
+
+    def _exchange_now(self) -> None:
         """Report and learn; how that went is told to everybody who waits."""
         now = self._begin_to_try()
         waiting, self._waiting = self._waiting, []
         failure: BaseException | None = None
         try:
-            self._exchange(now, self._active())
+            circuits = self._active()
+            self._exchange(now, circuits, self._member_line(now, circuits))
         except BaseException as error:
             failure = error
             self._fail(error)
@@ -238,13 +255,11 @@ class Talker(Worker):
             self._due = now + pause_s * random.uniform(1.0 - JITTER, 1.0 + JITTER)  # noqa: S311 - no secret
             for reply in waiting:
                 reply.put(failure)
-        changed = [] if self.manual else self._changed()
-        if changed:
-            self._elsewhere(partial(_publish, changed))
+        self._publish_elsewhere()
 
-    def _exchange(self, now: float, circuits: list[Circuit]) -> None:
+    def _exchange(self, now: float, circuits: list[Circuit], line: MemberLine | None) -> None:
         reports = [circuit.report(now) for circuit in circuits]
-        answer = self.store.exchange(reports, self._member_line(now, circuits))
+        answer = self.store.exchange(reports, line)
         if not self.manual and not self.here():
             return  # this thread has been given up
         self._succeed(now)
@@ -314,6 +329,11 @@ class Talker(Worker):
         listeners = [listener for breaker in breakers for listener in breaker._listeners]
         if listeners:
             self._elsewhere(partial(notify, listeners, event))
+
+    def _publish_elsewhere(self) -> None:
+        changed = [] if self.manual else self._changed()
+        if changed:
+            self._elsewhere(partial(_publish, changed))
 
     def _changed(self) -> list[CircuitBreaker]:
         breakers = [breaker for circuit in self._circuits.values() for breaker in circuit.breakers()]

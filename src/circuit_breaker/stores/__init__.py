@@ -6,7 +6,17 @@ to write one.
 
 from .._breaker.totals import SharedSnapshot
 from .._shared.events import StoreFound, StoreLost
-from .._shared.protocol import Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit, Store
+from .._shared.protocol import (
+    Change,
+    Exchange,
+    Found,
+    Member,
+    MemberLine,
+    Report,
+    SharedCircuit,
+    Store,
+    member_text,
+)
 from .._shared.store import BaseStore
 from .memory import Board, MemoryStore
 from .redis import RedisStore
@@ -29,4 +39,5 @@ __all__ = [
     "Store",
     "StoreFound",
     "StoreLost",
+    "member_text",
 ]

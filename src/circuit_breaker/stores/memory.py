@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from .._common import checks, fork
 from .._common.lock import RLock
@@ -56,8 +57,8 @@ class MemoryStore(BaseStore):
         *,
         clock: Callable[[], float] = time.monotonic,
         manual: bool = False,
-        interval_s: float = 1.0,
-        timeout_s: float = 0.25,
+        interval_s: float | timedelta = 1.0,
+        timeout_s: float | timedelta = 0.25,
     ) -> None:
         super().__init__(interval_s=interval_s, timeout_s=timeout_s)
         self.board = Board() if board is None else checks.instance("board", board, Board)

@@ -7,6 +7,7 @@ import inspect
 import json
 import time
 from collections.abc import Hashable, Iterable, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -43,7 +44,12 @@ class RedisStore(BaseStore):
     """
 
     def __init__(
-        self, client: Any, prefix: str = "circuits:", *, interval_s: float = 1.0, timeout_s: float = 0.25
+        self,
+        client: Any,
+        prefix: str = "circuits:",
+        *,
+        interval_s: float | timedelta = 1.0,
+        timeout_s: float | timedelta = 0.25,
     ) -> None:
         super().__init__(interval_s=interval_s, timeout_s=timeout_s)
         self._client = _checked(client)

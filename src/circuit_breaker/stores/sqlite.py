@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Generator, Hashable, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -44,7 +45,9 @@ class SQLiteStore(BaseStore):
         ValueError: path is that of a database in memory, which no other process can open.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, interval_s: float = 1.0, timeout_s: float = 0.25) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, interval_s: float | timedelta = 1.0, timeout_s: float | timedelta = 0.25
+    ) -> None:
         super().__init__(interval_s=interval_s, timeout_s=timeout_s)
         self._path = _checked(path)
         self._idle: list[_Connection] = []  # at most one for each thread that was here at once

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from copy import copy
-from itertools import repeat
 from typing import Final
 
 from ..._common.words import CircuitState, Outcome
 from ..config import CircuitBreakerConfig
 from ..rules import WindowCounts
 from ..totals import Tally
-from ..window import Mark
+from ..window import Seen
 from .open import Open
 from .period import EMPTY, Asker, Book, Machine, Period, Permission, Probe, Unknown
 
@@ -43,7 +42,7 @@ class HalfOpen(Period):
     def admit(self, machine: Machine, probe: Probe, inside: tuple[Probe, ...], now: float) -> Permission | None:
         """Give the probe a slot, or let it ride on the probe that it is made inside of; None: there is no slot."""
         outer = next((other for other in inside if other.issuer is self), None)
-        for _ in repeat(None):
+        while True:
             book = self.book
             new = self._with_slot(machine.config, book, probe, now)
             # An overdue probe may be lost for good, and its result with it: what is inside it takes a slot if it can.
@@ -61,7 +60,6 @@ class HalfOpen(Period):
                 probe.issuer = self
                 probe.rides = rides
                 return probe
-        return None  # never reached
 
     def _with_slot(self, config: CircuitBreakerConfig, book: Book, probe: Probe, now: float) -> Book | None:
         """Return the book with a slot for this probe: a free one, that of an overdue probe, or one taken over."""
@@ -77,7 +75,7 @@ class HalfOpen(Period):
 
     def remember(self, machine: Machine, probe: Probe) -> None:
         """Note an anonymous call that SHADOW admits without a slot."""
-        for _ in repeat(None):
+        while True:
             book = self.book
             if len(book.anonymous) >= ADMITTED_BY_SHADOW_REMEMBERED:
                 return
@@ -98,7 +96,7 @@ class HalfOpen(Period):
     ) -> Period | None:
         """Count the result, free the slot of its probe, and reopen or close the circuit if that follows."""
         failed = outcome is FAILURE
-        for _ in repeat(None):
+        while True:
             book = self.book
             probe = self._probe_of(permission, machine.config, book, now)
             if probe is not None and probe.issuer is None:
@@ -181,7 +179,7 @@ class HalfOpen(Period):
 
     def free(self, machine: Machine, probe: Probe) -> None:
         """Free the slot of a probe whose call was never made."""
-        for _ in repeat(None):
+        while True:
             book = self.book
             new = book.without(probe)
             with machine.lock:
@@ -189,7 +187,7 @@ class HalfOpen(Period):
                     self.book = new
                     return
 
-    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
+    def window_counts(self, counted: Tally, streak: int, seen: Seen | None, now: float) -> WindowCounts:
         """Return what the window held when the circuit opened."""
         return self.led_by
 

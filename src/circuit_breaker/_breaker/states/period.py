@@ -11,7 +11,7 @@ from ..._common.words import CircuitState, Outcome
 from ..config import CircuitBreakerConfig
 from ..rules import Rule, WindowCounts
 from ..totals import Tally, Totals
-from ..window import Mark, Window
+from ..window import Seen, Window
 
 
 class Machine(Protocol):
@@ -26,7 +26,7 @@ class Machine(Protocol):
     def open(self, former: Period, now: float, reason: str, counts: WindowCounts) -> Period | None: ...
     def close(self, former: Period, now: float, reason: str) -> None: ...
     def count_late(self, outcome: Outcome, now: float, latency_s: float, slow: bool) -> None: ...
-    def fast_of(self, period: Period, config: CircuitBreakerConfig) -> Any: ...
+    def renew_fast(self) -> None: ...
     def half_open(self, opened: Any) -> Period: ...
 
 
@@ -165,13 +165,13 @@ class Period(Tally):
 
     def configure(self, machine: Machine, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> bool:
         """Take another configuration, unless the period is over; what is under way stays under way."""
-        fast = machine.fast_of(self, config)
         with machine.lock:
             if machine.period is not self:
                 return False
             machine.config = config
-            machine.fast = fast
-            return True
+            machine.fast = None
+        machine.renew_fast()
+        return True
 
     def admit(self, machine: Machine, probe: Probe, inside: tuple[Probe, ...], now: float) -> Permission | None:
         """Return the permission for one call that is made inside these probes (the innermost first), or None."""
@@ -200,8 +200,8 @@ class Period(Tally):
         """Return the period that follows when the time of this one is over, and why."""
         raise NotImplementedError
 
-    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
-        """Return what the window holds, given what this period had counted when `first` was its first mark."""
+    def window_counts(self, counted: Tally, streak: int, seen: Seen | None, now: float) -> WindowCounts:
+        """Return what the window holds, given what this period had counted and what was seen of its window then."""
         return WindowCounts()
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
