@@ -9,10 +9,12 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from asking import TOKEN
+from clocks import Clock
 from patience import PATIENCE_S
 from scenes import Scene
 
@@ -409,19 +411,9 @@ def test_the_oldest_connection_makes_room(running: Running) -> None:
         client.close()
 
 
-class Clock:
-    """The clock of the server, which runs as it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 def test_a_connection_that_lasts_too_long_is_cut(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr(server_room, "time", clock)
+    clock = Clock(0.0)
+    monkeypatch.setattr(server_room, "time", SimpleNamespace(monotonic=clock))
     with running.connect() as idle, running.connect() as slow, running.connect() as half:
         slow.sendall(b"GET / HT")
         half.sendall(post(b"", 500))
@@ -439,8 +431,8 @@ def test_a_client_that_reads_nothing_is_cut(scene: Scene, serve: Callable[..., R
         scene.count(f"circuit {number}", 1)
     running = serve()
     assert running.works()
-    clock = Clock()
-    monkeypatch.setattr(server_room, "time", clock)
+    clock = Clock(0.0)
+    monkeypatch.setattr(server_room, "time", SimpleNamespace(monotonic=clock))
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         client.connect(running.server.server_address)

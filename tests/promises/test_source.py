@@ -161,8 +161,24 @@ ROOMS |= {
 }
 ROOMS["insight.command"] = breaker("config") | {room for room in ROOMS if room.startswith("insight")} | {"_terminal"}
 
+# The console reads stores, and knows nothing of breakers.
+CONSOLE_STORES = COMMON | set(SHARED)
+ROOMS |= {
+    "console.rows": CONSOLE_STORES,
+    "console.history": CONSOLE_STORES | {"console.rows"},
+    "console.watcher": CONSOLE_STORES | {"console.rows", "console.history"},
+    "console.data": CONSOLE_STORES | {"console.rows", "console.history", "console.watcher"},
+    "console.application": CONSOLE_STORES | {"console.data", "console.watcher"},
+    "console": {"console.application"},
+    "console.server": {"console.application"},
+    "console.sources": {"stores"},
+    "console.table": {"_terminal", "console.rows", "console.history", "console.watcher"},
+    "console.screen": {"_terminal", "console.rows", "console.table", "console.watcher"},
+}
+ROOMS["console.command"] = {room for room in ROOMS if room.startswith("console")} | {"_terminal"}
+
 PACKAGES = {"_breaker.states", "_common", "_breaker", "_retry", "_bulkhead", "_demo"}
-PACKAGES |= {"_shared", "insight", "insight.reading", "insight.report", "stores"}
+PACKAGES |= {"_shared", "console", "insight", "insight.reading", "insight.report", "stores"}
 
 Source: TypeAlias = dict[str, ast.Module]
 

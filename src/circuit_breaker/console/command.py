@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Final
 
@@ -68,10 +69,15 @@ def console(arguments: Sequence[str]) -> int:
         server = Server(given.address, given.port, application, given.name, given.public)
     except (OSError, ValueError) as error:
         parser.error(_cause(error, given))
+    ended: SimpleQueue[None] = SimpleQueue()
     with server:
+        watcher.look()  # so that the first browser finds something
         _announce(server, source, token, given)
-        Thread(target=_look_for_ever, args=(watcher,), name="circuit-breaker-console", daemon=True).start()
-        server.run()
+        Thread(target=_look_until, args=(ended, watcher), name="circuit-breaker-console", daemon=True).start()
+        try:
+            server.run()
+        finally:
+            ended.put(None)
     return 0
 
 
@@ -97,10 +103,12 @@ def watch(arguments: Sequence[str]) -> int:
         time.sleep(INTERVAL_S)
 
 
-def _look_for_ever(watcher: Watcher) -> None:
+def _look_until(ended: SimpleQueue[None], watcher: Watcher) -> None:
     while True:
-        watcher.look()
-        time.sleep(INTERVAL_S)
+        try:
+            return ended.get(timeout=INTERVAL_S)
+        except Empty:
+            watcher.look()
 
 
 # Arguments
