@@ -116,6 +116,8 @@ LATE = {
 ROOMS |= {"_demo": set(), "_demo.plan": set(), "_demo.server": {"_demo.plan"}}
 ROOMS["_demo.story"] = {"_demo.plan", "_demo.server"}
 ROOMS["_demo.screen"] = ROOMS["_demo.threads"] = ROOMS["_demo.tasks"] = {"_demo", "_demo.plan", "_demo.story"}
+ROOMS["_demo.caller"] = {"_demo", "_demo.plan", "_demo.server", "_demo.story", "_demo.threads", "_terminal", "stores"}
+ROOMS["_demo.processes"] = {"_demo", "_demo.plan", "_demo.story", "stores"}
 ROOMS["_demo.command"] = {room for room in ROOMS if room.startswith("_demo")} | {"_terminal"}
 ROOMS["_demo.screen"] = ROOMS["_demo.screen"] | {"_terminal"}
 ROOMS["_terminal"] = set()

@@ -61,7 +61,7 @@ def few() -> Looking:
         if second == 31:
             scene.half_open("search", probes=2, by="web-2:210")
         scene.look()
-    scene.half_open("search", probes=2, ago_s=28.0, by="web-2:210")
+    scene.half_open("search", probes=2, ago_s=31.0, by="web-2:210")
     scene.members(names, payments="for_all", search="for_all")
     scene.member(
         "web-3", 310, {**dict.fromkeys(names, "closed"), "payments": "for_all", "search": "for_all", "shipping": "open"}
