@@ -103,12 +103,15 @@ class Talker(Worker):
             self.wait(reply)
         return True
 
+    def hangs(self) -> bool:
+        """Tell whether the thread has not come back from the store for too long."""
+        since = self._trying_since
+        return since is not None and self.clock() - since > AWAY_AFTER_INTERVALS * self.interval_s
+
     def notice(self) -> None:
         """Notice that the thread has not come back from the store for too long."""
-        since = self._trying_since
-        waited_s = 0.0 if since is None else self.clock() - since
-        if waited_s > AWAY_AFTER_INTERVALS * self.interval_s and not self.away:
-            self._lose(f"no answer for {waited_s:.3g} s")
+        if self.hangs() and not self.away:
+            self._lose(f"no answer for more than {AWAY_AFTER_INTERVALS * self.interval_s:.3g} s")
 
     def has_lost(self, name: str) -> bool:
         """Tell whether nothing can be learnt of this circuit, though the store may answer."""
