@@ -162,7 +162,7 @@ class Talker(Worker):
             return
         circuit = self._circuit(breaker.name)
         if link not in circuit.links:
-            circuit.links.append(link)
+            circuit.links += (link,)
             if self.away or circuit.lost is not None:
                 self._tell([breaker], StoreLost(breaker.name, circuit.lost or self._reason))
         circuit.wake(self.clock())
