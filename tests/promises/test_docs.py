@@ -131,6 +131,10 @@ def as_if_alone() -> Iterator[None]:
                 logger.setLevel(level)
 
 
+RUN_BY_EXAMPLES = {
+    "console",
+    "shared-circuits",
+}  # by tests/examples/test_shared_pages.py, with files and other libraries
 with_code = [page for page in map(Page, PAGES + MODULES) if page.blocks]
 
 
@@ -153,7 +157,7 @@ def test_the_code_of_a_page_runs_and_prints_what_it_shows(path: Path, tmp_path: 
 def test_no_code_of_a_page_is_left_out(path: Path) -> None:
     opening = FENCE.findall(path.read_text("utf-8"))[::2]
     assert len([fence for fence in opening if fence.startswith("python")]) == len(Page(path).blocks)
-    of_recipes = {"py"} if path.stem.startswith("recipes-") else set()
+    of_recipes = {"py"} if path.stem.startswith("recipes-") or path.stem in RUN_BY_EXAMPLES else set()
     assert {fence for fence in opening if not fence.startswith("python")} <= NO_CODE | of_recipes
 
 
