@@ -511,3 +511,15 @@ def test_at_the_end_a_store_that_hangs_keeps_nobody_for_long(tmp_path: Path) -> 
         tmp_path,
     )
     assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_whoever_syncs_is_answered_though_another_exchange_comes_between() -> None:
+    store = MemoryStore(manual=True)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    talker = talker_of(store)
+    talker.request(talker._exchange_now)
+    syncing = threading.Thread(target=store.sync, daemon=True)
+    syncing.start()
+    syncing.join(PATIENCE_S)
+    assert not syncing.is_alive()

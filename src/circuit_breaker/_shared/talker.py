@@ -126,7 +126,7 @@ class Talker(Worker):
         """Exchange now, for all breakers; raise what the store raised."""
         links, reply = self.links(), Reply()
         work: list[Work] = [partial(self._join, link, Reply()) for link in links]
-        work.append(partial(self._waiting.append, reply))
+        work.append(partial(self._await, reply))
         if self.manual:
             with self._turn:
                 self.do_all()
@@ -145,8 +145,11 @@ class Talker(Worker):
 
     # Work, for the thread
 
+    def _await(self, reply: Reply) -> None:
+        self._waiting.append(reply)  # to the list of this moment: each exchange begins another one
+
     def _join(self, link: Link, reply: Reply) -> None:
-        self._waiting.append(reply)
+        self._await(reply)
         self._due = -inf
         self.activate(link)
 

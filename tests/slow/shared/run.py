@@ -23,9 +23,11 @@ import cost
 import faults
 import load
 import sick
+from forks import told_by_child
 from outage import Outcome, Plan, play
 from redis_server import BINARY, RedisServer
 
+from circuit_breaker import CircuitBreaker
 from circuit_breaker.stores import RedisStore, SQLiteStore
 
 FAULT_S = 10.0  # how long each fault lasts
@@ -168,6 +170,32 @@ def killed(place: Place) -> Claim:
     return Claim(f"kill -9 of the process with the only probe, over {place.text}", find)
 
 
+def forks(store: SQLiteStore, children: int) -> Claim:
+    """Give what is claimed of processes that are forked in the middle of exchanges."""
+
+    def find() -> tuple[bool, str]:
+        breaker = CircuitBreaker("forked", store=store)
+
+        def tell() -> str:
+            for _ in range(10):
+                breaker.call(int)
+            store.sync()
+            return breaker.state.value
+
+        bad = 0
+        for _ in range(children):
+            breaker.call(int)
+            bad += told_by_child(tell) != repr("closed")
+        store.sync()
+        found = {circuit.name: circuit.successes for circuit in store.circuits()}["forked"]
+        return (
+            bad == 0 and found == 11 * children,
+            f"{bad} children that hang, {found} of {11 * children} calls counted",
+        )
+
+    return Claim(f"{children} forks in the middle of exchanges", find)
+
+
 # A large fleet
 
 
@@ -209,6 +237,7 @@ def claims(long: bool, stack: ExitStack) -> Iterator[Claim]:
     if long:
         yield from rare_callers(places[-1])
     yield from map(killed, [place._replace(make_store=in_file()) if place is sqlite else place for place in places])
+    yield forks(SQLiteStore(folder / "forks.db", interval_s=0.002, timeout_s=5.0), 1_000 if long else 300)
     yield from bad_stores(faults.sqlite_faults(folder))
     if BINARY is not None:
         yield from bad_stores(faults.redis_faults(server))
