@@ -17,7 +17,8 @@ from patience import PATIENCE_S
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitState
 from circuit_breaker.__main__ import main
-from circuit_breaker._demo import processes, screen
+from circuit_breaker._demo import caller as caller_room
+from circuit_breaker._demo import processes, screen, threads
 from circuit_breaker._demo.plan import Phase, Plan
 from circuit_breaker._demo.processes import Caller, Fleet
 from circuit_breaker._demo.server import Server
@@ -199,3 +200,11 @@ def test_what_processes_share_is_one_file(begin: Callable[[], Caller], tmp_path:
     while not all(caller.has_begun for caller in callers) or len(store.members()) < 2:
         assert time.monotonic() < ends_at
     assert [circuit.name for circuit in store.circuits()] == ["server"]
+
+
+def test_a_process_calls_until_its_story_is_over(server: Server, tmp_path: Path, capsys: Any) -> None:
+    story = Short(server)
+    fetch = threads.guarded(story, SQLiteStore(tmp_path / "circuits.db", timeout_s=5.0))
+    story.over = True
+    caller_room._call(story, fetch)
+    assert capsys.readouterr().out == ""

@@ -12,6 +12,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -298,3 +299,20 @@ def test_output_that_nobody_reads_any_more_ends_it(path: str) -> None:
     )
     os.close(writer)
     assert (process.returncode, process.stderr) == (1, b"")
+
+
+def test_it_looks_until_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "INTERVAL_S", 0.001)
+    ended: SimpleQueue[None] = SimpleQueue()
+
+    class Watching:
+        looks = 0
+
+        def look(self) -> None:
+            self.looks += 1
+            if self.looks == 3:
+                ended.put(None)
+
+    watching: Any = Watching()
+    command._look_until(ended, watching)
+    assert watching.looks == 3
