@@ -33,12 +33,13 @@ class Interrupted:
         self._moment = moment
         self.sections = sections
 
-    def __enter__(self) -> None:
+    @property
+    def taken(self) -> bool:
         self._count("entered")
-        self._lock.__enter__()
+        return bool(self._lock.acquire())
 
-    def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
+    def release(self) -> None:
+        self._lock.release()
         self._count("left")
 
     def _count(self, moment: str) -> None:

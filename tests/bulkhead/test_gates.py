@@ -22,8 +22,9 @@ from waiters import Waiters, first_in_line, soon
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, RetryPolicy
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
-from circuit_breaker._bulkhead.gates import ThreadGate, task_gate
+from circuit_breaker._bulkhead.gates import ThreadGate
 from circuit_breaker._bulkhead.line import Caller
+from circuit_breaker._common.async_library import task_gate
 from circuit_breaker._common.events import BulkheadRejected
 from circuit_breaker.exceptions import BulkheadFullError, UsageError
 
@@ -103,9 +104,10 @@ def test_task_served_before_its_time_is_over_stops_its_timer(monkeypatch: pytest
         bulkhead.release()
         assert await task is True
         assert [timer.cancelled() for timer in timers] == [True]
-        bulkhead._timeout_s = None
-        task = await in_line(bulkhead)
-        bulkhead.release()
+        patient = Bulkhead(max_concurrent=1, max_queue=1)
+        await patient.acquire_async()
+        task = await in_line(patient)
+        patient.release()
         assert await task is True
         assert len(timers) == 1
 
@@ -185,7 +187,7 @@ def test_task_woken_for_nothing_goes_on_waiting() -> None:
 def test_waiting_for_a_slot_outside_of_a_task_is_a_usage_error() -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
-    with pytest.raises(UsageError, match="a running task of asyncio or trio"):
+    with pytest.raises(UsageError, match="takes a running task of asyncio or trio"):
         bulkhead.acquire_async().send(None)
     assert bulkhead.queued_count == 0
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from itertools import repeat
 from types import EllipsisType, TracebackType
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from .._common import checks
+from .._common.async_library import task_gate
 from .._common.events import BulkheadRejected, Listened, Listener, notify, open_log
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
 from .._common.streams import AsyncStream, Guard, Stream
 from .._common.typing import Protected, ProtectedFunction
 from ..exceptions import BulkheadFullError, UsageError
-from .gates import ThreadGate, task_gate
+from .gates import ThreadGate
 from .line import Caller, Line
 from .snapshot import BulkheadSnapshot
 
@@ -80,6 +80,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         self._name = checks.text("name", name)
         self._max_queue = checks.count("max_queue", max_queue, 0)
         self._timeout_s = _checked_timeout(timeout_s)
+        self._patience_s = self._timeout_s or None  # that of a caller without a time-out of its own; None: no limit
         self._listeners = checks.functions("listeners", listeners)
         self._line = Line(
             checks.count("max_concurrent", max_concurrent, 0),
@@ -130,7 +131,8 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     def snapshot(self) -> BulkheadSnapshot:
         """Return a consistent copy of all figures."""
         line = self._served_line()
-        with line.lock:
+        _ = line.lock.taken
+        try:
             limit = line.limit
             accepted = line.accepted
             inside = line.inside
@@ -139,6 +141,8 @@ class Bulkhead(Pattern, Listened, OnlyOne):
             timed_out = line.timed_out
             peak = line.peak
             total_wait_s = line.total_wait_s
+        finally:
+            line.lock.release()
         return BulkheadSnapshot(
             name=self._name,
             max_concurrent=limit,
@@ -213,9 +217,12 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         limit = checks.count("max_concurrent", max_concurrent, 0)
         line = self._line
         try:
-            with line.lock:
+            _ = line.lock.taken
+            try:
                 line.limit = limit
                 line.free_below = 0
+            finally:
+                line.lock.release()
             line.serve()
         except BaseException:
             line.serve()
@@ -224,16 +231,19 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     def __enter__(self) -> Bulkhead:
         # The same as _take_free(), written out for speed.
         line = self._line
-        taken = False
+        entered = False
         try:
-            with line.lock:
+            _ = line.lock.taken
+            try:
                 if line.inside < line.free_below:
                     line.inside += 1
                     line.accepted += 1
-                    taken = True
+                    entered = True
                     return self
+            finally:
+                line.lock.release()
         except BaseException:
-            if taken:
+            if entered:
                 self.release()
             raise
         caller = Caller()
@@ -246,7 +256,8 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     ) -> None:
         line = self._line
         try:
-            with line.lock:
+            _ = line.lock.taken
+            try:
                 if line.inside:
                     line.inside -= 1
                     if not line.queued:
@@ -257,7 +268,9 @@ class Bulkhead(Pattern, Listened, OnlyOne):
                     held = True
                 else:
                     held = False
-            line.serve()
+            finally:
+                line.lock.release()
+            line.hand_over()
         except BaseException:
             line.serve()
             raise
@@ -265,7 +278,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
             raise UsageError(f"Bulkhead {self._name!r}: release() without a held slot")
 
     async def __aenter__(self) -> Bulkhead:
-        if not self._take_free():
+        if self._line.inside >= self._line.free_below or not self._take_free():
             caller = Caller()
             if not await self._take_async(caller, self._patience_s):
                 raise self._rejection(caller)
@@ -297,11 +310,14 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         line = self._line
         caller = Caller()
         try:
-            with line.lock:
+            _ = line.lock.taken
+            try:
                 if line.inside < line.free_below:
                     line.inside += 1
                     line.accepted += 1
                     caller.holds = line.epoch
+            finally:
+                line.lock.release()
             if caller.holds is None and not self._take(caller, self._patience_s):
                 raise self._rejection(caller)
             result = func(*args, **kwargs)
@@ -309,82 +325,117 @@ class Bulkhead(Pattern, Listened, OnlyOne):
             return result
         finally:
             try:
-                with line.lock:
+                _ = line.lock.taken
+                try:
                     if caller.holds is line.epoch:
                         caller.holds = None
                         line.inside -= 1 if line.inside else 0  # somebody's stray release() may have been for this one
+                finally:
+                    line.lock.release()
                 if line.queued:
-                    line.serve()
+                    line.hand_over()
             except BaseException:
                 line.abandoned.add(caller)
                 line.serve()
                 raise
 
     async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        # The same, and written out for the same reason.
+        line = self._line
         caller = Caller()
         try:
-            if not await self._take_async(caller, self._patience_s):
+            _ = line.lock.taken
+            try:
+                if line.inside < line.free_below:
+                    line.inside += 1
+                    line.accepted += 1
+                    caller.holds = line.epoch
+            finally:
+                line.lock.release()
+            if caller.holds is None and not await self._take_async(caller, self._patience_s):
                 raise self._rejection(caller)
             return await func(*args, **kwargs)
         finally:
-            self._line.abandoned.add(caller)
-            self._line.serve()
+            try:
+                _ = line.lock.taken
+                try:
+                    if caller.holds is line.epoch:
+                        caller.holds = None
+                        line.inside -= 1 if line.inside else 0
+                finally:
+                    line.lock.release()
+                if line.queued:
+                    line.hand_over()
+            except BaseException:
+                line.abandoned.add(caller)
+                line.serve()
+                raise
 
     def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
-        with self._line.lock:
+        lock = self._line.lock
+        _ = lock.taken
+        try:
             if self._listeners is before:
                 self._listeners = after
                 return True
+        finally:
+            lock.release()
         return False
 
     # Taking a slot: the same steps for threads and tasks, and two ways to sleep
 
-    @property
-    def _patience_s(self) -> float | None:
-        """How long a caller waits that brings no time-out of its own; None: without a limit."""
-        return self._timeout_s or None
-
     def _take_free(self) -> bool:
         """Take a slot if that takes no second look, and tell whether it was taken."""
         line = self._line
-        taken = False
+        entered = False
         try:
-            with line.lock:
+            _ = line.lock.taken
+            try:
                 if line.inside < line.free_below:
                     line.inside += 1
                     line.accepted += 1
-                    taken = True
+                    entered = True
+            finally:
+                line.lock.release()
         except BaseException:
-            if taken:
+            if entered:
                 self.release()
             raise
-        return taken
+        return entered
 
     def _take(self, caller: Caller, patience_s: float | None) -> bool:
         line = self._line
         try:
             if self._has_to_wait(caller, patience_s, ThreadGate):
-                for _ in repeat(None):
-                    if line.wait_is_over(caller, caller.gate.sleep(caller)):
-                        break
+                opened = caller.gate.sleep(caller)
+                if caller.holds is None:
+                    self._sleep_on(caller, opened)
         except BaseException:
             line.abandoned.add(caller)
             line.serve()
             raise
-        return self._is_admitted(caller)
+        return not (caller.rejected and self._tell_of_rejection(caller))
 
     async def _take_async(self, caller: Caller, patience_s: float | None) -> bool:
         line = self._line
         try:
             if self._has_to_wait(caller, patience_s, task_gate):
-                for _ in repeat(None):
-                    if line.wait_is_over(caller, await caller.gate.sleep(caller)):
-                        break
+                opened = await caller.gate.sleep(caller)
+                if caller.holds is None:
+                    await self._sleep_on_async(caller, opened)
         except BaseException:
             line.abandoned.add(caller)
             line.serve()
             raise
-        return self._is_admitted(caller)
+        return not (caller.rejected and self._tell_of_rejection(caller))
+
+    def _sleep_on(self, caller: Caller, opened: bool) -> None:
+        while not self._line.wait_is_over(caller, opened):
+            opened = caller.gate.sleep(caller)
+
+    async def _sleep_on_async(self, caller: Caller, opened: bool) -> None:
+        while not self._line.wait_is_over(caller, opened):
+            opened = await caller.gate.sleep(caller)
 
     def _has_to_wait(self, caller: Caller, patience_s: float | None, new_gate: Callable[[float | None], Any]) -> bool:
         """Give the caller a slot, a rejection, or a gate and a place in the line; the last is to wait."""
@@ -392,18 +443,19 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         places = 0 if patience_s == 0 else self._max_queue
         if line.abandoned:
             line.serve()
-        if not line.enter(caller, places):
+        # Where others wait, so must this caller, and the first try would be in vain.
+        if 0 < line.queued < places or not line.enter(caller, places):
             caller.gate = new_gate(patience_s)
             caller.line = line
-            caller.since = line.now()
+            caller.since = float(line.clock())
             line.enter(caller, places)
         return caller.waits is not None
 
-    def _is_admitted(self, caller: Caller) -> bool:
-        """Tell whether the caller has a slot, and listeners if it was rejected."""
-        if caller.rejected and self._listeners:
+    def _tell_of_rejection(self, caller: Caller) -> bool:
+        """Notify the listeners, and return True."""
+        if self._listeners:
             notify(self._listeners, BulkheadRejected(self._name, caller.active, caller.queued, caller.waited_s))
-        return not caller.rejected
+        return True
 
     def _rejection(self, caller: Caller) -> BulkheadFullError:
         message, waited = f"Bulkhead {self._name!r} is full", {}
@@ -424,6 +476,7 @@ class _StreamCaller(Caller, Guard):
     """The caller of a stream: it has a slot from the first item to the end."""
 
     def __init__(self, bulkhead: Bulkhead) -> None:
+        super().__init__()
         self._bulkhead = bulkhead
         self.leave = bulkhead._line.abandoned.add
 

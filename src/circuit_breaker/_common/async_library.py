@@ -8,6 +8,8 @@ import weakref
 from math import inf
 from typing import Any, Final, Protocol
 
+from ..exceptions import UsageError
+
 _modules = sys.modules
 
 _LONGEST_S: Final = 1e9  # no event loop has to count centuries
@@ -61,55 +63,19 @@ class Sleeper(Protocol):
         """Do what is due when the sleeper never wakes up, because its event loop is closed."""
 
 
-def task_gate(timeout_s: float | None) -> AsyncioGate | TrioGate | None:
-    """Return a gate for the task that runs here, which sleeps there so long at most; None outside of both libraries."""
-    trio = running_trio()
+def task_gate(timeout_s: float | None) -> AsyncioGate | TrioGate:
+    """Return a gate for the task that runs here, which sleeps there so long at most; None: without a limit.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    trio = running_trio() if "trio" in _modules else None
     if trio is not None:
         return TrioGate(trio, timeout_s)
     loop = running_loop()
-    return None if loop is None else AsyncioGate(loop, timeout_s)
-
-
-class AsyncioGate:
-    """An asyncio task sleeps on a future, which only the thread of its own loop touches."""
-
-    __slots__ = ("_deadline", "_future", "_loop")
-
-    def __init__(self, loop: Any, timeout_s: float | None) -> None:
-        self._loop = loop
-        self._future = loop.create_future()
-        self._deadline = None if timeout_s is None else loop.time() + min(timeout_s, _LONGEST_S)
-
-    def open(self) -> bool:
-        """Wake the sleeper, who may be awake already; False: its event loop is closed."""
-        if running_loop() is self._loop:
-            self._wake(True)
-            return True
-        try:
-            self._loop.call_soon_threadsafe(self._wake, True)
-        except RuntimeError:
-            if self._loop.is_closed():
-                return False
-            raise
-        return True
-
-    async def sleep(self, sleeper: Sleeper) -> bool:
-        """Sleep until the gate is opened, and return True; or return False when the time is over."""
-        if self._future.done():
-            self._future = self._loop.create_future()
-        timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._wake, False)
-        sleepers = _sleepers_of(self._loop)
-        sleepers.add(sleeper)
-        try:
-            return await self._future  # type: ignore[no-any-return]
-        finally:
-            sleepers.discard(sleeper)
-            if timer is not None:
-                timer.cancel()
-
-    def _wake(self, opened: bool) -> None:
-        if not self._future.done():
-            self._future.set_result(opened)
+    if loop is None:
+        raise UsageError("waiting here takes a running task of asyncio or trio, and there is none")
+    return AsyncioGate(loop, timeout_s)
 
 
 class _LoopEnd:
@@ -142,13 +108,52 @@ class _Here(threading.local):
 _here = _Here()
 
 
-def _sleepers_of(loop: Any) -> set[Sleeper]:
-    end = _here.end()
-    if end is None or end.loop is not loop:
-        end = _LoopEnd(loop)
-        _here.end = weakref.ref(end)
-    sleepers: set[Sleeper] = end.sleepers
-    return sleepers
+class AsyncioGate:
+    """An asyncio task sleeps on a future, which only the thread of its own loop touches."""
+
+    __slots__ = ("_deadline", "_future", "_loop")
+
+    def __init__(self, loop: Any, timeout_s: float | None) -> None:
+        self._loop = loop
+        self._future = loop.create_future()
+        self._deadline = None if timeout_s is None else loop.time() + min(timeout_s, _LONGEST_S)
+
+    def open(self) -> bool:
+        """Wake the sleeper, who may be awake already; False: its event loop is closed."""
+        if running_loop() is self._loop:
+            if not self._future.done():
+                self._future.set_result(True)
+            return True
+        try:
+            self._loop.call_soon_threadsafe(self._wake, True)
+        except RuntimeError:
+            if self._loop.is_closed():
+                return False
+            raise
+        return True
+
+    async def sleep(self, sleeper: Sleeper) -> bool:
+        """Sleep until the gate is opened, and return True; or return False when the time is over."""
+        if self._future.done():
+            self._future = self._loop.create_future()
+        timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._wake, False)
+        end = _here.end()
+        if end is None or end.loop is not self._loop:
+            end = _LoopEnd(self._loop)
+            _here.end = weakref.ref(end)
+        sleepers = end.sleepers
+        del end  # from here on, the loop alone refers to it
+        sleepers.add(sleeper)
+        try:
+            return await self._future  # type: ignore[no-any-return]
+        finally:
+            sleepers.discard(sleeper)
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self, opened: bool) -> None:
+        if not self._future.done():
+            self._future.set_result(opened)
 
 
 class TrioGate:
