@@ -204,7 +204,28 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         Raises:
             UsageError: no slot is held; nothing has changed.
         """
-        Bulkhead.__exit__(self, None, None, None)  # a subclass may call this from its own
+        line = self._line
+        try:
+            _ = line.lock.taken
+            try:
+                if line.inside:
+                    line.inside -= 1
+                    if not line.queued:
+                        return
+                    held = True
+                elif line.held_in_parent:
+                    line.held_in_parent -= 1
+                    held = True
+                else:
+                    held = False
+            finally:
+                line.lock.release()
+            line.hand_over()
+        except BaseException:
+            line.serve()
+            raise
+        if not held:
+            raise UsageError(f"Bulkhead {self._name!r}: release() without a held slot")
 
     def resize(self, max_concurrent: int) -> None:
         """Set how many may be inside: more serve the line at once, fewer take effect as holders leave.
@@ -254,31 +275,10 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        line = self._line
-        try:
-            _ = line.lock.taken
-            try:
-                if line.inside:
-                    line.inside -= 1
-                    if not line.queued:
-                        return
-                    held = True
-                elif line.held_in_parent:
-                    line.held_in_parent -= 1
-                    held = True
-                else:
-                    held = False
-            finally:
-                line.lock.release()
-            line.hand_over()
-        except BaseException:
-            line.serve()
-            raise
-        if not held:
-            raise UsageError(f"Bulkhead {self._name!r}: release() without a held slot")
+        self.release()
 
     async def __aenter__(self) -> Bulkhead:
-        if self._line.inside >= self._line.free_below or not self._take_free():
+        if not self._take_free():
             caller = Caller()
             if not await self._take_async(caller, self._patience_s):
                 raise self._rejection(caller)
@@ -287,7 +287,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self.__exit__(kind, error, trace)
+        self.release()
 
     # Calling and decorating
 
@@ -387,6 +387,8 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     def _take_free(self) -> bool:
         """Take a slot if that takes no second look, and tell whether it was taken."""
         line = self._line
+        if line.inside >= line.free_below:
+            return False
         entered = False
         try:
             _ = line.lock.taken
@@ -447,7 +449,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         if 0 < line.queued < places or not line.enter(caller, places):
             caller.gate = new_gate(patience_s)
             caller.line = line
-            caller.since = float(line.clock())
+            caller.since = line.clock()
             line.enter(caller, places)
         return caller.waits is not None
 

@@ -7,6 +7,7 @@ a few assignments with nothing in between, which is why the line is linked by ha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -84,8 +85,8 @@ class Line:
     )
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
-        self.clock = clock
-        """The caller's, so it is not to be asked under the lock; and whatever it gives, it is a float that counts."""
+        self.clock = clock if clock is time.monotonic else lambda: float(clock())
+        """It may be code of the caller's, so it is not asked under the lock."""
         self.lock = ReadRLock()
         self.limit = limit
         self.inside = 0
@@ -168,7 +169,7 @@ class Line:
             # The gate opens first. What is raised meanwhile leaves the caller in the line, at worst awake for nothing:
             # it serves the line itself, and sleeps again.
             wakes_up = caller.gate.open()
-            now = float(self.clock())
+            now = self.clock()
             _ = self.lock.taken
             try:
                 if caller is self.ring.after and self.inside < self.limit:
@@ -203,7 +204,7 @@ class Line:
 
         A caller that timed out is rejected, but keeps a slot that it was given in the last moment.
         """
-        now = float(self.clock()) if caller.waits is not None else 0.0
+        now = self.clock() if caller.waits is not None else 0.0
         _ = self.lock.taken
         try:
             if caller.waits is self.epoch:
