@@ -29,6 +29,7 @@ navigation = {
     },
     "Guides": {
         "Choose thresholds": "how-to/thresholds",
+        "Read logs of other programs": "how-to/reading-logs",
         "Combine the three": "how-to/combine",
         "Retry in your own way": "how-to/retries",
         "Retry without making it worse": "how-to/load",

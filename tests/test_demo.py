@@ -42,6 +42,7 @@ from circuit_breaker._demo import server as server_room
 from circuit_breaker._demo.plan import CALLERS, MAX_CONCURRENT, MAX_QUEUE, Phase, Plan
 from circuit_breaker._demo.server import Server
 from circuit_breaker._demo.story import Change, Chapter, Ending, Quarter, Story, quarter
+from circuit_breaker._terminal import ASCII, BLOCKS, colours, marks_for, no_colours
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 HEAD = "  time  server     circuit  calls  failures  rejected"
@@ -810,7 +811,7 @@ def test_each_line_of_the_table_is_written_at_once() -> None:
 
 def test_the_picture_is_drawn_over_itself_as_wide_as_the_terminal_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn(quarters: list[Quarter], width: int) -> str:
-        lines = screen.timeline(quarters, Plan(4), width, screen.BLOCKS, screen.no_colours)
+        lines = screen.timeline(quarters, Plan(4), width, BLOCKS, no_colours)
         return "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J\n"
 
     def told() -> str:
@@ -822,7 +823,7 @@ def test_the_picture_is_drawn_over_itself_as_wide_as_the_terminal_is(monkeypatch
     columns = iter([80, 100, 40])
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((next(columns), 24)))
     terminal = Terminal()
-    live = screen.Live(terminal, screen.BLOCKS, screen.no_colours)
+    live = screen.Live(terminal, BLOCKS, no_colours)
     live.start(Plan(4))
     assert told() == drawn([], 80)
     live.show(QUARTERS[0])
@@ -838,7 +839,7 @@ def test_a_line_of_the_table() -> None:
 
 
 def test_the_picture_of_a_few_quarters() -> None:
-    lines = screen.timeline(QUARTERS[:4], Plan(4), 60, screen.BLOCKS, screen.no_colours)
+    lines = screen.timeline(QUARTERS[:4], Plan(4), 60, BLOCKS, no_colours)
     assert lines == [
         "server    │healt│fails  │hangs  │recovered",
         "circuit   ──────██",
@@ -850,7 +851,7 @@ def test_the_picture_of_a_few_quarters() -> None:
 
 
 def test_before_the_first_quarter_the_picture_is_empty() -> None:
-    lines = screen.timeline([], Plan(4), 60, screen.BLOCKS, screen.no_colours)
+    lines = screen.timeline([], Plan(4), 60, BLOCKS, no_colours)
     assert lines == [
         "server    │healt│fails  │hangs  │recovered",
         "circuit   ",
@@ -862,7 +863,7 @@ def test_before_the_first_quarter_the_picture_is_empty() -> None:
 
 
 def test_what_is_now_and_what_it_means_are_in_colours() -> None:
-    lines = screen.timeline(QUARTERS[:4], Plan(4), 60, screen.BLOCKS, lambda text, colour: f"{colour}<{text}>")
+    lines = screen.timeline(QUARTERS[:4], Plan(4), 60, BLOCKS, lambda text, colour: f"{colour}<{text}>")
     assert lines == [
         "server    faint<│healt>red<│fails  >faint<│hangs  >faint<│recovered>",
         "circuit   green<──────>red<██>",
@@ -874,14 +875,14 @@ def test_what_is_now_and_what_it_means_are_in_colours() -> None:
 
 
 def test_the_name_of_a_phase_is_cut_to_its_time() -> None:
-    lines = screen.timeline([], Plan(6), 60, screen.BLOCKS, screen.no_colours)
+    lines = screen.timeline([], Plan(6), 60, BLOCKS, no_colours)
     assert lines[0] == "server    │heal│fails│hangs│recove"
 
 
 def test_a_mark_for_many_quarters_shows_a_probe_among_them_or_else_how_they_ended() -> None:
     states = [*[CLOSED] * 5, OPEN, *[OPEN, OPEN, HALF_OPEN, OPEN, OPEN, OPEN], *[OPEN, CLOSED]]
     quarters = [Quarter((n + 1) / 4, Phase.HEALTHY, state, 1, n // 10, n) for n, state in enumerate(states)]
-    lines = screen.timeline(quarters, Plan(60), 60, screen.BLOCKS, screen.no_colours)
+    lines = screen.timeline(quarters, Plan(60), 60, BLOCKS, no_colours)
     assert lines == [
         "server    │healthy│fails    │hangs    │recovered  ",
         "circuit   █▒─",
@@ -894,7 +895,7 @@ def test_a_mark_for_many_quarters_shows_a_probe_among_them_or_else_how_they_ende
 
 @pytest.mark.parametrize(("width", "columns"), [(66, 32), (67, 48), (82, 48), (83, 64), (98, 64), (99, 64), (400, 64)])
 def test_a_mark_is_as_wide_as_there_is_room_but_no_wider_than_four(width: int, columns: int) -> None:
-    bars = screen.timeline([], Plan(4), width, screen.ASCII, screen.no_colours)[2]
+    bars = screen.timeline([], Plan(4), width, ASCII, no_colours)[2]
     assert bars == "calls     " + " " * columns + "       0"
 
 
@@ -902,8 +903,8 @@ def test_a_mark_is_as_wide_as_there_is_room_but_no_wider_than_four(width: int, c
     ("colour", "number"), [("bold", 1), ("faint", 2), ("red", 31), ("green", 32), ("yellow", 33), ("cyan", 36)]
 )
 def test_colours_are_those_of_every_terminal(colour: str, number: int) -> None:
-    assert screen.colours("text", colour) == f"\x1b[{number}mtext\x1b[0m"
-    assert screen.colours("  ", colour) == "  "
+    assert colours("text", colour) == f"\x1b[{number}mtext\x1b[0m"
+    assert colours("  ", colour) == "  "
 
 
 @pytest.mark.parametrize("seconds", [3, 10, 60, 3600])
@@ -911,22 +912,22 @@ def test_colours_are_those_of_every_terminal(colour: str, number: int) -> None:
 @pytest.mark.parametrize("late", [0, 5])
 def test_the_picture_is_narrower_than_the_terminal(seconds: float, columns: int, late: int) -> None:
     quarters = QUARTERS * Plan(seconds).quarters
-    for marks in (screen.BLOCKS, screen.ASCII):
+    for marks in (BLOCKS, ASCII):
         for so_far in (0, 1, 7, Plan(seconds).quarters + late):
-            lines = screen.timeline(quarters[:so_far], Plan(seconds), columns, marks, screen.no_colours)
+            lines = screen.timeline(quarters[:so_far], Plan(seconds), columns, marks, no_colours)
             assert all(len(line) < columns for line in lines)
 
 
 def test_colours_change_no_character() -> None:
-    args = (QUARTERS, Plan(10), 80, screen.BLOCKS)
-    coloured = "\n".join(screen.timeline(*args, screen.colours))
+    args = (QUARTERS, Plan(10), 80, BLOCKS)
+    coloured = "\n".join(screen.timeline(*args, colours))
     assert "\x1b[31m" in coloured
-    assert re.sub(r"\x1b\[\d+m", "", coloured) == "\n".join(screen.timeline(*args, screen.no_colours))
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == "\n".join(screen.timeline(*args, no_colours))
 
 
 def test_the_marks_are_those_the_encoding_has() -> None:
-    assert screen.marks_for("utf-8") is screen.BLOCKS
-    assert [screen.marks_for(name) for name in ("ascii", "latin-1", "no such encoding")] == [screen.ASCII] * 3
+    assert marks_for("utf-8") is BLOCKS
+    assert [marks_for(name) for name in ("ascii", "latin-1", "no such encoding")] == [ASCII] * 3
 
 
 def test_the_code_shown_is_that_of_the_form() -> None:

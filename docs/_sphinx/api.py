@@ -21,6 +21,7 @@ DECORATORS = {"bulkhead", "circuit_breaker", "retry"}  # words with other meanin
 NAMES = {(f"@{name}" if name in DECORATORS else name): f"circuit_breaker.{name}" for name in circuit_breaker.__all__}
 
 MADE_HERE = {"circuit_breaker.Attempt", "circuit_breaker.Permit"}
+circuit_breaker.Attempt.__signature__ = inspect.Signature()  # type: ignore[attr-defined]  # an int has none to hide
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -73,6 +74,7 @@ def tidy_signature(
 
 
 def _readable(types: str) -> str:
+    types = re.sub(r"Setting\[([^,\]]+), [^\]]+\]", r"\1", types)  # what it takes, not as what it is read
     types = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", types)
     return re.sub(r"~(?:\w+\.)*_([A-Z])", r"\1", types)  # type variables
 

@@ -1,118 +1,39 @@
-"""`python -m circuit_breaker`: see in ten seconds what the library does, on a real server that fails and recovers."""
+"""`python -m circuit_breaker`: the demonstration; with the name of a command first, that command."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
 import sys
 from collections.abc import Sequence
-from math import nan
-from typing import NoReturn
+from importlib import import_module
+from typing import Final
 
-from circuit_breaker._demo import screen, threads
-from circuit_breaker._demo.plan import LONGEST_S, SHORTEST_S, Plan
-from circuit_breaker._demo.server import Server
-from circuit_breaker._demo.story import Story
+from circuit_breaker._terminal import CANNOT_WRITE, INTERRUPTED, PROGRAM, OutputError, discard
 
-PROGRAM = "python -m circuit_breaker"
-CANNOT_WRITE, INTERRUPTED = 3, 130
-DESCRIPTION = """\
-A web server on this machine is healthy, fails, hangs and recovers, while eight
-threads call it through retry, circuit breaker and bulkhead. The timeline shows
-what they do, the summary what it was good for.
-"""
-EPILOG = """\
-exit status:
-  0    the circuit opened when the server failed, and closed when it recovered
-  1    it did not, or whoever read the timeline has left
-  2    there is something wrong with the arguments
-  3    the timeline could not be written
-  130  ended by Ctrl-C, with the summary so far
-
-Colours are for terminals, and not used when NO_COLOR is set.
-"""
-
-
-class _Arguments(argparse.ArgumentParser):
-    def print_help(self, file: object = None) -> None:
-        screen.write(sys.stdout, self.format_help())
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+# The module and the function of each command, loaded when it is asked for; without a name it is the demonstration.
+COMMANDS: Final = {
+    "": ("circuit_breaker._demo.command", "main"),
+    "replay": ("circuit_breaker.insight.command", "replay"),
+    "simulate": ("circuit_breaker.insight.command", "simulate"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Show it, and return the exit status."""
+    """Run the command, and return its exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    name = given.pop(0) if given and given[0] in COMMANDS else ""
+    module, function = COMMANDS[name]
     try:
-        options = _arguments().parse_args(arguments)
-        return _tell(Plan(options.seconds), options.on_a_loop, options.plain)
+        status: int = getattr(import_module(module), function)(given)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except BrokenPipeError:  # whoever read this has left, so nobody waits for a message
-        _discard_output()
+        discard(sys.stdout)
         return 1
-    except screen.OutputError as error:
-        _discard_output()
+    except OutputError as error:
+        discard(sys.stdout)
         print(f"{PROGRAM}: cannot write: {error}", file=sys.stderr)  # noqa: T201 - it is a program
         return CANNOT_WRITE
-
-
-def _discard_output() -> None:
-    """Let the interpreter write what is still in the buffer of the standard output to nowhere when it ends."""
-    if sys.stdout is not None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-def _arguments() -> argparse.ArgumentParser:
-    parser = _Arguments(
-        prog=PROGRAM,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--seconds", type=_seconds, default=10.0, metavar="N", help="how long it takes, about (default: 10)"
-    )
-    parser.add_argument(
-        "--async", action="store_true", dest="on_a_loop", help="eight tasks of one event loop instead of threads"
-    )
-    parser.add_argument(
-        "--plain", action="store_true", help="a line for each quarter of a second, as when the output is no terminal"
-    )
-    return parser
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = nan
-    if not SHORTEST_S <= seconds <= LONGEST_S:
-        raise argparse.ArgumentTypeError(f"takes a number from {SHORTEST_S} to {LONGEST_S}, got {text!r}")
-    return seconds
-
-
-def _tell(plan: Plan, on_a_loop: bool, plain: bool) -> int:
-    shown = screen.screen(sys.stdout, plain, os.environ)
-    run = threads.run
-    if on_a_loop:
-        from circuit_breaker._demo import tasks
-
-        run = tasks.run
-    with Server() as server:
-        story = Story(plan, server, shown.show)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, story.interrupt)
-        shown.say(screen.code(plan, on_a_loop))
-        shown.start(plan)
-        ending = run(story)
-    shown.say(["", "Interrupted; so far:", ""] if story.interrupted else [""])
-    shown.say(screen.summary(ending, shown.paint))
-    if story.interrupted:
-        return INTERRUPTED
-    return 0 if ending.as_told else 1
+    return status
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from ._common import checks, fork
+from ._common.lock import RLock
 from ._common.pattern import Kind, WrongKindError, check_finished, kind_of
 from ._retry.waiting import Override, checkpoint, overrides
 
@@ -38,13 +38,13 @@ class FakeClock:
     # `_lock` guards `_now` and `sleeps`. An RLock, for a signal handler may look at the clock.
 
     def __init__(self, start: float = 0.0) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._now = checks.number("start", start)
         self.sleeps: list[float] = []
         fork.survive(self)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def __call__(self) -> float:
         """Return the seconds it shows."""

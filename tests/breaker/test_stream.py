@@ -23,7 +23,9 @@ from patience import PATIENCE_S
 
 from circuit_breaker._breaker import open_blocks as _blocks
 from circuit_breaker._breaker.breaker import CircuitBreaker
-from circuit_breaker._common.words import CircuitMode, CircuitState
+from circuit_breaker._breaker.config import CircuitBreakerConfig
+from circuit_breaker._common.events import CallFinished
+from circuit_breaker._common.words import CircuitMode, CircuitState, Outcome
 from circuit_breaker._decorators import circuit_breaker
 from circuit_breaker.exceptions import CircuitOpenError
 
@@ -31,6 +33,10 @@ CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.H
 
 Make = Callable[..., CircuitBreaker]
 Body = Callable[..., Iterator[Any]]
+
+
+class Stop(BaseException):
+    """What no `except Exception` holds back."""
 
 
 def counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
@@ -313,7 +319,7 @@ def test_stream_from_before_the_trip_counts_in_the_totals_alone(kind: Streams, m
         kind.throw(bad, Down())
     kind.close(dropped)
     assert breaker.state is HALF_OPEN
-    assert counts(breaker) == (1, 2, 1)
+    assert counts(breaker) == (2, 2, 0)
 
 
 # The consumer stops early
@@ -324,7 +330,7 @@ def consume_some(kind: Streams, stream: Any) -> None:
         assert kind.send(stream) == item
 
 
-def test_closed_stream_is_ignored_and_its_body_closed(kind: Streams, breaker: CircuitBreaker) -> None:
+def test_stream_closed_after_an_item_is_a_success_and_its_body_closed(kind: Streams, breaker: CircuitBreaker) -> None:
     closed = []
 
     def body() -> Iterator[int]:
@@ -337,33 +343,37 @@ def test_closed_stream_is_ignored_and_its_body_closed(kind: Streams, breaker: Ci
     consume_some(kind, stream)
     kind.close(stream)
     assert closed == [(0, 0, 0)], "closed once, before it is settled"
-    assert counts(breaker) == (0, 0, 1)
+    assert counts(breaker) == (1, 0, 0)
     kind.close(stream)
-    assert counts(breaker) == (0, 0, 1)
+    assert counts(breaker) == (1, 0, 0)
     whole(breaker)
 
 
-def test_dropped_stream_is_ignored(breaker: CircuitBreaker) -> None:
+def test_stream_dropped_after_an_item_is_a_success(breaker: CircuitBreaker) -> None:
     for _ in breaker(three)():
         break
-    assert counts(breaker) == (0, 0, 1)
+    assert counts(breaker) == (1, 0, 0)
     whole(breaker)
 
 
-def test_stream_that_the_garbage_collector_finds_in_a_circle_is_ignored(breaker: CircuitBreaker) -> None:
-    stream = breaker(three)()
-    next(stream)
-    circle: list[Any] = [stream]
-    circle.append(circle)
-    del stream, circle
-    assert counts(breaker) == (0, 0, 0)
-    gc.collect()
-    assert counts(breaker) == (0, 0, 1)
+def test_stream_that_the_garbage_collector_finds_in_a_circle_is_a_success(breaker: CircuitBreaker) -> None:
+    gc.disable()
+    try:
+        stream = breaker(three)()
+        next(stream)
+        circle: list[Any] = [stream]
+        circle.append(circle)
+        del stream, circle
+        assert counts(breaker) == (0, 0, 0)
+        gc.collect()
+        assert counts(breaker) == (1, 0, 0)
+    finally:
+        gc.enable()
     whole(breaker)
 
 
 @pytest.mark.parametrize("how", ["dropped", "circle", "loop ends"])
-def test_async_stream_that_is_forgotten_is_ignored(how: str, breaker: CircuitBreaker) -> None:
+def test_async_stream_forgotten_after_an_item_is_a_success(how: str, breaker: CircuitBreaker) -> None:
     closed = []
 
     @breaker
@@ -391,18 +401,18 @@ def test_async_stream_that_is_forgotten_is_ignored(how: str, breaker: CircuitBre
         gc.collect()
         for _ in range(5):
             await asyncio.sleep(0)
-        assert counts(breaker) == (0, 0, 1)
+        assert counts(breaker) == (1, 0, 0)
 
     kept: Any = None
     complaints: list[Any] = []
     asyncio.run(main())
     assert complaints == []
     assert closed == [True]
-    assert counts(breaker) == (0, 0, 1)
+    assert counts(breaker) == (1, 0, 0)
     whole(breaker)
 
 
-def test_async_stream_that_is_forgotten_under_trio_is_ignored(breaker: CircuitBreaker) -> None:
+def test_async_stream_forgotten_after_an_item_under_trio_is_a_success(breaker: CircuitBreaker) -> None:
     @breaker
     async def numbers() -> AsyncIterator[int]:
         yield 1
@@ -417,8 +427,31 @@ def test_async_stream_that_is_forgotten_under_trio_is_ignored(breaker: CircuitBr
             await trio.testing.wait_all_tasks_blocked()
 
     trio.run(main)
-    assert counts(breaker) == (0, 0, 1)
+    assert counts(breaker) == (1, 0, 0)
     whole(breaker)
+
+
+def test_streams_that_their_consumers_leave_after_an_item_close_the_circuit(kind: Streams, probing: Make) -> None:
+    breaker = probing(success_threshold=3)
+    for _ in range(3):
+        assert breaker.state is HALF_OPEN
+        stream = breaker(kind.of(three))()
+        kind.send(stream)
+        kind.close(stream)
+    assert breaker.is_closed
+
+
+def test_a_thousand_streams_left_after_an_item_end_a_streak(kind: Streams, make: Make) -> None:
+    breaker = make(failure_threshold=5)
+    fail(breaker, 4)
+    for _ in range(1_000):
+        stream = breaker(kind.of(three))()
+        kind.send(stream)
+        kind.close(stream)
+    assert breaker.stats.consecutive_failures == 0
+    fail(breaker, 4)
+    assert breaker.is_closed
+    assert counts(breaker) == (1_000, 8, 0)
 
 
 def test_stream_that_is_never_started_takes_nothing(kind: Streams, breaker: CircuitBreaker) -> None:
@@ -552,7 +585,7 @@ def test_stream_cancelled_while_it_waits_is_ignored_unless_it_hung(
     assert breaker.is_open is hung
 
 
-def test_stream_whose_consumer_is_cancelled_between_items_is_ignored_however_long_it_took(
+def test_stream_whose_consumer_is_cancelled_between_items_is_a_success_however_long_it_took(
     make: Make, clock: Clock
 ) -> None:
     breaker = make(failure_threshold=1, slow_call_duration_s=2)
@@ -577,7 +610,7 @@ def test_stream_whose_consumer_is_cancelled_between_items_is_ignored_however_lon
 
     asyncio.run(main())
     gc.collect()
-    assert counts(breaker) == (0, 0, 1)
+    assert counts(breaker) == (1, 0, 0)
     assert breaker.is_closed
 
 
@@ -632,7 +665,8 @@ def test_stream_stopped_at_any_await_is_settled_once(
     assert counts(breaker) == (0, 0, 0)
     with pytest.raises(ending):
         coroutine.throw(ending())
-    assert counts(breaker) == ((0, 1, 0) if ending is Down else (0, 0, 1))
+    left_after_an_item = ending is GeneratorExit and steps > 1
+    assert counts(breaker) == ((0, 1, 0) if ending is Down else (1, 0, 0) if left_after_an_item else (0, 0, 1))
     assert probes(breaker) == 0
     assert _blocks.stack.get() is None
 
@@ -642,15 +676,172 @@ def test_stream_stopped_at_any_await_is_settled_once(
 
 def test_each_item_renews_the_time_of_a_probe(kind: Streams, probing: Make, clock: Clock) -> None:
     breaker = probing(half_open_timeout_s=5)
-    stream = breaker(kind.of(waiting(clock, 4, 4, 4)))()
-    for _ in range(3):
+    stream = breaker(kind.of(waiting(clock, 1, 3, 0.5)))()
+    for now in (1, 4, 4.5):
         kind.send(stream)
-        clock.advance(4)
+        assert clock() == 1_030 + now
         assert probes(breaker) == 1
         with pytest.raises(CircuitOpenError):
             breaker.call(int)
+    clock.advance(4)
+    assert probes(breaker) == 1
     kind.items(stream)
     assert breaker.is_closed
+
+
+def endless() -> Iterator[int]:
+    while True:
+        yield 1
+
+
+@pytest.mark.parametrize("late_s", [5, 86_400])
+def test_probe_that_gives_an_item_after_its_time_is_a_success_then_and_only_once(
+    late_s: float, kind: Streams, probing: Make, clock: Clock
+) -> None:
+    breaker = probing(half_open_timeout_s=5)
+    stream = breaker(kind.of(endless))()
+    kind.send(stream)
+    clock.advance(4.9)
+    kind.send(stream)
+    assert (breaker.state, counts(breaker)) == (HALF_OPEN, (0, 0, 0))
+    clock.advance(late_s - 4.9)
+    kind.send(stream)
+    assert (breaker.state, counts(breaker), probes(breaker)) == (CLOSED, (1, 0, 0), 0)
+    kind.send(stream)
+    kind.close(stream)
+    assert counts(breaker) == (1, 0, 0)
+    whole(breaker)
+
+
+def test_first_item_after_the_time_of_a_probe_is_a_success_with_its_latency(
+    kind: Streams, probing: Make, clock: Clock
+) -> None:
+    breaker = probing(half_open_timeout_s=5)
+    assert kind.send(breaker(kind.of(waiting(clock, 7)))()) == 0
+    assert breaker.is_closed
+    assert breaker.stats.total_latency_ms == 7_000
+
+
+def test_slow_first_item_after_the_time_of_a_probe_opens_the_circuit_again(
+    kind: Streams, probing: Make, clock: Clock
+) -> None:
+    breaker = probing(half_open_timeout_s=5, slow_call_duration_s=2, slow_call_rate_threshold=1.0)
+    kind.send(breaker(kind.of(waiting(clock, 7)))())
+    assert breaker.is_open
+
+
+@pytest.mark.parametrize("ending", ["fails", "fails as it is closed", "is exhausted"])
+def test_probe_that_gives_no_item_after_its_time_is_judged_by_its_end(
+    ending: str, kind: Streams, probing: Make, clock: Clock
+) -> None:
+    def body() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            clock.advance(5)
+            if ending != "is exhausted":
+                raise Down
+
+    breaker = probing(half_open_timeout_s=5)
+    stream = breaker(kind.of(body))()
+    kind.send(stream)
+    if ending == "is exhausted":
+        assert kind.items(stream) == []
+    else:
+        with pytest.raises(Down):
+            kind.send(stream) if ending == "fails" else kind.close(stream)
+    assert counts(breaker) == ((1, 0, 0) if ending == "is exhausted" else (0, 1, 0))
+    assert breaker.is_closed is (ending == "is exhausted")
+
+
+def test_probe_cancelled_while_it_hangs_for_an_item_after_its_time_is_a_failure(probing: Make, clock: Clock) -> None:
+    breaker = probing(half_open_timeout_s=5, slow_call_duration_s=2)
+
+    @breaker
+    async def stream() -> AsyncIterator[int]:
+        yield 1
+        await Pause()
+
+    async def consume() -> None:
+        async for _ in stream():
+            pass
+
+    coroutine = consume()
+    coroutine.send(None)
+    clock.advance(5)
+    with pytest.raises(asyncio.CancelledError):
+        coroutine.throw(asyncio.CancelledError())
+    assert counts(breaker) == (0, 1, 0)
+    assert breaker.is_open
+
+
+def test_error_after_a_probe_has_succeeded_is_not_counted(kind: Streams, probing: Make, clock: Clock) -> None:
+    breaker = probing(half_open_timeout_s=5)
+    stream = breaker(kind.of(endless))()
+    kind.send(stream)
+    clock.advance(5)
+    kind.send(stream)
+    with pytest.raises(Down):
+        kind.throw(stream, Down())
+    assert counts(breaker) == (1, 0, 0)
+    assert breaker.is_closed
+
+
+def test_three_endless_streams_do_not_keep_the_circuit_half_open(kind: Streams, make: Make, clock: Clock) -> None:
+    breaker = make(failure_threshold=1)
+    breaker.record_failure()
+    clock.advance(30)
+    streams = [breaker(kind.of(endless))() for _ in range(3)]
+    for stream in streams:
+        kind.send(stream)
+    assert not breaker.allow_request()
+    for _ in range(30):
+        clock.advance(1)
+        for stream in streams:
+            kind.send(stream)
+    assert breaker.is_closed
+    succeed(breaker)
+
+
+def test_endless_stream_in_a_closed_circuit_counts_at_its_end(kind: Streams, make: Make, clock: Clock) -> None:
+    breaker = make(slow_call_duration_s=2)
+    stream = breaker(kind.of(endless))()
+    for _ in range(3):
+        kind.send(stream)
+        clock.advance(60)
+    assert counts(breaker) == (0, 0, 0)
+    kind.close(stream)
+    assert counts(breaker) == (1, 0, 0)
+
+
+def test_listener_that_stops_the_program_as_an_endless_probe_succeeds_closes_the_body(
+    kind: Streams, make: Make, clock: Clock
+) -> None:
+    closed = []
+
+    def body() -> Iterator[int]:
+        try:
+            yield from endless()
+        finally:
+            closed.append(True)
+
+    def listener(event: object) -> None:
+        if isinstance(event, CallFinished) and event.outcome is Outcome.SUCCESS:
+            raise Stop
+
+    breaker = make(failure_threshold=1, success_threshold=1, half_open_timeout_s=5, listeners=[listener])
+    breaker.record_failure()
+    clock.advance(30)
+    stream = breaker(kind.of(body))()
+    kind.send(stream)
+    clock.advance(5)
+    with pytest.raises(Stop):
+        kind.send(stream)
+    assert breaker.is_closed
+    assert counts(breaker) == (1, 1, 0)
+    del stream
+    gc.collect()
+    assert closed == [True]
 
 
 def test_probe_whose_consumer_is_silent_for_too_long_is_overdue_and_its_answer_still_counts(
@@ -722,7 +913,7 @@ def test_consumer_and_what_it_starts_between_items_ask_for_permits_of_their_own(
         assert _blocks.stack.get() is None
         for call in (breaker.call, contextvars.copy_context().run):
             with pytest.raises(CircuitOpenError):
-                call(breaker(int))
+                call(breaker(lambda: 0))
     assert breaker.is_closed
 
 
@@ -753,7 +944,7 @@ def test_cleanup_of_a_probe_rides_too(kind: Streams, breaker: CircuitBreaker) ->
     stream = breaker(kind.of(body))()
     kind.send(stream)
     kind.close(stream)
-    assert counts(breaker) == (1, 0, 1)
+    assert counts(breaker) == (2, 0, 0)
     assert breaker.stats.rejected_count == 0
     whole(breaker)
 
@@ -808,10 +999,10 @@ def test_streams_that_take_turns_ride_each_on_its_own_probe(kind: Streams, probi
     assert logs[0][0] is not logs[1][0]
     kind.close(first)
     assert probes(breaker) == 1
-    kind.items(second)
-    assert counts(breaker) == (9, 0, 1)
     assert breaker.state is HALF_OPEN
-    assert probes(breaker) == 0
+    kind.items(second)
+    assert counts(breaker) == (10, 0, 0)
+    assert breaker.is_closed
 
 
 def test_streams_zipped_together_by_tasks_keep_their_permits_apart(probing: Make) -> None:
@@ -1103,7 +1294,7 @@ def test_ctrl_c_in_the_clock_closes_the_body_at_once() -> None:
             raise due.pop()
         return 0.0
 
-    @CircuitBreaker(clock=clock)
+    @CircuitBreaker(config=CircuitBreakerConfig(slow_call_duration_s=60), clock=clock)
     def items() -> Iterator[int]:
         try:
             yield 1
@@ -1154,15 +1345,14 @@ def test_a_fallback_that_raises_the_end_of_an_iteration_is_no_empty_stream(clock
         asyncio.run(first(items_async()))
 
 
-@pytest.mark.parametrize("reading", range(1, 6))
-def test_a_clock_that_runs_out_does_not_end_a_stream_quietly(reading: int) -> None:
-    left = iter([0.0] * reading)
-    breaker = CircuitBreaker(clock=lambda: next(left))
-
-    @breaker
-    def items() -> Iterator[int]:
+@pytest.mark.parametrize(("settings", "reads"), [({}, 5), ({"slow_call_duration_s": 60}, 9)])
+def test_a_clock_that_runs_out_does_not_end_a_stream_quietly(settings: dict[str, Any], reads: int) -> None:
+    def body() -> Iterator[int]:
         yield 1
         yield 2
 
-    with pytest.raises(RuntimeError):
-        list(items())
+    for reading in range(1, reads):
+        left = iter([0.0] * reading)
+        items = CircuitBreaker(config=CircuitBreakerConfig(**settings), clock=lambda left=left: next(left))(body)
+        with pytest.raises(RuntimeError):
+            list(items())

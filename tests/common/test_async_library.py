@@ -62,9 +62,10 @@ def test_a_thread_of_a_worker_runs_neither() -> None:
 
 def test_an_asyncio_task_inside_a_trio_task_is_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> Any:
-        monkeypatch.setattr(sniffio.thread_local, "name", "asyncio")  # as trio-asyncio does for each step of a task
-        monkeypatch.setattr(asyncio, "get_running_loop", object)
-        return running_library()
+        with monkeypatch.context() as step:  # it ends before trio, which puts its own name back, does
+            step.setattr(sniffio.thread_local, "name", "asyncio")  # as trio-asyncio does for each step of a task
+            step.setattr(asyncio, "get_running_loop", object)
+            return running_library()
 
     assert trio.run(main) is asyncio
 

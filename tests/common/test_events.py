@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
@@ -598,53 +600,164 @@ def test_no_lock_is_held_while_a_listener_runs(make: Make, kind: type) -> None:
 # Order
 
 
-def test_a_slow_listener_holds_up_nobody_and_the_thread_in_it_tells_what_came_meanwhile(make: Make) -> None:
-    slow, go_on = threading.Event(), threading.Event()
+class Gate:
+    """A listener's action that stays until it is let go."""
+
+    def __init__(self, then: Callable[[], object] = int) -> None:
+        self._inside, self._go_on = threading.Event(), threading.Event()
+        self._then = then
+
+    def __call__(self) -> None:
+        self._inside.set()
+        assert self._go_on.wait(PATIENCE_S)
+        self._then()
+
+    @contextmanager
+    def holding(self, call: Callable[[], object]) -> Iterator[Future[object]]:
+        """Make a call in another thread, whose listener stays for as long as the block."""
+        with ThreadPoolExecutor(1, "slow") as pool:
+            called = pool.submit(call)
+            try:
+                assert self._inside.wait(PATIENCE_S)
+                yield called
+            finally:
+                self._go_on.set()
+
+
+def test_a_slow_listener_holds_up_nobody_and_who_comes_next_tells_what_came_meanwhile(make: Make) -> None:
+    gate = Gate()
     seen: list[Any] = []
     threads: list[str] = []
-
-    def wait() -> None:
-        slow.set()
-        assert go_on.wait(PATIENCE_S)
 
     def note(event: Any) -> None:
         seen.append(event)
         threads.append(threading.current_thread().name)
 
-    breaker = make(listeners=[on(StateChanged, wait), note], failure_threshold=1)
-    opener = threading.Thread(target=breaker.record_failure, name="opener")
-    opener.start()
-    assert slow.wait(PATIENCE_S)
-    breaker.reset()
-    breaker.mode = CircuitMode.FORCED_OPEN
-    assert changes(seen) == []
-    go_on.set()
-    opener.join(PATIENCE_S)
-    assert not opener.is_alive()
+    breaker = make(listeners=[on(StateChanged, gate), note], failure_threshold=1)
+    with gate.holding(breaker.trip):
+        breaker.reset()
+        breaker.mode = CircuitMode.FORCED_OPEN
+        assert changes(seen) == []
+    assert changes(seen) == [(CLOSED, OPEN)]
+    assert threads == ["slow_0"]
+    assert breaker.is_open
     assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED), (CLOSED, OPEN)]
-    assert set(threads) == {"opener"}
-    breaker.reset()
-    assert changes(seen)[3:] == [(OPEN, CLOSED)]
-    assert threads[-1] == threading.current_thread().name
+    assert threads[1:] == [threading.current_thread().name] * 2
 
 
-def test_what_another_thread_changed_is_told_even_if_the_listener_then_stops_the_program(make: Make) -> None:
-    slow, go_on = threading.Event(), threading.Event()
+@pytest.mark.parametrize("come", ADMISSIONS.values(), ids=ADMISSIONS)
+def test_whoever_comes_next_tells_what_is_left(make: Make, come: Callable[[CircuitBreaker], object]) -> None:
+    gate = Gate()
+    seen: list[Any] = []
+    breaker = make(listeners=[on(StateChanged, gate), seen.append], failure_threshold=1)
+    with gate.holding(breaker.trip):
+        breaker.reset()
+    come(breaker)
+    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
+
+
+def test_what_is_told_meanwhile_is_left_to_others_even_if_the_listener_then_stops_the_program(make: Make) -> None:
+    gate = Gate(raising(Stop()))
+    seen: list[Any] = []
+    breaker = make(listeners=[on(StateChanged, gate), seen.append], failure_threshold=1)
+    with gate.holding(breaker.trip) as tripped:
+        breaker.reset()
+    assert type(tripped.exception(PATIENCE_S)) is Stop
+    assert changes(seen) == [(CLOSED, OPEN)]
+    assert breaker.is_closed
+    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
+
+
+def force_and_reset(breaker: CircuitBreaker, times: int) -> None:
+    for _ in range(times):
+        breaker.mode = CircuitMode.FORCED_OPEN
+        breaker.reset()
+
+
+def test_a_caller_tells_of_at_most_ten_changes(make: Make) -> None:
+    gate = Gate()
+    seen: list[Any] = []
+    breaker = make(listeners=[on(StateChanged, gate), seen.append])
+    with gate.holding(breaker.trip):
+        breaker.reset()
+        force_and_reset(breaker, 10)
+    told: list[int] = []
+    for _ in range(4):
+        told.append(len(changes(seen)))
+        breaker.state  # noqa: B018 - a look is enough
+    assert told == [1, 11, 21, 22]
+    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)] * 11
+
+
+def test_a_listener_that_changes_the_breaker_at_every_change_keeps_its_caller_for_ten(make: Make) -> None:
     seen: list[Any] = []
 
-    def wait() -> None:
-        slow.set()
-        assert go_on.wait(PATIENCE_S)
-        raise Stop
+    def flip() -> None:
+        breaker.mode = CircuitMode.FORCED_CLOSED if breaker.is_open else CircuitMode.FORCED_OPEN
 
-    breaker = make(listeners=[on(StateChanged, wait), seen.append], failure_threshold=1)
-    with ThreadPoolExecutor(1) as pool:
-        opener = pool.submit(breaker.record_failure)
-        assert slow.wait(PATIENCE_S)
+    breaker = make(listeners=[on(StateChanged, *[flip] * 15), seen.append])
+    breaker.trip()
+    assert len(changes(seen)) == 10
+    breaker.state  # noqa: B018 - a look is enough
+    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)] * 8
+
+
+def test_what_a_listener_changes_is_told_by_its_own_caller_though_others_come_meanwhile(make: Make) -> None:
+    seen: list[Any] = []
+
+    def reset_while_another_steers() -> None:
         breaker.reset()
-        go_on.set()
-        assert type(opener.exception(PATIENCE_S)) is Stop
-    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(setattr, breaker, "mode", CircuitMode.FORCED_OPEN).result(PATIENCE_S)
+
+    breaker = make(listeners=[on(StateChanged, reset_while_another_steers), seen.append])
+    breaker.trip()
+    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED), (CLOSED, OPEN)]
+
+
+def test_a_listener_that_never_returns_leaves_callers_and_log_lines_alone_and_the_queue_has_a_bound(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "circuit_breaker")
+    gate = Gate()
+    seen: list[Any] = []
+    breaker = make(listeners=[on(StateChanged, gate), seen.append])
+    with gate.holding(breaker.trip):
+        breaker.reset()
+        force_and_reset(breaker, 600)
+        succeed(breaker)
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(breaker._machine.undelivered) == 1_000
+        assert breaker._machine.lost == 201
+    assert len([line for line in lines if " -> " in line]) == 1 + 1 + 1_200
+    (warning,) = [record for record in caplog.records if "do not keep up" in record.getMessage()]
+    assert warning.levelno == logging.WARNING
+    assert "'api'" in warning.getMessage()
+    assert "1000 changes" in warning.getMessage()
+    for _ in range(101):
+        breaker.state  # noqa: B018 - a look is enough
+    assert changes(seen)[0] == (CLOSED, OPEN)
+    assert changes(seen)[1:] == ([(CLOSED, OPEN), (OPEN, CLOSED)] * 500)
+    assert not breaker._machine.undelivered
+
+
+def test_of_two_that_find_changes_lost_only_the_first_warns(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    breaker = make(listeners=[print])
+    breaker._machine.lock = Watched(breaker, before=lambda: setattr(breaker, "_warned", True))  # type: ignore[assignment]
+    breaker._warn_of_loss()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"mode": CircuitMode.SHADOW}])
+def test_a_change_is_logged_before_any_listener_is_notified(
+    make: Make, caplog: pytest.LogCaptureFixture, settings: dict[str, Any]
+) -> None:
+    logged: list[int] = []
+    breaker = make(
+        listeners=[on(StateChanged, lambda: logged.append(len(caplog.records)))], failure_threshold=1, **settings
+    )
+    breaker.record_failure()
+    assert logged == [1]
 
 
 def test_the_changes_of_many_threads_are_told_in_order_each_once(make: Make) -> None:
@@ -662,13 +775,13 @@ def test_the_changes_of_many_threads_are_told_in_order_each_once(make: Make) -> 
 
     def steer() -> None:
         start.wait(PATIENCE_S)
-        for _ in range(300):
-            breaker.mode = CircuitMode.FORCED_OPEN
-            breaker.reset()
+        force_and_reset(breaker, 300)
 
     with ThreadPoolExecutor(4) as pool:
         for thread in [pool.submit(steer) for _ in range(4)]:
             thread.result(PATIENCE_S)
+    for _ in range(100):
+        breaker.state  # noqa: B018 - a look tells what is left
     told = changes(seen)
     assert len(told) >= 2
     assert told == [(CLOSED, OPEN), (OPEN, CLOSED)] * (len(told) // 2)
@@ -758,27 +871,28 @@ def test_a_child_forked_by_a_listener_tells_its_changes_after_the_one_being_told
 
 @needs_fork
 def test_a_child_tells_its_own_changes_while_a_listener_of_the_parent_is_slow(make: Make) -> None:
-    slow, go_on = threading.Event(), threading.Event()
+    gate = Gate()
     seen: list[Any] = []
+    breaker = make(listeners=[on(StateChanged, gate), seen.append], failure_threshold=1)
+    with gate.holding(breaker.trip):
+        breaker.reset()  # is told by the parent alone
 
-    def wait() -> None:
-        slow.set()
-        assert go_on.wait(PATIENCE_S)
+        def in_child() -> Any:
+            breaker.mode = CircuitMode.FORCED_OPEN
+            return [event.reason for event in seen]
 
-    breaker = make(listeners=[on(StateChanged, wait), seen.append], failure_threshold=1)
-    opener = threading.Thread(target=breaker.record_failure)
-    opener.start()
-    assert slow.wait(PATIENCE_S)
-    breaker.reset()  # is told by the parent alone
-
-    def in_child() -> Any:
-        breaker.mode = CircuitMode.FORCED_OPEN
-        return [event.reason for event in seen]
-
-    assert told_by_child(in_child) == "['mode forced_open']"
-    go_on.set()
-    opener.join(PATIENCE_S)
+        assert told_by_child(in_child) == "['mode forced_open']"
+    assert breaker.is_closed
     assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
+
+
+# What comes in between
+
+
+def open_without_a_word(breaker: CircuitBreaker, clock: Clock) -> None:
+    """Open it as another thread that has not told yet."""
+    machine = breaker._machine
+    assert machine.settle(machine.period, Outcome.FAILURE, clock(), 0.0, False) is not None  # type: ignore[arg-type]
 
 
 def test_a_refused_caller_that_tells_for_another_passes_on_what_stops_the_program(make: Make, clock: Clock) -> None:
@@ -789,74 +903,127 @@ def test_a_refused_caller_that_tells_for_another_passes_on_what_stops_the_progra
         raise Stop
 
     breaker = make(failure_threshold=1, listeners=[stop])
-    with breaker._lock:  # as another thread that has opened the circuit, and not yet told
-        breaker._machine.settle(breaker._machine.period, Outcome.FAILURE, clock(), 0.0, False)  # type: ignore[arg-type]
+    open_without_a_word(breaker, clock)
     with pytest.raises(Stop):
         breaker.call(int)
-    assert [type(event) for event in told] == [StateChanged]
+    assert [type(event) for event in told] == [StateChanged, CallRejected]
     assert breaker.snapshot().stats.rejected_count == 1
 
 
-class Watched:
-    """The lock of a breaker, with something that happens after it is left, on the thread that had it."""
+def test_a_refused_caller_whose_log_line_is_interrupted_is_told_of(
+    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    breaker = make(failure_threshold=1, listeners=[told.append])
+    open_without_a_word(breaker, clock)
+    monkeypatch.setattr(_core, "log", lambda *_, **__: raising(KeyboardInterrupt())())
+    with pytest.raises(KeyboardInterrupt):
+        breaker.call(int)
+    assert [type(event) for event in told] == [StateChanged, CallRejected]
 
-    def __init__(self, breaker: CircuitBreaker, then: Callable[[], object]) -> None:
-        self._lock = breaker._lock
-        self._then = then
+
+class Watched:
+    """The lock of a breaker, with something that happens before it is taken, or after it is left."""
+
+    def __init__(
+        self, breaker: CircuitBreaker, *, before: Callable[[], object] = int, after: Callable[[], object] = int
+    ) -> None:
+        self._lock = breaker._machine.lock
+        self._before = before
+        self._after = after
 
     def __enter__(self) -> None:
+        self._before()
         self._lock.__enter__()
 
     def __exit__(self, *error: Any) -> None:
         self._lock.__exit__(*error)
-        self._then()
+        self._after()
 
 
 def test_a_turn_to_tell_that_is_interrupted_as_it_is_taken_is_given_back(make: Make, clock: Clock) -> None:
     told: list[Any] = []
     breaker = make(failure_threshold=1, listeners=[told.append])
-    lock = breaker._lock
-    breaker._machine.settle(breaker._machine.period, Outcome.FAILURE, clock(), 0.0, False)  # type: ignore[arg-type]
-    breaker._lock = Watched(breaker, raising(KeyboardInterrupt()))  # type: ignore[assignment]
+    lock = breaker._machine.lock
+    open_without_a_word(breaker, clock)
+    breaker._machine.lock = Watched(breaker, after=raising(KeyboardInterrupt()))  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
-        breaker._tell()
-    breaker._lock = lock
+        breaker._deliver()
+    breaker._machine.lock = lock
     assert told == []
     assert breaker.is_open
     assert [type(event) for event in told] == [StateChanged]
 
 
-def test_what_changes_as_the_turn_to_tell_is_given_up_is_told_at_once(make: Make) -> None:
+# What a signal handler raises while code of the caller runs is not that code's
+
+
+class TimeLimit(Exception):
+    """What a handler raises to end a whole task."""
+
+
+@pytest.fixture
+def interrupt() -> Iterator[Callable[..., None]]:
+    """Give a function in whose middle a signal handler raises a `TimeLimit`."""
+
+    def handler(*_: object) -> None:
+        raise TimeLimit
+
+    def run_into_it(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    former = signal.signal(signal.SIGINT, handler)
+    yield run_into_it
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.parametrize("kind", [StateChanged, CallFinished, CallRejected])
+def test_an_exception_of_a_signal_handler_while_a_listener_runs_passes_on_once_all_is_told(
+    make: Make, interrupt: Callable[..., None], kind: type, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[Any] = []
-    breaker = make(listeners=[seen.append])
-    again = [breaker.reset]
-    breaker._lock = Watched(breaker, lambda: again.pop()() if seen and again else None)  # type: ignore[assignment]
-    breaker.mode = CircuitMode.FORCED_OPEN
-    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
+    breaker = make(listeners=[on(kind, interrupt), seen.append], failure_threshold=1)
+    if kind is CallRejected:
+        breaker.trip()
+    with pytest.raises(TimeLimit):
+        breaker.call(raise_down)
+    assert kind in {type(event) for event in seen}
+    assert breaker.is_open
+    assert breaker.snapshot().retry_after_s == 30
+    assert [record for record in caplog.records if record.levelno == logging.ERROR] == []
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
 
 
-def test_who_has_given_up_the_turn_to_tell_does_not_take_it_from_the_next(make: Make) -> None:
-    slow, go_on = threading.Event(), threading.Event()
+@pytest.mark.parametrize("setting", ["reset_timeout_s", "retry_after"])
+def test_an_exception_of_a_signal_handler_while_the_time_is_asked_for_passes_on(
+    make: Make, interrupt: Callable[..., None], setting: str
+) -> None:
+    breaker = make(failure_threshold=1, **{setting: interrupt})
+    with pytest.raises(TimeLimit):
+        breaker.call(raise_down)
+    assert breaker.is_open
+    assert breaker.snapshot().retry_after_s == 30
+
+
+def test_an_exception_of_a_signal_handler_while_a_line_is_logged_passes_on_once_all_is_told(
+    make: Make, interrupt: Callable[..., None]
+) -> None:
     seen: list[Any] = []
+    logger = logging.getLogger("circuit_breaker")
+    breaker = make(failure_threshold=1, listeners=[seen.append])
+    logger.addFilter(interrupt)  # type: ignore[arg-type]
+    try:
+        with pytest.raises(TimeLimit):
+            breaker.call(raise_down)
+    finally:
+        logger.removeFilter(interrupt)  # type: ignore[arg-type]
+    assert [type(event) for event in seen] == [StateChanged, CallFinished]
 
-    def wait() -> None:
-        slow.set()
-        assert go_on.wait(PATIENCE_S)
 
-    breaker = make(listeners=[on(StateChanged, lambda: None, wait), seen.append])
-    with ThreadPoolExecutor(1) as pool:
-
-        def leave_it_to_another() -> None:
-            if seen and again:
-                resets.append(pool.submit(again.pop()))
-                assert slow.wait(PATIENCE_S)
-
-        again = [breaker.reset]
-        resets: list[Future[None]] = []
-        breaker._lock = Watched(breaker, leave_it_to_another)  # type: ignore[assignment]
-        breaker.mode = CircuitMode.FORCED_OPEN
-        assert len(resets) == 1
-        breaker.mode = CircuitMode.FORCED_OPEN
-        go_on.set()
-        resets[0].result(PATIENCE_S)
-    assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED), (CLOSED, OPEN)]
+def test_an_exception_of_a_listener_is_its_own_whatever_signal_handlers_there_are(
+    make: Make, interrupt: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = make(listeners=[on(CallFinished, raising(TimeLimit()))])
+    succeed(breaker)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]

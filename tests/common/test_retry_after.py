@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 import urllib.request
@@ -582,3 +583,26 @@ def test_a_ctrl_c_while_the_hint_is_read_passes() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         retry_after_hint(Interrupted())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no such signal")
+@pytest.mark.parametrize("place", ["response", "headers", "retry_after"])
+def test_a_time_limit_that_a_signal_handler_raises_while_the_hint_is_read_passes(place: str) -> None:
+    class TimeLimit(Exception):
+        """Like Celery's SoftTimeLimitExceeded."""
+
+    class Interrupted(Exception):
+        def __getattribute__(self, name: str) -> Any:
+            if name == place:
+                signal.raise_signal(signal.SIGALRM)
+            return None
+
+    def handler(number: int, frame: object) -> None:
+        raise TimeLimit
+
+    former = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(TimeLimit):
+            retry_after_hint(Interrupted())
+    finally:
+        signal.signal(signal.SIGALRM, former)

@@ -16,6 +16,8 @@ from circuit_breaker._common.streams import Guard, guarded, guarded_async
 class Watch(Guard):
     """Writes down what it is told, and raises at the step named."""
 
+    watches_items = True
+
     def __init__(self, fails: str = "") -> None:
         self.told: list[Any] = []
         self.fails = fails
@@ -39,6 +41,9 @@ class Watch(Guard):
 
     def pause(self) -> None:
         self.tell("pause")
+
+    def gave(self) -> None:
+        self.tell("gave")
 
     def end(self, error: BaseException | None) -> None:
         assert self.told.pop() is self, "it leaves before it ends"
@@ -181,9 +186,9 @@ def test_what_is_sent_and_thrown_reaches_the_body_and_its_answers_the_consumer(k
         assert await story.send(None) == "first"
         assert await story.send(2) == 2
         assert await story.throw(thrown) is thrown
-        assert story.watch.told == ["open", "resume", "pause", "resume", "pause"]
+        assert story.watch.told == ["open", "resume", "pause", "gave", "resume", "pause", "gave"]
         stop = await story.fails_with(Ended, story.send("stop"))
-        assert story.watch.told[5:] == ["resume", "pause", "exhausted"]
+        assert story.watch.told[7:] == ["resume", "pause", "exhausted"]
         assert stop.value == "value"
         await story.fails_with(Ended, story.send(None))
         assert story.log == ["closed"]
@@ -318,7 +323,7 @@ def test_empty_async_stream_ends_at_once() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("fails", ["open", "resume", "pause", "end"])
+@pytest.mark.parametrize("fails", ["open", "resume", "pause", "gave", "end"])
 def test_guard_that_raises_is_heard_and_leaves_no_body_running(kind: Any, fails: str) -> None:
     async def main() -> None:
         story = Story(kind, fails)
@@ -343,6 +348,23 @@ def test_guard_that_raises_at_the_last_pause_wins_over_the_end(kind: Any) -> Non
         caught = await story.fails_with(LookupError, story.send("stop"))
         assert caught.__context__ is None
         assert story.watch.told == ["open", "resume", "pause", "LookupError"]
+
+    asyncio.run(main())
+
+
+def test_guard_is_told_of_items_for_as_long_as_it_watches_them(kind: Any) -> None:
+    async def main() -> None:
+        story = Story(kind)
+        story.watch.watches_items = False
+        await story.send(None)
+        await story.send(2)
+        assert story.watch.told == ["open"]
+        story.watch.watches_items = True
+        await story.send(3)
+        assert story.watch.told == ["open", "resume", "pause", "gave"]
+        story.watch.watches_items = False
+        await story.close()
+        assert story.watch.told[4:] == ["GeneratorExit"]
 
     asyncio.run(main())
 

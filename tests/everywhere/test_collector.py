@@ -15,7 +15,7 @@ import gc, sys, threading, time
 from circuit_breaker import *
 
 gc.set_threshold(5)
-lock = threading.Lock()
+lock = threading.RLock()
 until = time.monotonic() + {seconds}
 
 class Circular:

@@ -15,7 +15,7 @@ from clocks import Clock
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitMode, CircuitState
 
 
-def test_the_last_success_may_be_one_that_came_late(clock: Clock) -> None:
+def test_late_success_sets_the_time_of_the_last_success(clock: Clock) -> None:
     breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_threshold=1), clock=clock)
     late = breaker.permit()
     breaker.record_failure()
@@ -29,7 +29,7 @@ def test_the_last_success_may_be_one_that_came_late(clock: Clock) -> None:
         assert breaker.stats.last_success_time == 0.0
 
 
-def test_a_call_rides_on_a_probe_past_what_shadow_let_through_in_between(clock: Clock) -> None:
+def test_call_inside_a_probe_uses_it_though_shadow_admitted_a_call_between_them(clock: Clock) -> None:
     config = CircuitBreakerConfig(failure_threshold=1, half_open_max_calls=1, reset_timeout_s=10.0)
     breaker = CircuitBreaker("api", config, mode=CircuitMode.SHADOW, clock=clock)
     breaker.record_failure()
@@ -43,7 +43,7 @@ def test_a_call_rides_on_a_probe_past_what_shadow_let_through_in_between(clock: 
     assert breaker.snapshot().machine_state is CircuitState.OPEN
 
 
-def test_a_call_rides_on_a_probe_past_a_permit_of_an_earlier_period(clock: Clock) -> None:
+def test_call_inside_a_probe_uses_it_though_an_older_permit_lies_between_them(clock: Clock) -> None:
     config = CircuitBreakerConfig(failure_threshold=1, half_open_max_calls=1, reset_timeout_s=10.0)
     breaker = CircuitBreaker("api", config, clock=clock)
     breaker.record_failure()
@@ -56,7 +56,7 @@ def test_a_call_rides_on_a_probe_past_a_permit_of_an_earlier_period(clock: Clock
         assert breaker.snapshot().probes_in_flight == 1
 
 
-def test_whoever_waits_is_at_every_moment_in_the_line_or_has_a_slot() -> None:
+def test_waiter_is_in_the_line_or_has_a_slot_at_every_moment() -> None:
     """The orders of the threads found one that served a waiter which slept again before it could see that it was."""
     bulkhead = Bulkhead("pool", 1, 1)
     assert bulkhead.acquire()
@@ -85,7 +85,7 @@ def test_whoever_waits_is_at_every_moment_in_the_line_or_has_a_slot() -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_stray_release_makes_no_room_beyond_the_limit(asynchronous: bool) -> None:
+def test_release_without_acquire_adds_no_slot(asynchronous: bool) -> None:
     bulkhead = Bulkhead("pool", 1)
     if asynchronous:
 

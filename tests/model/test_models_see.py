@@ -69,7 +69,7 @@ def a_foreign_retry(listener: Callable[[Any], object]) -> None:
 
 @pytest.mark.parametrize("make", [breaker_model, bulkhead_model, together_model])
 @pytest.mark.parametrize("plant", [a_foreign_state_change, a_foreign_success, a_foreign_rejection, a_foreign_retry])
-def test_an_event_too_many_is_seen(
+def test_model_finds_an_unexpected_event(
     make: Callable[[], tuple[Any, Callable[[Any], object]]], plant: Callable[[Callable[[Any], object]], None]
 ) -> None:
     model, listener = make()

@@ -93,9 +93,10 @@ class TogetherModel(RuleBasedStateMachine):
         self.pool = Bulkhead("pool", limit, listeners=listeners, clock=self.clock)
 
         def all_three(func: Any) -> Any:
+            self.decorated = f"{func.__module__}.{func.__qualname__}"
             return policy(self.breaker(self.pool(func)))
 
-        self.ways = {name: way.ready(all_three, self.step) for name, way in WAYS.items()}
+        self.ways = {name: (way.ready(all_three, self.step), self.decorated) for name, way in WAYS.items()}
         self.now = [1000.0]
         self.circuit = Oracle(config, CircuitMode.AUTO, 1000.0, self.tally)
         self.slots = BulkheadOracle(limit, 0, 0.0, self.tally)
@@ -112,7 +113,7 @@ class TogetherModel(RuleBasedStateMachine):
         if isinstance(event, RetryScheduled | RetryGaveUp):
             if isinstance(event, RetryScheduled):
                 assert event.attempt == sleeps
-            assert event.function is not None
+            assert event.function == self.function
             return seen(event)
         if isinstance(event, BulkheadRejected):
             assert event.bulkhead_name == "pool"
@@ -154,8 +155,8 @@ class TogetherModel(RuleBasedStateMachine):
         endings = [(passes, Ending(kind)) for passes, kind in steps]
         self.rest = list(endings)
         self.clock.sleeps.clear()
-        self.way = way
-        came, left_over = outcome(self.ways[way]), self.rest
+        call, self.function = self.ways[way]
+        came, left_over = outcome(call), self.rest
         self.rest = list(endings)
         oracle = RetryOracle(self.given, 0.0, self.now, None, self.tally, events=self.due)
         due = outcome(lambda: oracle.play(self.told, judged=False))

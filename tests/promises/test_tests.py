@@ -168,12 +168,12 @@ CHECKS: dict[Callable[[Suite], Iterator[str]], list[str]] = {
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_the_tests_keep_the_rule(check: Callable[[Suite], Iterator[str]]) -> None:
+def test_tests_follow_the_rule(check: Callable[[Suite], Iterator[str]]) -> None:
     assert list(check(suite())) == []
 
 
 @pytest.mark.parametrize(("check", "bad"), [(check, bad) for check, samples in CHECKS.items() for bad in samples])
-def test_a_planted_breach_is_caught(check: Callable[[Suite], Iterator[str]], bad: str) -> None:
+def test_planted_breach_is_found(check: Callable[[Suite], Iterator[str]], bad: str) -> None:
     assert len(list(check(sample(bad)))) == 1
 
 
@@ -187,7 +187,7 @@ def test_a_planted_breach_is_caught(check: Callable[[Suite], Iterator[str]], bad
         "def test_a():\n    if x:\n        raise AssertionError(x)",
     ],
 )
-def test_what_is_sound_is_let_through(sound: str) -> None:
+def test_sound_tests_are_accepted(sound: str) -> None:
     assert [breach for check in CHECKS for breach in check(sample(sound))] == []
 
 

@@ -168,10 +168,11 @@ def test_listeners_hear_of_each_retry(clock: FakeClock) -> None:
     assert told == [RetryScheduled(0, 0.5, error, 0.0), RetryScheduled(1, 1.0, error, 0.5)]
 
 
-def test_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> None:
-    class Failure(Exception):
-        pass
+class Failure(Exception):
+    """An exception that can be referred to weakly."""
 
+
+def test_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> None:
     kept: list[weakref.ref[Failure]] = []
 
     def alive() -> list[bool]:
@@ -194,6 +195,34 @@ def test_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> No
             if attempt < 2:
                 fail()
     assert alive() == [False, False]
+
+
+def test_async_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> None:
+    kept: list[weakref.ref[Failure]] = []
+
+    def alive() -> list[bool]:
+        return [reference() is not None for reference in kept]
+
+    def fail() -> None:
+        error = Failure()
+        kept.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def sleep(seconds: float) -> None:
+        assert alive() == [False] * (len(kept) - 1) + [True]
+
+    async def main() -> None:
+        async for attempt in RetryPolicy(sleep=sleep).attempts():
+            with attempt:
+                assert alive() == [False] * attempt
+                if attempt < 2:
+                    fail()
+        assert alive() == [False, False]
+
+    asyncio.run(main())
 
 
 # Submitting values

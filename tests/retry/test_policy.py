@@ -23,6 +23,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from ways import POLICY
 
 from circuit_breaker._common.events import RetryScheduled
 from circuit_breaker._retry.budget import RetryBudget
@@ -762,6 +763,54 @@ def test_call_refuses_what_it_cannot_call() -> None:
         RetryPolicy().call(coroutine())
     with pytest.raises(TypeError, match="func must be a function"):
         RetryPolicy().call(3)
+
+
+RETURNING = {name: way for name, way in POLICY.items() if way.returns and not way.is_async and "attempts" not in name}
+
+
+@pytest.mark.parametrize("settings", [{}, {"budget": RetryBudget()}, {"retry_result": lambda value: value is None}])
+@pytest.mark.parametrize("earlier", [(), (7, 7), (OSError,)], ids=["at first", "after values", "after an error"])
+@pytest.mark.parametrize("name", RETURNING)
+def test_plain_function_that_returns_a_coroutine_is_refused_and_the_coroutine_closed(
+    name: str, earlier: tuple[Any, ...], settings: Any, clock: FakeClock
+) -> None:
+    made: list[Any] = []
+
+    async def work() -> None:
+        raise AssertionError
+
+    def body() -> Any:
+        if rest:
+            step = rest.pop(0)
+            if step is OSError:
+                raise step
+            return step
+        made.append(work())
+        return made[-1]
+
+    rest = list(earlier)
+    call = RETURNING[name].ready(policy_on(clock, **settings), body)
+    for value in earlier:
+        if value is not OSError:
+            assert call() == value
+    with pytest.raises(TypeError, match="still to be awaited"):
+        call()
+    (coroutine,) = made  # not retried
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_call_refuses_an_iteration_but_takes_a_function_that_only_returns_one(clock: FakeClock) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+
+    async def async_items() -> Any:
+        yield 1
+
+    for func in (items, async_items):
+        with pytest.raises(TypeError, match=r"cannot guard the iteration .* decorate it"):
+            policy_on(clock).call(func)
+    assert list(policy_on(clock).call(lambda: items())) == [1]
+    assert clock.sleeps == []
 
 
 def test_decorated_function_keeps_its_face_and_carries_its_policy(clock: FakeClock) -> None:

@@ -9,7 +9,14 @@ import sys
 import pytest
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+CPYTHON = sys.implementation.name == "cpython"
+
+needs_reference_counts = pytest.mark.skipif(
+    not CPYTHON, reason="only CPython counts references, and finalizes at once what nobody refers to"
+)
 needs_timer = pytest.mark.skipif(
-    not hasattr(signal, "setitimer") or sys.gettrace() is not None,
-    reason="no interval timer here, or a tracer whose own locks an interrupt would leave held",
+    not CPYTHON or not hasattr(signal, "setitimer") or sys.gettrace() is not None,
+    reason="interrupts may come between any two instructions here (PyPy), there is no interval timer, or there is a "
+    "tracer whose own locks an interrupt would leave held",
 )

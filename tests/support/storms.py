@@ -11,7 +11,12 @@ from collections.abc import Callable
 SHOTS = int(os.environ.get("STORM_SHOTS", "2000"))
 
 
-def storm(body: Callable[[], object], shots: int = SHOTS, after_each: Callable[[], object] = lambda: None) -> int:
+def storm(
+    body: Callable[[], object],
+    shots: int = SHOTS,
+    after_each: Callable[[], object] = lambda: None,
+    in_handler: Callable[[], object] = lambda: None,
+) -> int:
     """Run body again and again under interrupts at random moments; return how many there were."""
     draw = random.Random(1)
     fired = 0
@@ -22,6 +27,7 @@ def storm(body: Callable[[], object], shots: int = SHOTS, after_each: Callable[[
         if armed:
             armed = False
             fired += 1
+            in_handler()
             raise KeyboardInterrupt
 
     def hammer() -> None:

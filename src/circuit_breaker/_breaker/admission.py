@@ -27,11 +27,12 @@ from .._common.words import CircuitMode, CircuitState, Outcome
 from ..exceptions import CircuitOpenError, circuit_open
 from . import open_blocks
 from .config import CircuitBreakerConfig
-from .machine import OPEN_FOR_UNTIL_ASKED_S, UNDELIVERED_KEPT, Machine
+from .machine import OPEN_FOR_UNTIL_ASKED_S, UNDELIVERED_KEPT, Change, Machine
 from .states import Asker, Closed, LastFailure, Open, Period, Permission, Probe, Unknown
 from .totals import LiveStats
 
 LAST_FAILURE_TEXT: Final = 200
+DELIVERED_AT_ONCE: Final = 10  # changes, by one caller
 SUCCESS: Final = Outcome.SUCCESS
 FAILURE: Final = Outcome.FAILURE
 IGNORED: Final = Outcome.IGNORED
@@ -93,9 +94,11 @@ class Admission:
 
     def _tell_of_admission(self, admitted: Permission | Period, now: float) -> None:
         try:
-            self._publish()
-            if isinstance(admitted, Period) and not admitted.admits and self._listeners:
-                notify(self._listeners, CallRejected(self.name, admitted.rejected_for_s(now)))
+            try:
+                self._publish()
+            finally:
+                if isinstance(admitted, Period) and not admitted.admits and self._listeners:
+                    notify(self._listeners, CallRejected(self.name, admitted.rejected_for_s(now)))
         except BaseException:
             if isinstance(admitted, Closed | Probe):
                 admitted.withdraw(self._machine)
@@ -240,25 +243,40 @@ class Admission:
     def _publish(self) -> None:
         """Log what has changed, then notify listeners of it."""
         machine = self._machine
+        if not machine.changes and not machine.undelivered:
+            return
+        first_error = FirstError()
         for change in machine.take_changes() if machine.changes else ():
-            level = WARNING if change.new_state is CircuitState.OPEN else INFO
-            old, new = change.old_state.value, change.new_state.value
-            log(
-                level,
-                "circuit %r: %s -> %s: %s",
-                self.name,
-                old,
-                new,
-                change.reason,
-                circuit_name=self.name,
-                old_state=old,
-                new_state=new,
-                reason=change.reason,
-            )
+            with first_error:
+                self._log_change(change)
         if machine.undelivered:
-            self._deliver()
+            with first_error:
+                self._deliver()
         if machine.lost and not self._warned:
+            with first_error:
+                self._warn_of_loss()
+        first_error.raise_if_any()
+
+    def _log_change(self, change: Change) -> None:
+        old, new = change.old_state.value, change.new_state.value
+        log(
+            WARNING if change.new_state is CircuitState.OPEN else INFO,
+            "circuit %r: %s -> %s: %s",
+            self.name,
+            old,
+            new,
+            change.reason,
+            circuit_name=self.name,
+            old_state=old,
+            new_state=new,
+            reason=change.reason,
+        )
+
+    def _warn_of_loss(self) -> None:
+        with self._machine.lock:
+            warned = self._warned
             self._warned = True
+        if not warned:
             log(
                 WARNING,
                 "circuit %r: listeners do not keep up; of %d changes that wait for them the oldest are dropped",
@@ -270,8 +288,8 @@ class Admission:
     def _deliver(self) -> None:
         """Notify listeners of changes in order, one thread at a time.
 
-        A thread delivers what was queued when its turn began, and what its own listeners have changed; the rest is for
-        whoever comes next, so that slow listeners keep nobody for long.
+        A thread delivers what was queued when its turn began, and what its own listeners have changed, up to a limit.
+        The rest is for whoever comes next, so that slow listeners keep nobody for long.
         """
         machine, me, mine = self._machine, get_ident(), False
         first_error = FirstError()
@@ -281,18 +299,20 @@ class Admission:
                     self._delivering = me
                     mine = True
             if not mine:
-                self._deliver_more = self._delivering == me
+                if self._delivering == me:
+                    self._deliver_more = True
                 return
-            for _ in repeat(None):
-                self._deliver_more = False
-                for _ in machine.undelivered:
-                    change = machine.take_undelivered()
-                    if change is None:
-                        break
-                    with first_error:
-                        notify(self._listeners, StateChanged(self.name, *change))
-                if not self._deliver_more:
+            self._deliver_more = True
+            queued = 0
+            for delivered in range(DELIVERED_AT_ONCE):
+                if delivered == queued and self._deliver_more:
+                    self._deliver_more = False
+                    queued += len(machine.undelivered)
+                change = machine.take_undelivered() if delivered < queued else None
+                if change is None:
                     break
+                with first_error:
+                    notify(self._listeners, StateChanged(self.name, *change))
         finally:
             if mine:
                 self._delivering = None

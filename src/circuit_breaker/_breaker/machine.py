@@ -17,9 +17,9 @@ totals alone. What happens in a state is told in `states`; the machine owns the 
 from __future__ import annotations
 
 from itertools import repeat
-from threading import RLock
 from typing import Final, NamedTuple, cast
 
+from .._common.lock import RLock
 from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
 from .reading import Reading

@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import partial
-from threading import RLock
+from itertools import islice, repeat
 from typing import Any, Final
 
 from .._common import checks, fork
 from .._common.events import WARNING, FirstError, Listener, log, open_log
+from .._common.lock import RLock
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern
 from .._common.streams import AsyncStream, Guard, Stream
 from .._common.typing import BreakerDecorator
 from .._common.words import CircuitMode, CircuitState
 from .breaker import CircuitBreaker
+from .cache import Cache, Entry
 from .config import CircuitBreakerConfig
 from .stream import StreamGuard
 
 __all__ = ["CircuitBreakerRegistry"]
 
 LOOKED_AT: Final = 16  # breakers, for one that may be forgotten
-
-
-class _Entry:
-    """A breaker that is kept, in a list from the least to the most recently used."""
-
-    __slots__ = ("breaker", "key", "linked", "newer", "older")
-
-    def __init__(self, key: Hashable, breaker: CircuitBreaker) -> None:
-        self.key = key
-        self.breaker = breaker
-        self.linked = False
-        self.newer: _Entry | None = None
-        self.older: _Entry | None = None
 
 
 class CircuitBreakerRegistry(OnlyOne):
@@ -56,8 +44,7 @@ class CircuitBreakerRegistry(OnlyOne):
         TypeError, ValueError: a setting is of the wrong type or out of range.
     """
 
-    # `_lock` guards the list of entries from `_oldest` to `_newest`, and nothing is called under it. The dictionaries
-    # are asked without it, since keys may have a hash and a comparison of their own; each use of one is a single step.
+    # `_lock` guards `_warned`. What is kept has a lock of its own.
 
     def __init__(
         self,
@@ -73,12 +60,8 @@ class CircuitBreakerRegistry(OnlyOne):
         self._mode = checks.member("mode", mode, CircuitMode)
         self._listeners = checks.functions("listeners", listeners)
         self._clock = checks.function("clock", clock, "a function that returns seconds")
+        self._cache: Cache[CircuitBreaker] = Cache()
         self._lock = RLock()
-        self._entries: dict[Hashable, _Entry] = {}
-        self._oldest: _Entry | None = None
-        self._newest: _Entry | None = None
-        self._forgotten: dict[Hashable, weakref.ref[CircuitBreaker]] = {}
-        self._forgotten_keys: deque[Hashable] = deque()  # to be looked at whether anybody still holds their breakers
         self._warned = False
         open_log()
         fork.survive(self)
@@ -88,33 +71,29 @@ class CircuitBreakerRegistry(OnlyOne):
 
     def __getitem__(self, key: Hashable) -> CircuitBreaker:
         """Return the breaker of this key; a key that is no str names its breaker by `str(key)`."""
-        entry = self._entries.get(key)
-        if entry is None:
-            entry = self._add(key)
-        if entry is not self._newest:
-            self._use(entry)
-        return entry.breaker
+        breaker = self._cache.use(key)
+        return self._bring(key) if breaker is None else breaker
 
     def get(self, key: Hashable) -> CircuitBreaker | None:
         """Return the breaker of this key if it is kept, else None; this makes none, and does not count as its use."""
-        entry = self._entries.get(key)
-        return None if entry is None else entry.breaker
+        entry = self._cache.find(key)
+        return None if entry is None else entry.kept
 
     def values(self) -> list[CircuitBreaker]:
         """Return the breakers that are kept, the least recently used first; this does not count as their use."""
-        return [entry.breaker for entry in self._in_order()]
+        return [breaker for _, breaker in self._cache.in_order()]
 
-    def __contains__(self, key: object) -> bool:
+    def __contains__(self, key: Hashable) -> bool:
         """Tell whether the breaker of this key is kept; this does not count as its use."""
-        return key in self._entries
+        return self.get(key) is not None
 
     def __len__(self) -> int:
         """Return how many breakers are kept."""
-        return len(self._entries)
+        return self._cache.count
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over a copy of the keys, the least recently used first."""
-        return iter([entry.key for entry in self._in_order()])
+        return iter([entry.key for entry, _ in self._cache.in_order()])
 
     def keyed(self, key_function: Callable[..., Hashable]) -> BreakerDecorator[KeyedBreakers]:
         """Return a decorator that guards each call with `registry[key_function(*args, **kwargs)]`.
@@ -131,11 +110,7 @@ class CircuitBreakerRegistry(OnlyOne):
         Raises:
             KeyError: no breaker of this key is known.
         """
-        entry = self._entries.pop(key, None)
-        reference = self._forgotten.pop(key, None)
-        if entry is not None:
-            self._unlink(entry)
-        elif reference is None or reference() is None:
+        if not self._cache.remove(key):
             raise KeyError(key)
 
     def reset_all(self) -> None:
@@ -157,24 +132,15 @@ class CircuitBreakerRegistry(OnlyOne):
     @config.setter
     def config(self, config: CircuitBreakerConfig | Callable[[Any], CircuitBreakerConfig]) -> None:
         self._config = _checked_config(config)
-        forgotten = [(key, reference()) for key, reference in list(self._forgotten.items())]
-        known = [(entry.key, entry.breaker) for entry in self._in_order()]
         first_error = FirstError()
-        for key, breaker in known + forgotten:
+        for entry in self._cache.entries():
+            breaker = entry.reference()
             if breaker is not None:
                 with first_error:
-                    breaker.config = self._config_of(key)
+                    self._configure(entry.key, breaker)
         first_error.raise_if_any()
 
     # Finding and making
-
-    def _in_order(self) -> list[_Entry]:
-        entries: list[_Entry] = []
-        entry = self._oldest
-        while entry is not None:
-            entries.append(entry)
-            entry = entry.newer
-        return entries
 
     def _config_of(self, key: Hashable) -> CircuitBreakerConfig:
         config = self._config
@@ -182,119 +148,74 @@ class CircuitBreakerRegistry(OnlyOne):
             return config
         return checks.instance("config(key)", config(key), CircuitBreakerConfig)
 
-    def _add(self, key: Hashable) -> _Entry:
-        """Keep the breaker of this key: one that is still held by somebody, or a new one."""
-        reference = self._forgotten.get(key)
-        breaker = None if reference is None else reference()
-        if breaker is None:
-            config = self._config_of(key)
-            breaker = CircuitBreaker(str(key), config, mode=self._mode, listeners=self._listeners, clock=self._clock)
-            breaker._keeper = partial(_keep, weakref.ref(self), key)
-        # Another thread may have come first.
-        entry = self._entries.setdefault(key, _Entry(key, breaker))
-        self._use(entry, new=True)
+    def _configure(self, key: Hashable, breaker: CircuitBreaker) -> None:
+        """Give a breaker the present configuration, of which another thread may set another one meanwhile."""
+        for _ in repeat(None):
+            config = self._config
+            breaker.config = self._config_of(key)
+            if self._config is config:
+                return
+
+    def _bring(self, key: Hashable) -> CircuitBreaker:
+        """Return the breaker of this key, and keep it: the one that somebody still holds, or a new one."""
+        config = self._config
+        entry, breaker = self._cache.bring(key, self._make)
+        if self._config is not config:
+            self._configure(key, breaker)
         self._make_room(entry)
-        return entry
+        return breaker
+
+    def _make(self, key: Hashable) -> CircuitBreaker:
+        config = self._config_of(key)
+        breaker = CircuitBreaker(str(key), config, mode=self._mode, listeners=self._listeners, clock=self._clock)
+        breaker._keeper = partial(_keep, weakref.ref(self), key)
+        return breaker
 
     def _keep(self, key: Hashable) -> None:
-        """Take the breaker of this key back if it was forgotten: it opened, or is steered, while somebody held it."""
-        reference = self._forgotten.get(key)
-        if key not in self._entries and reference is not None and reference() is not None:
-            self._add(key)
-
-    def _use(self, entry: _Entry, new: bool = False) -> None:
-        """Make an entry that is in the list the most recently used; a new one comes into it."""
-        with self._lock:
-            if entry is self._newest or not (entry.linked or new):
-                return
-            older, newer = entry.older, entry.newer
-            if entry.linked:
-                if older is None:
-                    self._oldest = newer
-                else:
-                    older.newer = newer
-                if newer is not None:
-                    newer.older = older
-            last = self._newest
-            entry.older = last
-            entry.newer = None
-            if last is None:
-                self._oldest = entry
-            else:
-                last.newer = entry
-            self._newest = entry
-            entry.linked = True
-
-    def _unlink(self, entry: _Entry) -> bool:
-        """Take an entry out of the list; tell whether it was in it."""
-        with self._lock:
-            linked = entry.linked
-            if linked:
-                older, newer = entry.older, entry.newer
-                if older is None:
-                    self._oldest = newer
-                else:
-                    older.newer = newer
-                if newer is None:
-                    self._newest = older
-                else:
-                    newer.older = older
-                entry.linked = False
-                entry.older = entry.newer = None
-        return linked
+        """Keep the breaker of this key again if it was forgotten: it opened, or is steered, while somebody held it."""
+        entry = self._cache.find(key)
+        breaker = None if entry is None else entry.reference()
+        if entry is not None and breaker is not None and self._cache.exchange(entry, None, breaker):
+            self._make_room(entry)
 
     # Forgetting
 
-    def _make_room(self, newest: _Entry) -> None:
-        excess = len(self._entries) - self._max_size
-        for _ in range(min(excess, 2)):  # with one alone, a registry that has grown would never shrink
+    def _make_room(self, newest: Entry[CircuitBreaker]) -> None:
+        for _ in range(2):  # with one alone, a registry that has grown would never shrink
+            if len(self) <= self._max_size:
+                return
             entry = self._one_to_forget(newest)
             if entry is None:
                 self._warn_once()
                 return
             self._forget(entry)
 
-    def _one_to_forget(self, newest: _Entry) -> _Entry | None:
+    def _one_to_forget(self, newest: Entry[CircuitBreaker]) -> Entry[CircuitBreaker] | None:
         """Return one of the least recently used that may go, preferably without failures."""
         now = self._clock()
-        chosen: _Entry | None = None
-        entry = self._oldest
-        for _ in range(LOOKED_AT):
-            if entry is None or entry is newest:
-                break
-            newer = entry.newer
-            machine = entry.breaker._machine
-            period = machine.period
-            closed = period.state is CircuitState.CLOSED
-            if machine.mode is not entry.breaker._made_in or not (closed or now >= period.ends_at):
-                self._use(entry)  # to be looked at again only after all others
-            elif not period.has_failures(now):
+        chosen: Entry[CircuitBreaker] | None = None
+        for entry in islice(self._cache.least_used(), min(LOOKED_AT, len(self))):
+            breaker = entry.kept
+            if breaker is None or entry is newest:
+                continue
+            if not _may_go(breaker, now):
+                self._cache.exchange(entry, breaker, breaker)  # to be looked at again only after all others
+            elif not breaker._machine.period.has_failures(now):
                 return entry
             elif chosen is None:
                 chosen = entry
-            entry = newer
         return chosen
 
-    def _forget(self, entry: _Entry) -> None:
-        # Noted first and dropped then: whoever comes in between finds it in one place or the other.
-        key = entry.key
-        self._forgotten[key] = weakref.ref(entry.breaker)
-        self._forgotten_keys.append(key)
-        if self._unlink(entry):
-            self._entries.pop(key, None)
-        for _ in range(2):  # one more than comes in, so that what nobody holds does not pile up
-            oldest = self._forgotten_keys.popleft() if self._forgotten_keys else key
-            reference = self._forgotten.get(oldest)
-            if reference is None:
-                continue
-            if reference() is None:
-                self._forgotten.pop(oldest, None)
-            else:
-                self._forgotten_keys.append(oldest)
+    def _forget(self, entry: Entry[CircuitBreaker]) -> None:
+        breaker = entry.kept
+        if breaker is not None and self._cache.exchange(entry, breaker, None) and not _may_go(breaker, self._clock()):
+            self._cache.exchange(entry, None, breaker)  # it has opened in between, when it was still kept
 
     def _warn_once(self) -> None:
-        if not self._warned:
+        with self._lock:
+            warned = self._warned
             self._warned = True
+        if not warned:
             log(
                 WARNING,
                 "a registry grows beyond its max_size of %d: none of the breakers that were looked at may be forgotten",
@@ -304,6 +225,16 @@ class CircuitBreakerRegistry(OnlyOne):
 
     def _after_fork_in_child(self) -> None:
         self._lock = RLock()
+        self._cache.after_fork_in_child()
+
+
+def _may_go(breaker: CircuitBreaker, now: float) -> bool:
+    """Tell whether a new breaker in the place of this one would do the same with the next call."""
+    machine = breaker._machine
+    if machine.mode is not breaker._made_in:
+        return False
+    period = machine.period
+    return period.state is CircuitState.CLOSED or now >= period.ends_at or machine.mode is CircuitMode.FORCED_OPEN
 
 
 def _checked_config(config: Any) -> CircuitBreakerConfig | Callable[[Any], CircuitBreakerConfig]:

@@ -34,9 +34,9 @@ class StreamGuard(Guard):
         self.resume()
         try:
             opened = super().open(func, args, kwargs)
-            self._has_given = True
         finally:
             self.pause()
+        self.gave()
         return opened
 
     async def open_async(
@@ -47,9 +47,9 @@ class StreamGuard(Guard):
         self.resume()
         try:
             opened = await super().open_async(func, args, kwargs)
-            self._has_given = True
         finally:
             self.pause()
+        self.gave()
         return opened
 
     def _admit(self) -> None:
@@ -61,8 +61,6 @@ class StreamGuard(Guard):
 
     def resume(self) -> None:
         """Enter the body: calls in it on the same breaker are part of this probe."""
-        if self._permission is None:
-            return
         self._asked = self._admission._clock()
         if type(self._permission) is Probe:
             self._permission.since = self._asked
@@ -70,8 +68,6 @@ class StreamGuard(Guard):
 
     def pause(self) -> None:
         """Leave the body; a probe that gives items is not overdue."""
-        if self._permission is None:
-            return
         if self._frame is not None:
             open_blocks.end(self._frame)
             self._frame = None
@@ -80,22 +76,27 @@ class StreamGuard(Guard):
             self._latency_s = now - self._asked
         if type(self._permission) is Probe:
             self._permission.since = now
-            if self._has_given and now >= self._admitted + self._admission._machine.config._overdue_s:
-                self._settle_success(now)
+
+    def gave(self) -> None:
+        """Note that there was an item; a probe that gives one after `half_open_timeout_s` has succeeded."""
+        self._has_given = True
+        probe = self._permission
+        if type(probe) is Probe and probe.since >= self._admitted + self._admission._machine.config._overdue_s:
+            self._settle_success(probe, probe.since)
 
     def end(self, error: BaseException | None) -> None:
         """Settle, if that was not done before."""
-        if self._permission is None:
+        permission = self._permission
+        if permission is None:
             return
         now = self._admission._clock()
         if error is None or (self._has_given and issubclass(type(error), GeneratorExit)):
-            self._settle_success(now)
+            self._settle_success(permission, now)
             return
-        permission, self._permission = self._permission, None
+        self._permission = None
         self._admission._settle_error(permission, now, self._latency_s or 0.0, error, waited_s=now - self._asked)
 
-    def _settle_success(self, now: float) -> None:
-        permission, self._permission = self._permission, None
+    def _settle_success(self, permission: Permission, now: float) -> None:
+        self._permission = None
         self.watches_items = False
-        if permission is not None:
-            self._admission._settle_success(permission, now, self._latency_s or 0.0)
+        self._admission._settle_success(permission, now, self._latency_s or 0.0)

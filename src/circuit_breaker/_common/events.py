@@ -134,8 +134,9 @@ def log(level: int, message: str, *args: object, error: BaseException | None = N
     """Write one line, and swallow what a broken filter or handler raises: a log line never changes an outcome."""
     try:
         open_log().log(level, message, *args, exc_info=error, extra=fields)
-    except Exception:  # noqa: S110 - there is nowhere left to report it
-        pass
+    except Exception as problem:
+        if raised_by_signal_handler(problem):
+            raise
 
 
 def raised_by_signal_handler(error: BaseException) -> bool:

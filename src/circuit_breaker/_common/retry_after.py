@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, timedelta
 from typing import Any, cast
 
+from .events import raised_by_signal_handler
+
 # Each header with the number of its units in a second; those in milliseconds first, since they are more exact.
 _HEADERS = {"retry-after-ms": 1000, "x-ms-retry-after-ms": 1000, "x-amz-retry-after": 1000, "retry-after": 1}
 _READ = {*_HEADERS, "date"}
@@ -34,7 +36,7 @@ def retry_after_hint(exc: object) -> float | None:
         if seconds is not None:
             return seconds
     for headers in _all_headers(exc):
-        seconds = _from_headers(headers)
+        seconds = None if headers is None else _from_headers(headers)
         if seconds is not None:
             return seconds
     return None
@@ -43,7 +45,8 @@ def retry_after_hint(exc: object) -> float | None:
 def _attribute(owner: object, name: str) -> Any:
     try:
         return getattr(owner, name, None)
-    except Exception:  # a property may raise anything
+    except Exception as problem:  # a property may raise anything
+        _pass_on(problem)
         return None
 
 
@@ -55,7 +58,8 @@ def _finite(value: Any) -> float | None:
         if isinstance(value, bool) or not hasattr(value, "__float__"):
             return None
         seconds = float(value) if value >= 0 else math.inf
-    except Exception:  # it only looked like a number, as a mock does, or is too large for a float
+    except Exception as problem:  # it only looked like a number, as a mock does, or is too large for a float
+        _pass_on(problem)
         return None
     return seconds if seconds < math.inf else None
 
@@ -79,25 +83,32 @@ def _from_headers(headers: Any) -> float | None:
         for key, units in _HEADERS.items():
             if _NUMBER.fullmatch(text := found.get(key, "")):
                 return _finite(float(text) / units)
-        return _until(found["retry-after"], found.get("date", ""))
-    except Exception:  # no headers, or nothing in them that can be read
+        date = _timestamp(found.get("retry-after"))
+        sent = _timestamp(found.get("date"))
+    except Exception as problem:  # these are no headers
+        _pass_on(problem)
         return None
+    return None if date is None else max(0.0, date - (time.time() if sent is None else sent))
 
 
 def _text(value: object) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
-def _until(date: str, sent: str) -> float:
-    try:
-        now = _timestamp(sent)
-    except Exception:  # the server has not said when it sent the response
-        now = time.time()
-    return max(0.0, _timestamp(date) - now)
-
-
-def _timestamp(date: str) -> float:
+def _timestamp(date: str | None) -> float | None:
+    if not date:
+        return None
     from email.utils import parsedate_to_datetime
 
-    moment = parsedate_to_datetime(date)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    try:
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except Exception as problem:  # it is no date
+        _pass_on(problem)
+        return None
+
+
+def _pass_on(problem: Exception) -> None:
+    """Raise what is meant for the caller, such as the time limit of a Celery task, and is no problem of the hint."""
+    if raised_by_signal_handler(problem):
+        raise problem

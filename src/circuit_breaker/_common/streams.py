@@ -33,7 +33,7 @@ class Guard:
     over = False
 
     watches_items = False
-    """Whether `resume` and `pause` are called around each item after the first."""
+    """Whether `resume`, `pause` and `gave` are called around each item after the first."""
 
     def open(self, func: Callable[..., Stream], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Stream, Any]:
         """Return the stream and its first item, when the consumer asks for it.
@@ -80,6 +80,9 @@ class Guard:
     def pause(self) -> None:
         """Do what is due when the body has stopped running: at an item, or for good."""
 
+    def gave(self) -> None:
+        """Do what is due when the body has given an item, after `pause`."""
+
     def end(self, error: BaseException | None) -> None:
         """Do what is due when the iteration is over, once; None: the stream is exhausted.
 
@@ -125,6 +128,8 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
                         said = None
                         if watches:
                             guard.pause()
+                    if watches:
+                        guard.gave()
                 except BaseException:
                     stream.close()  # it is over already, unless the guard raised
                     raise
@@ -181,6 +186,8 @@ def guarded_async(  # noqa: C901
                         said = None
                         if watches:
                             guard.pause()
+                    if watches:
+                        guard.gave()
                 except Exception:
                     await stream.aclose()  # it is over already, unless the guard raised
                     raise

@@ -3,71 +3,36 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from math import ceil
-from typing import Final, NamedTuple, TextIO, TypeAlias
+from typing import Final, TextIO
 
 from circuit_breaker import CircuitState
 from circuit_breaker._demo import plan as settings
 from circuit_breaker._demo.plan import QUARTER_S, Phase, Plan
 from circuit_breaker._demo.story import Ending, Quarter
+from circuit_breaker._terminal import (
+    STATE_COLOURS,
+    STATES,
+    Marks,
+    Paint,
+    marks_for,
+    no_colours,
+    paint_for,
+    takes_escapes,
+    write,
+)
 
 NARROWEST: Final = 60
 LABEL: Final = 10
 TOTAL: Final = 8
 WIDEST_MARK: Final = 4
 
-STATES: Final = {CircuitState.CLOSED: "closed", CircuitState.OPEN: "open", CircuitState.HALF_OPEN: "probing"}
-
-
-class Marks(NamedTuple):
-    """What the timeline is drawn with."""
-
-    bars: str
-    edge: str
-    states: dict[CircuitState, str]
-
-
-BLOCKS: Final = Marks("▁▂▃▄▅▆▇█", "│", {CircuitState.CLOSED: "─", CircuitState.OPEN: "█", CircuitState.HALF_OPEN: "▒"})
-ASCII: Final = Marks(".:-=+*%@", "|", {CircuitState.CLOSED: "-", CircuitState.OPEN: "#", CircuitState.HALF_OPEN: "="})
-
-Paint: TypeAlias = Callable[[str, str], str]
-
-COLOURS: Final = {"green": 32, "red": 31, "yellow": 33, "cyan": 36, "bold": 1, "faint": 2}
-STATE_COLOURS: Final = {CircuitState.CLOSED: "green", CircuitState.OPEN: "red", CircuitState.HALF_OPEN: "yellow"}
 PHASE_COLOURS: Final = {Phase.HEALTHY: "green", Phase.FAILS: "red", Phase.HANGS: "yellow", Phase.RECOVERED: "green"}
 
 
-def no_colours(text: str, colour: str) -> str:
-    """Leave the text as it is."""
-    return text
-
-
-def colours(text: str, colour: str) -> str:
-    """Return the text in a colour."""
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if text.strip() else text
-
-
 # Where it is shown
-
-
-class OutputError(Exception):
-    """Raised when the text cannot be written; its own text says why."""
-
-
-def write(out: TextIO | None, text: str) -> None:
-    """Write text at once; raise an OutputError if that cannot be done, or a BrokenPipeError if nobody reads it."""
-    if out is None:
-        raise OutputError("the standard output is closed")
-    try:
-        out.write(text)
-        out.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(error.strerror) from error
 
 
 class Plain:
@@ -135,23 +100,12 @@ class Live(Plain):
 
 def screen(out: TextIO | None, plain: bool, environ: Mapping[str, str]) -> Plain:
     """Return the screen that suits what the text goes to."""
-    if out is None or plain or not out.isatty() or environ.get("TERM") == "dumb":
-        return Plain(out)
-    if sys.platform == "win32" and "WT_SESSION" not in environ:  # an old console would show the escapes
+    if out is None or plain or not takes_escapes(out, environ):
         return Plain(out)
     size = os.get_terminal_size(out.fileno())
     if size.columns < NARROWEST or size.lines < 10:
         return Plain(out)
-    return Live(out, marks_for(out.encoding), no_colours if environ.get("NO_COLOR") else colours)
-
-
-def marks_for(encoding: str) -> Marks:
-    """Return the finest marks that the encoding has."""
-    try:
-        (BLOCKS.bars + BLOCKS.edge + "".join(BLOCKS.states.values())).encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return ASCII
-    return BLOCKS
+    return Live(out, marks_for(out.encoding), paint_for(out, environ))
 
 
 # What is shown

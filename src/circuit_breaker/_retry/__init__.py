@@ -1,1 +1,1 @@
-"""Retry: the policy, what it decides about a failed attempt, delays and budgets."""
+"""Retry: the policy and its settings, what is decided about a failed attempt, waits, budgets and totals."""

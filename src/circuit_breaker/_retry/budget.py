@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
 
 from .._common import checks, fork
+from .._common.lock import RLock
 from .._common.pattern import OnlyOne
 
 __all__ = ["RetryBudget"]
@@ -62,7 +62,7 @@ class RetryBudget(OnlyOne):
         self._full = self._burst * TOKEN
         self._per_call = round(min(self._ratio, self._burst) * TOKEN)
         self._per_second = min(self._min_per_second, _FASTEST)
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._held = self._full
         self._by_time = 0
         self._start = checks.reading(self._clock)
@@ -125,4 +125,4 @@ class RetryBudget(OnlyOne):
                 self._by_time = by_time
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()

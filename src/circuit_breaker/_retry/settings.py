@@ -81,7 +81,6 @@ class Settings:
     def __post_init__(self) -> None:
         checks.check_fields(self)
         self._prepare()
-        open_log()
 
     def _prepare(self) -> None:
         """Make what the questions below need, so that no call has to: nothing is imported when a call fails."""
@@ -93,6 +92,7 @@ class Settings:
         backoff = Backoff(self.backoff_base, self.backoff_multiplier, self.backoff_max, self.jitter, draw)
         object.__setattr__(self, "_backoff", backoff)
         object.__setattr__(self, "_totals", Totals())
+        open_log()
 
     def __getstate__(self) -> dict[str, Any]:
         made = ("_retryable", "_backoff", "_totals")
@@ -101,7 +101,6 @@ class Settings:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._prepare()
-        open_log()
 
     def get_delay(self, attempt: int) -> float:
         """Return the seconds to wait after attempt number `attempt` (the first is 0) has failed, drawn anew each time.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._common import fork
+from .._common.lock import RLock
 
 __all__ = ["RetrySnapshot"]
 
@@ -57,7 +57,7 @@ class Totals:
     )
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._failed_first = 0
         self._retries = 0
         self._recovered = 0
@@ -67,7 +67,7 @@ class Totals:
         fork.survive(self)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def failed_first(self) -> None:
         """Count a call whose first attempt failed."""

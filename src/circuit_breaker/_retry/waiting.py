@@ -10,7 +10,7 @@ from .._common.async_library import running_library
 from ..exceptions import UsageError
 
 _LONGEST_SLEEP_S: Final = 1e9  # systems refuse to sleep for centuries
-_ENOUGH: Final = 1_000
+_RETRIES_WITHOUT_LIMIT: Final = 1_000
 
 
 class Override:
@@ -25,7 +25,7 @@ class Override:
 
     def most_retries(self, own: int | None) -> int:
         """Return how often a policy may retry whose own limit is given."""
-        return min((limit for limit in (own, self._max_retries) if limit is not None), default=_ENOUGH)
+        return min((limit for limit in (own, self._max_retries) if limit is not None), default=_RETRIES_WITHOUT_LIMIT)
 
 
 # Those in force in this process, the latest last. To put one in, to take one out and to look are one step each.

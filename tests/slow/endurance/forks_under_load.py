@@ -104,7 +104,7 @@ class Everything:
             self._holding(breaker._machine.lock for breaker in self.breakers.values()),
             self._holding(bulkhead._line.lock for bulkhead in self.bulkheads),
             self._holding([self.budget._lock]),
-            self._holding([self.registry._lock]),
+            self._holding([self.registry._lock, self.registry._cache._lock]),
             self._holding([self.clock._lock]),
             self._telling,
         ]

@@ -221,7 +221,7 @@ def of_whoever_steers(shots: int) -> Finding:
 
     def look() -> None:
         nonlocal kept_locks
-        kept_locks += held(registry._lock) + held(bulkhead._line.lock)
+        kept_locks += held(registry._lock) + held(registry._cache._lock) + held(bulkhead._line.lock)
         kept_locks += sum(held(breaker._machine.lock) for breaker in CircuitBreaker.instances())
 
     with alone() as run:

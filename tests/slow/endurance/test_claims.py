@@ -34,7 +34,7 @@ def each(claims: list[Claim]) -> pytest.MarkDecorator:
 
 
 @each(forks_under_load.CLAIMS)
-def test_children_forked_in_the_middle_of_everything_are_sound(claim: Claim) -> None:
+def test_forked_children_can_use_everything(claim: Claim) -> None:
     found_by(claim, claim.short // forks_under_load.EACH_ONCE)
 
 
@@ -49,20 +49,20 @@ def test_memory_does_not_grow_with_the_calls(claim: Claim) -> None:
 
 
 @each(await_points.CLAIMS)
-def test_a_task_cancelled_at_any_await_leaves_everything_whole(claim: Claim) -> None:
+def test_task_cancelled_at_any_await_keeps_no_slot_and_no_probe(claim: Claim) -> None:
     found_by(claim)
 
 
 @needs_timer
 @each(interrupts.CLAIMS)
-def test_interrupts_wedge_nothing_and_leave_no_lock_held(claim: Claim) -> None:
+def test_interrupts_block_nothing_and_leave_no_lock_held(claim: Claim) -> None:
     found_by(claim)
 
 
 # A look that could find nothing would hold of everything
 
 
-def test_something_kept_of_each_call_is_found() -> None:
+def test_memory_check_finds_what_each_call_keeps() -> None:
     kept: list[object] = []
     breaker = CircuitBreaker()
 
@@ -72,7 +72,7 @@ def test_something_kept_of_each_call_is_found() -> None:
     assert not flat_memory.held_by(keeping, 50_000).holds
 
 
-def test_something_kept_in_a_circle_is_found() -> None:
+def test_memory_check_finds_reference_cycles() -> None:
     def circle() -> None:
         circle: list[object] = []
         circle.append(circle)
@@ -80,7 +80,7 @@ def test_something_kept_in_a_circle_is_found() -> None:
     assert not flat_memory.held_by(lambda: flat_memory.repeated(circle), 50_000).holds
 
 
-def test_a_frame_that_is_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_check_finds_a_kept_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[BaseException] = []
 
     class Keeping(Bulkhead):
@@ -95,7 +95,7 @@ def test_a_frame_that_is_kept_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_fork
-def test_a_child_that_stumbles_or_hangs_is_told_from_one_that_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fork_check_finds_children_that_fail_or_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     def stumble() -> None:
         raise AssertionError("amiss")
 
@@ -115,11 +115,13 @@ def test_a_child_that_stumbles_or_hangs_is_told_from_one_that_is_sound(monkeypat
         (Line, "epoch"),
         (Line, "forgiven"),
         (RetryBudget, "_lock"),
-        (CircuitBreakerRegistry, "_lock"),
+        (CircuitBreakerRegistry, "_cache._lock"),
         (FakeClock, "_lock"),
     ],
 )
-def test_what_is_not_renewed_in_a_child_is_found(kind: type[Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fork_check_finds_state_that_a_child_does_not_renew(
+    kind: type[Any], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     renew = kind._after_fork_in_child
 
     def renew_all_others(survivor: Any) -> None:
@@ -136,14 +138,14 @@ def test_what_is_not_renewed_in_a_child_is_found(kind: type[Any], name: str, mon
 
 
 @needs_timer
-def test_a_slot_that_an_interrupt_loses_is_counted() -> None:
+def test_interrupt_check_counts_lost_slots() -> None:
     finding = interrupts.of_a_bulkhead(replace(BULKHEAD["with"], is_whole=True), 2_000)
     assert not finding.holds
     assert finding.cell.endswith("%")
 
 
 @needs_timer
-def test_a_lock_that_an_interrupt_leaves_held_is_found() -> None:
+def test_interrupt_check_finds_a_lock_left_held() -> None:
     def careless(bulkhead: Bulkhead, body: Callable[[], object]) -> Callable[[], object]:
         def call() -> None:
             bulkhead._line.lock.acquire()
@@ -155,7 +157,7 @@ def test_a_lock_that_an_interrupt_leaves_held_is_found() -> None:
     assert not interrupts.of_a_bulkhead(Way("careless", careless, ("bulkhead",), is_whole=True), 100).holds
 
 
-def test_a_slot_that_a_cancelled_task_keeps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancellation_check_finds_a_kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     async def careless(bulkhead: Bulkhead, body: Callable[[], Awaitable[None]]) -> None:
         await bulkhead.acquire_async()
         await body()

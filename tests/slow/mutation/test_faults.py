@@ -15,7 +15,7 @@ def planted(source: str) -> list[tuple[str, str]]:
     return [(fault.before, fault.after) for fault in faults("_room", textwrap.dedent(source))]
 
 
-def test_a_boundary_a_condition_a_number_and_what_is_returned_are_changed() -> None:
+def test_boundaries_conditions_numbers_and_results_are_changed() -> None:
     assert sorted(planted("def f(x):\n    if x < 1:\n        return x\n")) == [
         ("if x < 1:", "if not x < 1:"),
         ("if x < 1:", "if x < 0:"),
@@ -25,7 +25,7 @@ def test_a_boundary_a_condition_a_number_and_what_is_returned_are_changed() -> N
     ]
 
 
-def test_statements_are_left_out_but_the_first_assignment_of_a_name() -> None:
+def test_statements_are_deleted_except_the_first_assignment_of_a_name() -> None:
     assert planted("def f(x):\n    y = x\n    y = g(x, a=y)\n    g(x)\n    raise y\n") == [
         ("y = g(x, a=y)", "pass"),
         ("y = g(x, a=y)", "y = g(x, )"),
@@ -34,14 +34,14 @@ def test_statements_are_left_out_but_the_first_assignment_of_a_name() -> None:
     ]
 
 
-def test_a_fault_that_says_the_same_as_another_comes_once() -> None:
+def test_equal_faults_are_planted_once() -> None:
     assert planted("def f(x):\n    if x is None:\n        g(x)\n") == [
         ("if x is None:", "if not x is None:"),
         ("g(x)", "pass"),
     ]
 
 
-def test_equal_faults_are_numbered_in_the_order_of_the_lines() -> None:
+def test_faults_with_the_same_text_are_numbered_by_line() -> None:
     assert list(faults("_room", "def f(x):\n    g(x)\n    g(x)\n")) == [
         Fault("_room", "g(x)", "pass"),
         Fault("_room", "g(x)", "pass", 2),
@@ -61,5 +61,5 @@ def test_equal_faults_are_numbered_in_the_order_of_the_lines() -> None:
         "def f(x, *, y): ...",
     ],
 )
-def test_what_is_never_run_is_left_alone(source: str) -> None:
+def test_code_for_type_checkers_is_left_alone(source: str) -> None:
     assert planted(source) == []

@@ -1,0 +1,40 @@
+"""What can be wrong with a log: the error that ends the reading, and the lines that could not be read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SHOWN: Final = 3
+SHOWN_TEXT: Final = 100
+TOLERATED: Final = 0.01
+
+
+class LogError(Exception):
+    """There is something wrong with a log, or with what was said about it; the message is for its user."""
+
+
+class LineError(Exception):
+    """A line cannot be read; the message says why."""
+
+
+class Unread:
+    """The lines that could not be read: how many, and the first few."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: list[str] = []
+
+    def add(self, place: str, line: bytes | str, why: str) -> None:
+        """Count a line, and remember what it was if it is one of the first."""
+        self.count += 1
+        if len(self.first) < SHOWN:
+            text = line.decode("utf-8", "replace") if isinstance(line, bytes) else line
+            text = text.rstrip("\r\n")
+            shown = text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
+            self.first.append(f"{place}: {why}: {shown!r}")
+
+    def check(self, lines: int) -> None:
+        """Raise if they are too many of so many lines."""
+        if self.count > TOLERATED * lines:
+            share = f"{self.count:,} of {lines:,} lines"
+            raise LogError("\n  ".join([f"cannot read {share} (at most 1 in 100 is passed over):", *self.first]))
