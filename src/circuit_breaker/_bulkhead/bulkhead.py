@@ -1,8 +1,4 @@
-"""At most so many at once, for threads and tasks together: the ways to take a slot and to give it back.
-
-Whoever must give something up for sure, whatever interrupts it, adds itself to `abandoned` of the line before anything
-else. That is one call of C code; the line takes back what it had at once, or when it serves the next time.
-"""
+"""At most so many at once, for threads and tasks together: the ways to take a slot and to give it back."""
 
 from __future__ import annotations
 
@@ -13,15 +9,15 @@ from types import EllipsisType, TracebackType
 from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from .._common import checks
-from .._common.async_library import task_gate
-from .._common.events import BulkheadRejected, Listened, Listener, notify, open_log
+from .._common.events import Listener, open_log
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
-from .._common.streams import AsyncStream, Guard, Stream
+from .._common.streams import Guard
 from .._common.typing import Protected, ProtectedFunction
-from ..exceptions import BulkheadFullError, UsageError
-from .gates import ThreadGate
+from ..exceptions import UsageError
+from .admission import Admission
 from .line import Caller, Line
 from .snapshot import BulkheadSnapshot
+from .stream import StreamCaller
 
 __all__ = ["Bulkhead"]
 
@@ -35,7 +31,7 @@ _Policy = TypeVar("_Policy")
 _NOT_ON_THE_WAY: Final = ("acquire", "acquire_async", "release")
 
 
-class Bulkhead(Pattern, Listened, OnlyOne):
+class Bulkhead(Pattern, Admission, OnlyOne):
     """Never lets more than `max_concurrent` callers in at once, and never lets more than `max_queue` wait for a slot.
 
     One object serves any number of threads, asyncio tasks of any event loops and trio tasks at the same time. They wait
@@ -302,7 +298,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         return self._decorate(func)
 
     def _new_guard(self) -> Guard:
-        return _StreamCaller(self)
+        return StreamCaller(self, self._patience_s)
 
     def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
         # Written out, because the entry of every function is a place where Ctrl-C may land: here a slot is taken, or
@@ -370,130 +366,6 @@ class Bulkhead(Pattern, Listened, OnlyOne):
                 line.abandoned.add(caller)
                 line.serve()
                 raise
-
-    def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
-        lock = self._line.lock
-        _ = lock.taken
-        try:
-            if self._listeners is before:
-                self._listeners = after
-                return True
-        finally:
-            lock.release()
-        return False
-
-    # Taking a slot: the same steps for threads and tasks, and two ways to sleep
-
-    def _take_free(self) -> bool:
-        """Take a slot if that takes no second look, and tell whether it was taken."""
-        line = self._line
-        if line.inside >= line.free_below:
-            return False
-        entered = False
-        try:
-            _ = line.lock.taken
-            try:
-                if line.inside < line.free_below:
-                    line.inside += 1
-                    line.accepted += 1
-                    entered = True
-            finally:
-                line.lock.release()
-        except BaseException:
-            if entered:
-                self.release()
-            raise
-        return entered
-
-    def _take(self, caller: Caller, patience_s: float | None) -> bool:
-        line = self._line
-        try:
-            if self._has_to_wait(caller, patience_s, ThreadGate):
-                opened = caller.gate.sleep(caller)
-                if caller.holds is None:
-                    self._sleep_on(caller, opened)
-        except BaseException:
-            line.abandoned.add(caller)
-            line.serve()
-            raise
-        return not (caller.rejected and self._tell_of_rejection(caller))
-
-    async def _take_async(self, caller: Caller, patience_s: float | None) -> bool:
-        line = self._line
-        try:
-            if self._has_to_wait(caller, patience_s, task_gate):
-                opened = await caller.gate.sleep(caller)
-                if caller.holds is None:
-                    await self._sleep_on_async(caller, opened)
-        except BaseException:
-            line.abandoned.add(caller)
-            line.serve()
-            raise
-        return not (caller.rejected and self._tell_of_rejection(caller))
-
-    def _sleep_on(self, caller: Caller, opened: bool) -> None:
-        while not self._line.wait_is_over(caller, opened):
-            opened = caller.gate.sleep(caller)
-
-    async def _sleep_on_async(self, caller: Caller, opened: bool) -> None:
-        while not self._line.wait_is_over(caller, opened):
-            opened = await caller.gate.sleep(caller)
-
-    def _has_to_wait(self, caller: Caller, patience_s: float | None, new_gate: Callable[[float | None], Any]) -> bool:
-        """Give the caller a slot, a rejection, or a gate and a place in the line; the last is to wait."""
-        line = self._line
-        places = 0 if patience_s == 0 else self._max_queue
-        if line.abandoned:
-            line.serve()
-        # Where others wait, so must this caller, and the first try would be in vain.
-        if 0 < line.queued < places or not line.enter(caller, places):
-            caller.gate = new_gate(patience_s)
-            caller.line = line
-            caller.since = line.clock()
-            line.enter(caller, places)
-        return caller.waits is not None
-
-    def _tell_of_rejection(self, caller: Caller) -> bool:
-        """Notify the listeners, and return True."""
-        if self._listeners:
-            notify(self._listeners, BulkheadRejected(self._name, caller.active, caller.queued, caller.waited_s))
-        return True
-
-    def _rejection(self, caller: Caller) -> BulkheadFullError:
-        message, waited = f"Bulkhead {self._name!r} is full", {}
-        if caller.waited_s is not None:
-            message, waited = f"Timed out waiting for a slot of bulkhead {self._name!r}", {"waited_s": caller.waited_s}
-        return BulkheadFullError(
-            message,
-            self._name,
-            self.max_concurrent,
-            active_count=caller.active,
-            queued_count=caller.queued,
-            max_queue=self._max_queue,
-            **waited,
-        )
-
-
-class _StreamCaller(Caller, Guard):
-    """The caller of a stream: it has a slot from the first item to the end."""
-
-    def __init__(self, bulkhead: Bulkhead) -> None:
-        super().__init__()
-        self._bulkhead = bulkhead
-        self.leave = bulkhead._line.abandoned.add
-
-    def open(self, func: Callable[..., Stream], args: Args, kwargs: Kwargs) -> tuple[Stream, Any]:
-        if not self._bulkhead._take(self, self._bulkhead._patience_s):
-            raise self._bulkhead._rejection(self)
-        return super().open(func, args, kwargs)
-
-    async def open_async(self, func: Callable[..., AsyncStream], args: Args, kwargs: Kwargs) -> tuple[AsyncStream, Any]:
-        if not await self._bulkhead._take_async(self, self._bulkhead._patience_s):
-            raise self._bulkhead._rejection(self)
-        return await super().open_async(func, args, kwargs)
-
-    def end(self, error: BaseException | None) -> None:
-        self._bulkhead._line.serve()
 
 
 def _checked_timeout(timeout_s: Any) -> float | None:
