@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from inspect import iscoroutinefunction, isgeneratorfunction
-from typing import Any, Final, Literal, ParamSpec, TypeVar, cast, get_overloads, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, get_overloads, overload
 
 from ._breaker.breaker import CircuitBreaker
 from ._breaker.config import CircuitBreakerConfig
@@ -25,6 +25,9 @@ from ._common.typing import BreakerDecorator, BulkheadDecorator, Protected, Prot
 from ._common.words import CircuitMode
 from ._retry.budget import RetryBudget
 from ._retry.policy import RetryPolicy
+
+if TYPE_CHECKING:
+    from ._shared.protocol import Store
 
 __all__ = ["bulkhead", "circuit_breaker", "retry"]
 
@@ -54,6 +57,7 @@ def circuit_breaker(
     mode: CircuitMode = CircuitMode.AUTO,
     listeners: Iterable[Listener] = (),
     clock: Callable[[], float] = time.monotonic,
+    store: Store | None = None,
 ) -> BreakerDecorator[CircuitBreaker]: ...
 def circuit_breaker(*args: Any, **settings: Any) -> Any:
     """Guard a function with a circuit breaker, which is then its attribute `circuit_breaker`.
@@ -77,6 +81,7 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
         mode: who decides, see `CircuitMode`.
         listeners: functions that are given every event of the breaker.
         clock: a function that returns monotonic seconds.
+        store: shares the circuit of this name with other processes, see `CircuitBreaker`.
 
     Raises:
         TypeError: a setting is of the wrong type, or beside one that takes its place; or what is decorated is no
@@ -92,7 +97,7 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
     elif given.takes_place("config", CircuitBreakerConfig):
         given.stands_alone("config", except_for=set(given) - set(short))
     own = CircuitBreakerConfig(**given.some(*short))
-    make = partial(CircuitBreaker, config=given["config"] or own, **given.some("mode", "listeners", "clock"))
+    make = partial(CircuitBreaker, config=given["config"] or own, **given.some("mode", "listeners", "clock", "store"))
     return given.make(make, given["breaker"], fallback)
 
 

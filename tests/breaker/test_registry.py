@@ -1132,3 +1132,49 @@ def test_a_breaker_that_a_listener_removes_while_all_are_reset_stays_removed(clo
     registry["b"]
     registry.reset_all()
     assert list(registry) == ["a"]
+
+
+# Listeners that come and go
+
+
+def test_a_listener_of_the_registry_hears_the_breakers_that_are_there_and_those_that_come() -> None:
+    registry = CircuitBreakerRegistry()
+    registry["a"].call(int)
+    heard: list[Any] = []
+    registry.add_listener(heard.append)
+    registry["a"].call(int)
+    registry["b"].call(int)
+    assert [event.circuit_name for event in heard] == ["a", "b"]
+    registry.remove_listener(heard.append)
+    registry["a"].call(int)
+    registry["c"].call(int)
+    assert len(heard) == 2
+    with pytest.raises(ValueError, match="one of the listeners"):
+        registry.remove_listener(heard.append)
+
+
+def test_a_listener_that_comes_while_a_breaker_is_made_hears_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+    gone: list[Any] = []
+    registry = CircuitBreakerRegistry(listeners=[gone.append])
+    make = registry._make
+
+    def make_slowly(key: Any) -> CircuitBreaker:
+        breaker = make(key)
+        registry.add_listener(heard.append)
+        registry.remove_listener(gone.append)
+        return breaker
+
+    monkeypatch.setattr(registry, "_make", make_slowly)
+    registry["a"].call(int)
+    assert (len(heard), len(gone)) == (1, 0)
+
+
+def test_a_listener_of_the_registry_hears_a_forgotten_breaker_that_is_still_held() -> None:
+    registry = CircuitBreakerRegistry(max_size=1)
+    held = registry["a"]
+    assert registry["b"]
+    heard: list[Any] = []
+    registry.add_listener(heard.append)
+    held.call(int)
+    assert [event.circuit_name for event in heard] == ["a"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from clocks import Clock
+from failures import Down
 from forks import Child
 from needs import needs_fork
 from patience import PATIENCE_S
@@ -25,10 +26,6 @@ from circuit_breaker._common.events import CallFinished
 from circuit_breaker.insight import CallLog, call_log
 from circuit_breaker.insight.reading.formats import OURS
 from circuit_breaker.insight.reading.log import Choice, read_log
-
-
-class Down(Exception):
-    """What fails here."""
 
 
 @pytest.fixture

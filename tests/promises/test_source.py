@@ -66,7 +66,7 @@ ROOMS: dict[str, set[str]] = {
     "_breaker.stream": breaker("states", "open_blocks", "admission"),
     "_breaker.breaker": breaker(*BREAKER - {"breaker", "cache"}),
     "_breaker.cache": {"_common.lock"},
-    "_breaker.registry": breaker("config", "stream", "breaker", "cache"),
+    "_breaker.registry": breaker("config", "admission", "stream", "breaker", "cache"),
     "_bulkhead": set(),
     "_bulkhead.snapshot": set(),
     "_bulkhead.gates": COMMON,
@@ -84,17 +84,88 @@ ROOMS: dict[str, set[str]] = {
     "_retry.loop": COMMON | {"_retry.settings", "_retry.plan"},
     "_retry.policy": COMMON | {"_retry.settings", "_retry.totals", "_retry.plan", "_retry.loop"},
 }
+# Shared circuits: loaded by those alone who have a store.
+SHARED = {
+    "_shared": set(),
+    "_shared.record": COMMON,
+    "_shared.changes": COMMON | {"_shared.record"},
+    "_shared.protocol": COMMON | {"_shared.record"},
+    "_shared.events": set(),
+    "_shared.store": COMMON | {"_shared.changes", "_shared.protocol", "_shared.record"},
+    "_shared.evidence": breaker("config") | {"_shared.protocol", "_shared.record"},
+    "_shared.states": breaker("rules", "states", "config") | {"_breaker.states.half_open", "_breaker.states.period"},
+    "_shared.worker": COMMON,
+}
+SHARED["_shared.states"] |= {"_shared.record"}
+SHARED["_shared.link"] = breaker("states", "totals") | set(SHARED)
+SHARED["_shared.machine"] = breaker("rules", "states", "config", "machine") | {"_shared.link", "_shared.states"}
+SHARED["_shared.circuit"] = breaker("config", "machine") | set(SHARED) - {"_shared.machine"}
+SHARED["_shared.talker"] = COMMON | set(SHARED) - {"_shared.machine"}
+SHARED["_shared.process"] = breaker("config") | set(SHARED)
+SHARED["_shared.check"] = COMMON | set(SHARED)
+SHARED |= {f"stores.{room}": COMMON | set(SHARED) for room in ("memory", "sqlite", "redis")}
+SHARED["stores"] = breaker("totals") | set(SHARED)
 ROOMS["_decorators"] = set(ROOMS)
 ROOMS["testing"] = set(ROOMS)
 ROOMS["__init__"] = ROOMS["testing"]
+ROOMS |= SHARED
+# Imported from below, in the one function that needs it.
+LATE = {
+    "_breaker.admission": {"_shared.process"},
+    "_shared.store": {"_shared.process"},
+    "testing": {"_shared.check"},
+}
 # The demonstration uses what everybody can: `from circuit_breaker import ...`, and its own rooms.
 ROOMS |= {"_demo": set(), "_demo.plan": set(), "_demo.server": {"_demo.plan"}}
 ROOMS["_demo.story"] = {"_demo.plan", "_demo.server"}
 ROOMS["_demo.screen"] = ROOMS["_demo.threads"] = ROOMS["_demo.tasks"] = {"_demo", "_demo.plan", "_demo.story"}
-ROOMS["__main__"] = {room for room in ROOMS if room.startswith("_demo")}
+ROOMS["_demo.command"] = {room for room in ROOMS if room.startswith("_demo")} | {"_terminal"}
+ROOMS["_demo.screen"] = ROOMS["_demo.screen"] | {"_terminal"}
+ROOMS["_terminal"] = set()
+ROOMS["__main__"] = {"_terminal"}  # it loads commands by their names
 THE_DEMONSTRATION = {"_demo.tasks"}
 
+READING = {f"insight.reading.{room}" for room in ("problems", "files", "conditions", "formats", "columns", "log")}
+REPORT = {f"insight.report.{room}" for room in ("wording", "verdict", "pictures", "svg", "charts", "more_charts")}
+FOUND = {f"insight.{room}" for room in ("calls", "outages", "replay", "figures", "made", "recommend", "study")}
+ROOMS |= {
+    "insight.call_log": COMMON,
+    "insight": {"insight.call_log"},
+    "insight.calls": set(),
+    "insight.outages": {"insight.calls"},
+    # Nothing but this room knows the state machine; the others know the configuration.
+    "insight.replay": breaker("config", "machine", "states") | {"insight.calls"},
+    "insight.figures": breaker("config") | {"insight.calls", "insight.outages", "insight.replay"},
+    "insight.made": breaker("config") | FOUND - {"insight.made", "insight.recommend", "insight.study"},
+    "insight.recommend": breaker("config") | FOUND - {"insight.recommend", "insight.study"},
+    "insight.study": breaker("config") | FOUND - {"insight.study"} | {"insight.reading.problems"},
+    "insight.reading": set(),
+    "insight.reading.problems": set(),
+    "insight.reading.files": {"insight.reading.problems"},
+    "insight.reading.conditions": set(),
+    "insight.reading.formats": {"insight.calls", "insight.reading.conditions", "insight.reading.problems"},
+    "insight.reading.columns": READING - {"insight.reading.columns", "insight.reading.log"},
+    "insight.reading.log": READING - {"insight.reading.log"} | {"insight.calls"},
+    "insight.report": set(),
+    "insight.report.svg": set(),
+    "insight.report.style": set(),
+    "insight.report.wording": breaker("config"),
+    "insight.report.verdict": FOUND | {"insight.report.wording"},
+    "insight.report.pictures": COMMON | FOUND,
+    "insight.report.charts": COMMON | FOUND | REPORT - {"insight.report.charts", "insight.report.more_charts"},
+    "insight.report.more_charts": FOUND | {"insight.report.svg", "insight.report.wording"},
+    "insight.report.page": FOUND | REPORT | {"insight.report.style"},
+    "insight.report.terminal": COMMON | FOUND | REPORT | {"_terminal"},
+    "insight.report.data": breaker("config") | FOUND | REPORT,
+    "insight.progress": {"_terminal"},
+    "insight.model": breaker("config", "breaker", "permit") | {"exceptions", "_retry.policy"},
+    "insight.simulate": breaker("config") | REPORT | {"insight.model", "insight.report.data", "_terminal"},
+    "insight.options": breaker("config", "breaker") | READING | {"insight.model"},
+}
+ROOMS["insight.command"] = breaker("config") | {room for room in ROOMS if room.startswith("insight")} | {"_terminal"}
+
 PACKAGES = {"_breaker.states", "_common", "_breaker", "_retry", "_bulkhead", "_demo"}
+PACKAGES |= {"_shared", "insight", "insight.reading", "insight.report", "stores"}
 
 Source: TypeAlias = dict[str, ast.Module]
 
@@ -249,7 +320,7 @@ def imports_from_below(rooms: Source) -> Iterator[str]:
             continue
         for line, name in imported(room, tree):
             package, _, part = name.partition(".")
-            if package == "circuit_breaker" and part and part not in ROOMS[room]:
+            if package == "circuit_breaker" and part and part not in ROOMS[room] | LATE.get(room, set()):
                 yield f"{room}:{line} {name}"
 
 

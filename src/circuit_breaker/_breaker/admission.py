@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
 from threading import get_ident
 from typing import Any, Final, cast
 
@@ -15,6 +14,7 @@ from .._common.events import (
     CallFinished,
     CallRejected,
     FirstError,
+    Listened,
     Listener,
     StateChanged,
     log,
@@ -39,12 +39,11 @@ IGNORED: Final = Outcome.IGNORED
 CALL: Final = Asker.CALL
 
 
-class Admission:
+class Admission(Listened):
     """A machine with a name, a clock, listeners and a log."""
 
     # The caller's code runs outside of the machine's lock: calls, predicates, listeners, clocks, log handlers.
 
-    _listeners: tuple[Listener, ...] = ()
     _stats: LiveStats | None = None
     _keeper: Callable[[], object] | None = None  # called when this breaker must not be forgotten
     _delivering: int | None = None  # the thread that notifies listeners of changes now
@@ -58,14 +57,18 @@ class Admission:
         mode: CircuitMode,
         listeners: tuple[Listener, ...],
         clock: Callable[[], float],
+        store: object = None,
     ) -> None:
         open_log()
         self.name = name
         self._clock = clock
         self._made_in = mode
-        if listeners:
-            self._listeners = listeners
-        self._machine = Machine(config, mode, checks.reading(clock), bool(listeners))
+        now = checks.reading(clock)
+        self._machine: Machine = (
+            Machine(config, mode, now, listeners)
+            if store is None
+            else load_sharing().join(self, store, config, mode, now, listeners)
+        )
 
     # Admitting
 
@@ -86,9 +89,11 @@ class Admission:
         machine = self._machine
         admitted: Permission | Period | None = machine.reject(now)
         if admitted is None:
-            rides = asker is CALL or asker is Asker.BLOCK
-            admitted = machine.admit(asker, now, open_blocks.unsettled_probes(self) if rides else ())
-        if machine.changes or self._listeners:
+            inside = open_blocks.unsettled_probes(self) if asker is CALL or asker is Asker.BLOCK else ()
+            if machine.link is not None:
+                now = machine.link.prepare(now, inside)
+            admitted = machine.admit(asker, now, inside)
+        if machine.changes or machine.listeners:
             self._tell_of_admission(admitted, now)
         return admitted
 
@@ -183,7 +188,7 @@ class Admission:
             latency_s = 0.0
         slow = latency_s >= machine.config._slow_s and (error is None or not _is_rejected(error))
         opened = machine.settle(permission, outcome, now, latency_s, slow)
-        if opened is not None or machine.changes or self._listeners:
+        if opened is not None or machine.changes or machine.listeners:
             self._follow_up(opened, outcome, latency_s, error)
 
     def _follow_up(
@@ -318,16 +323,12 @@ class Admission:
                 self._delivering = None
         first_error.raise_if_any()
 
-    def _change_listeners(self, change: Callable[[tuple[Listener, ...]], tuple[Listener, ...]]) -> None:
-        for _ in repeat(None):
-            listeners = self._listeners
-            changed = change(listeners)
-            with self._machine.lock:
-                if self._listeners is not listeners:
-                    continue
-                self._listeners = changed
-            self._machine.watch(bool(changed))
-            return
+    @property
+    def _listeners(self) -> tuple[Listener, ...]:  # type: ignore[override]
+        return self._machine.listeners
+
+    def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
+        return self._machine.replace_listeners(before, after)
 
     # Forking
 
@@ -335,6 +336,13 @@ class Admission:
         if self._delivering != get_ident():  # else a listener forks, and goes on to deliver in the child
             self._delivering = None
         self._machine.after_fork_in_child()
+
+
+def load_sharing() -> Any:
+    """Return the code of shared circuits, which only those load who have a store."""
+    from .._shared import process
+
+    return process
 
 
 def _is_rejected(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from math import inf
 from types import NoneType, TracebackType
-from typing import Any, Final, Never, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Never, ParamSpec, TypeVar, overload
 
 from .._common import checks, fork
 from .._common.events import Listener
@@ -20,6 +20,9 @@ from .permit import Permit
 from .states import Asker, Closed, Permission, Probe, Unknown
 from .steering import Steering
 from .stream import StreamGuard
+
+if TYPE_CHECKING:
+    from .._shared.protocol import Store
 
 __all__ = ["CircuitBreaker"]
 
@@ -47,6 +50,8 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         mode: who decides, see `CircuitMode`.
         listeners: functions that are given every `StateChanged`, `CallRejected` and `CallFinished`, outside every lock.
         clock: a function that returns monotonic seconds; all elapsed time is measured by it.
+        store: of `circuit_breaker.stores`; all breakers of this name that have it, in all processes, are one circuit.
+            None: this breaker is by itself.
 
     Raises:
         TypeError: a setting is of the wrong type.
@@ -62,6 +67,7 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        store: Store | None = None,
         **unknown: Never,
     ) -> None:
         if unknown:
@@ -72,6 +78,7 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
             checks.member("mode", mode, CircuitMode),
             checks.functions("listeners", listeners),
             checks.function("clock", clock, "a function that returns seconds"),
+            store,
         )
         fork.survive(self)
 

@@ -17,24 +17,15 @@ totals alone. What happens in a state is told in `states`; the machine owns the 
 from __future__ import annotations
 
 from itertools import repeat
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
+from .._common.events import Listener
 from .._common.lock import RLock
 from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
 from .reading import Reading
 from .rules import WindowCounts
-from .states import (
-    Asker,
-    Closed,
-    ForcedOpen,
-    HalfOpen,
-    Open,
-    Period,
-    Permission,
-    Probe,
-    Unknown,
-)
+from .states import Asker, Closed, ForcedOpen, HalfOpen, Open, Period, Permission, Probe, Unknown
 from .totals import NEVER, ZERO, CircuitStats, Tally, Totals
 
 OPEN_FOR_UNTIL_ASKED_S: Final = 30.0
@@ -62,7 +53,7 @@ class Machine:
         fast: the period if it is CLOSED and a success only needs counting there, else None.
         totals: what ended periods have counted, and what belongs to none.
         start: what there was when the totals were last reset.
-        watched: every result and every change is delivered to listeners.
+        listeners: the functions that every result and every change is delivered to; replaced, never changed.
         changes: what has not been logged yet, oldest first.
         undelivered: what listeners have not been notified of yet, oldest first, and at most 1,000.
         lost: how many changes were dropped because listeners did not take them.
@@ -72,6 +63,7 @@ class Machine:
         "changes",
         "config",
         "fast",
+        "listeners",
         "lock",
         "lost",
         "mode",
@@ -79,21 +71,27 @@ class Machine:
         "start",
         "totals",
         "undelivered",
-        "watched",
     )
 
-    def __init__(self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, watched: bool = False) -> None:
+    # Of a machine that follows a store: what ties it to the store, and whether it takes part.
+    link: Any = None
+    joined: bool = True
+
+    def __init__(
+        self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, listeners: tuple[Listener, ...] = ()
+    ) -> None:
         self.lock = RLock()
         self.config = config
         self.mode = mode
-        self.watched = watched
+        self.listeners = listeners
         self.totals = Totals()
         self.start = ZERO
         self.changes: tuple[Change, ...] = ()
         self.undelivered: tuple[Change, ...] = ()
         self.lost = 0
         self.period: Period = self._first_period(mode, now)
-        self.fast: Closed | None = self.fast_of(self.period, config)
+        self.fast: Closed | None = None
+        self.renew_fast()
 
     # Admitting
 
@@ -118,7 +116,7 @@ class Machine:
 
     def admit(self, asker: Asker, now: float, inside: tuple[Probe, ...] = ()) -> Permission | Period:
         """Return the permission for one call, or the period that rejects it; `inside`: see `Period.admit`."""
-        for _ in repeat(None):
+        while True:
             rejecting = self.reject(now)
             if rejecting is not None:
                 return rejecting
@@ -140,7 +138,6 @@ class Machine:
             if asker is Asker.ANONYMOUS:
                 period.remember(self, probe)
             return probe
-        raise AssertionError  # never reached
 
     # Settling
 
@@ -193,7 +190,7 @@ class Machine:
         """Open the circuit, unless another thread has left the former period meanwhile."""
         wait = self.config.reset_timeout_s
         open_for_s = OPEN_FOR_UNTIL_ASKED_S if callable(wait) else cast("float", wait)
-        period = Open(now, open_for_s, former.openings + 1, counts, self.mode is SHADOW)
+        period = self.opened(now, open_for_s, former.openings + 1, counts)
         return period if self._enter(former, period, reason, opened=1) else None
 
     def close(self, former: Period, now: float, reason: str) -> None:
@@ -202,7 +199,7 @@ class Machine:
 
     def trip(self, now: float, reason: str) -> Open:
         """Open the circuit by hand; return the new period, or the present one if it is open already."""
-        for _ in repeat(None):
+        while True:
             self.look(now)
             reading = self.read()
             if isinstance(reading.period, Open):
@@ -210,25 +207,24 @@ class Machine:
             opened = self.open(reading.period, now, reason, reading.window_counts(now))
             if opened is not None:
                 return opened
-        raise AssertionError  # never reached
 
     def configure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Take another configuration; what is under way stays under way."""
-        for _ in repeat(None):
+        while True:
             rules = () if self.mode is CircuitMode.FORCED_CLOSED else config._rules
             if self.look(now).configure(self, config, rules, now):
                 return
 
     def set_mode(self, mode: CircuitMode, now: float) -> None:
         """Begin a fresh period under another mode."""
-        for _ in repeat(None):
+        while True:
             former = self.period
             if mode is self.mode or self._enter(former, self._first_period(mode, now), f"mode {mode.value}", mode=mode):
                 return
 
     def reset(self, mode: CircuitMode, now: float) -> None:
         """Be as new, in this mode."""
-        for _ in repeat(None):
+        while True:
             if self._enter(self.period, self._first_period(mode, now), "reset", mode=mode, totals=Totals()):
                 return
 
@@ -250,30 +246,34 @@ class Machine:
             period.streak = 0
             self.start = start
 
-    def watch(self, watched: bool) -> None:
-        """Deliver every result and change to listeners from now on, or to nobody."""
-        for _ in repeat(None):
-            period, config = self.period, self.config
-            fast = None if watched else self._plain_fast_of(period, config)
-            with self.lock:
-                if self.period is period and self.config is config:
-                    self.watched = watched
-                    self.fast = fast
-                    return
+    def replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
+        """Deliver results and changes to other listeners; False: they were not those of before, nothing has changed."""
+        with self.lock:
+            if self.listeners is not before:
+                return False
+            self.listeners = after
+            self.fast = None
+        self.renew_fast()
+        return True
 
     def after_fork_in_child(self) -> None:
         """Keep what is counted; the results of calls that are out are late, for they are made in another process."""
         self.lock = RLock()
         self.period = self.period.copy_for_child()
         self.changes = self.undelivered = ()
-        self.fast = self.fast_of(self.period, self.config)
+        self.renew_fast()
 
-    def fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
-        """Return what `fast` is with this period and configuration."""
-        return None if self.watched else self._plain_fast_of(period, config)
-
-    def _plain_fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
-        return period if isinstance(period, Closed) and config.failure_result is None else None
+    def renew_fast(self) -> None:
+        """Set `fast`, which whoever changes one of the things it depends on has set to None under the lock."""
+        for _ in repeat(None):
+            period, config, listeners, joined = self.period, self.config, self.listeners, self.joined
+            plain = isinstance(period, Closed) and config.failure_result is None and not listeners and joined
+            fast = cast("Closed", period) if plain else None
+            with self.lock:
+                same = self.period is period and self.config is config and self.joined is joined
+                if same and self.listeners is listeners:
+                    self.fast = fast
+                    return
 
     def _first_period(self, mode: CircuitMode, now: float) -> Period:
         if mode is CircuitMode.FORCED_OPEN:
@@ -283,6 +283,10 @@ class Machine:
     def closed(self, now: float) -> Period:
         """Return the period that follows when enough probes have succeeded."""
         return Closed(self.config, self.config._rules, now)
+
+    def opened(self, now: float, open_for_s: float, openings: int, counts: WindowCounts) -> Open:
+        """Return the period that follows when the circuit opens."""
+        return Open(now, open_for_s, openings, counts, self.mode is SHADOW)
 
     def half_open(self, opened: Open) -> Period:
         """Return the period that follows an open one."""
@@ -297,7 +301,7 @@ class Machine:
 
     def take_undelivered(self) -> Change | None:
         """Return the oldest change that listeners have not been notified of; from now on they are."""
-        for _ in repeat(None):
+        while True:
             undelivered = self.undelivered
             if not undelivered:
                 return None
@@ -306,7 +310,6 @@ class Machine:
                 if self.undelivered is undelivered:
                     self.undelivered = rest
                     return oldest
-        raise AssertionError  # never reached
 
     def _enter(
         self,
@@ -320,26 +323,21 @@ class Machine:
     ) -> bool:
         """Go from one period to another, unless another thread has left the former one meanwhile."""
         new = () if period.state is former.state else (Change(former.state, period.state, reason),)
-        for _ in repeat(None):
-            config, watched, changes, undelivered = self.config, self.watched, self.changes, self.undelivered
-            fast = self.fast_of(period, config)
-            logging = changes + new
-            delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if watched else ()
-            lost = len(undelivered) + len(new) - len(delivering) if watched else 0
+        while True:
+            listeners, changes, undelivered = self.listeners, self.changes, self.undelivered
+            logged = changes + new
+            delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if listeners else ()
+            lost = len(undelivered) + len(new) - len(delivering) if listeners else 0
             inherits_streak = not period.admits
             with self.lock:
                 if self.period is not former:
                     return False
-                if (
-                    self.config is not config
-                    or self.watched is not watched
-                    or self.changes is not changes
-                    or self.undelivered is not undelivered
-                ):
+                stale = self.listeners is not listeners or self.changes is not changes
+                if stale or self.undelivered is not undelivered:
                     continue
                 self.period = period
-                self.fast = fast
-                self.changes = logging
+                self.fast = None
+                self.changes = logged
                 self.undelivered = delivering
                 self.lost += lost
                 if mode is not None:
@@ -361,8 +359,8 @@ class Machine:
                         ended.last_success_at = former.last_success_at
                     if former.last_failure_at > ended.last_failure_at:
                         ended.last_failure_at = former.last_failure_at
-                return True
-        raise AssertionError  # never reached
+            self.renew_fast()
+            return True
 
     # Reading
 
@@ -389,7 +387,8 @@ class Machine:
             sums.last_failure_at = here if here > before else before
             streak, book, window = period.streak, period.book, period.window
             first = None if window is None else window.first
-        return Reading(period, mode, counted, streak, book, first, sums)
+        seen = None if window is None or first is None else (window, first)
+        return Reading(period, mode, counted, streak, book, seen, sums)
 
     def stats(self) -> CircuitStats:
         """Return all totals; times in them are readings of the breaker's clock."""

@@ -5,28 +5,33 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice, repeat
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._common import checks, fork
-from .._common.events import WARNING, FirstError, Listener, log, open_log
+from .._common.events import WARNING, FirstError, Listened, Listener, log, open_log
 from .._common.lock import RLock
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern
 from .._common.streams import AsyncStream, Guard, Stream
 from .._common.typing import BreakerDecorator
 from .._common.words import CircuitMode, CircuitState
+from .admission import load_sharing
 from .breaker import CircuitBreaker
 from .cache import Cache, Entry
 from .config import CircuitBreakerConfig
 from .stream import StreamGuard
+
+if TYPE_CHECKING:
+    from .._shared.protocol import Store
 
 __all__ = ["CircuitBreakerRegistry"]
 
 LOOKED_AT: Final = 16  # breakers, for one that may be forgotten
 
 
-class CircuitBreakerRegistry(OnlyOne):
+class CircuitBreakerRegistry(Listened, OnlyOne):
     """`registry[key]` is the one breaker of that key, made when it is first asked for.
 
     Safe from any thread or task. Holds at most `max_size` breakers, and forgets one of the least recently used then:
@@ -38,13 +43,13 @@ class CircuitBreakerRegistry(OnlyOne):
     Args:
         config: of every breaker, or a function that gives the one of a key; None takes the defaults.
         max_size: how many breakers are kept, >= 1.
-        mode: of every breaker, as are `listeners` and `clock`; see `CircuitBreaker`.
+        mode: of every breaker, as are `listeners`, `clock` and `store`; see `CircuitBreaker`.
 
     Raises:
         TypeError, ValueError: a setting is of the wrong type or out of range.
     """
 
-    # `_lock` guards `_warned`. What is kept has a lock of its own.
+    # `_lock` guards `_warned` and `_listeners`. What is kept has a lock of its own.
 
     def __init__(
         self,
@@ -54,12 +59,14 @@ class CircuitBreakerRegistry(OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        store: Store | None = None,
     ) -> None:
         self._config = _checked_config(CircuitBreakerConfig() if config is None else config)
         self._max_size = checks.count("max_size", max_size, 1)
         self._mode = checks.member("mode", mode, CircuitMode)
         self._listeners = checks.functions("listeners", listeners)
         self._clock = checks.function("clock", clock, "a function that returns seconds")
+        self._store = None if store is None else load_sharing().checked(store)
         self._cache: Cache[CircuitBreaker] = Cache()
         self._lock = RLock()
         self._warned = False
@@ -133,14 +140,44 @@ class CircuitBreakerRegistry(OnlyOne):
     def config(self, config: CircuitBreakerConfig | Callable[[Any], CircuitBreakerConfig]) -> None:
         self._config = _checked_config(config)
         first_error = FirstError()
-        for entry in self._cache.entries():
-            breaker = entry.reference()
-            if breaker is not None:
-                with first_error:
-                    self._configure(entry.key, breaker)
+        for key, breaker in self._known():
+            with first_error:
+                self._configure(key, breaker)
         first_error.raise_if_any()
 
+    def add_listener(self, listener: Listener) -> None:
+        """Notify listener of every event of the breakers that are there and of those that come.
+
+        Raises:
+            TypeError: listener is no plain function.
+        """
+        super().add_listener(listener)
+        for _, breaker in self._known():
+            _listen(breaker, listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Notify listener no more of the events of these breakers, unless it was added to one of them by itself later.
+
+        Raises:
+            ValueError: listener is not there.
+        """
+        super().remove_listener(listener)
+        for _, breaker in self._known():
+            _unlisten(breaker, listener)
+
+    def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
+        with self._lock:
+            if self._listeners is not before:
+                return False
+            self._listeners = after
+            return True
+
     # Finding and making
+
+    def _known(self) -> list[tuple[Any, CircuitBreaker]]:
+        """Return the keys and breakers that are kept, and those that are forgotten but held by somebody."""
+        found = [(entry.key, entry.reference()) for entry in self._cache.entries()]
+        return [(key, breaker) for key, breaker in found if breaker is not None]
 
     def _config_of(self, key: Hashable) -> CircuitBreakerConfig:
         config = self._config
@@ -158,16 +195,29 @@ class CircuitBreakerRegistry(OnlyOne):
 
     def _bring(self, key: Hashable) -> CircuitBreaker:
         """Return the breaker of this key, and keep it: the one that somebody still holds, or a new one."""
-        config = self._config
+        config, listeners = self._config, self._listeners
         entry, breaker = self._cache.bring(key, self._make)
         if self._config is not config:
             self._configure(key, breaker)
+        while listeners is not (present := self._listeners):  # they were changed while the breaker was made
+            for listener in set(listeners).difference(present):
+                _unlisten(breaker, listener)
+            for listener in present:
+                _listen(breaker, listener)
+            listeners = present
         self._make_room(entry)
         return breaker
 
     def _make(self, key: Hashable) -> CircuitBreaker:
         config = self._config_of(key)
-        breaker = CircuitBreaker(str(key), config, mode=self._mode, listeners=self._listeners, clock=self._clock)
+        breaker = CircuitBreaker(
+            str(key),
+            config,
+            mode=self._mode,
+            listeners=self._listeners,
+            clock=self._clock,
+            store=self._store,
+        )
         breaker._keeper = partial(_keep, weakref.ref(self), key)
         return breaker
 
@@ -226,6 +276,18 @@ class CircuitBreakerRegistry(OnlyOne):
     def _after_fork_in_child(self) -> None:
         self._lock = RLock()
         self._cache.after_fork_in_child()
+
+
+def _listen(breaker: CircuitBreaker, listener: Listener) -> None:
+    """Let a listener of the registry listen to a breaker, once, however many threads come here."""
+    while listener not in (before := breaker._listeners):
+        if breaker._replace_listeners(before, (*before, listener)):
+            return
+
+
+def _unlisten(breaker: CircuitBreaker, listener: Listener) -> None:
+    with suppress(ValueError):
+        breaker.remove_listener(listener)
 
 
 def _may_go(breaker: CircuitBreaker, now: float) -> bool:

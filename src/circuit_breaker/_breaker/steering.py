@@ -6,7 +6,6 @@ import time
 from datetime import timedelta
 
 from .._common import checks
-from .._common.events import Listener
 from .._common.words import CircuitMode, CircuitState
 from ..exceptions import UsageError
 from .admission import Admission
@@ -69,6 +68,7 @@ class Steering(Admission):
             slow_call_rate=counts.slow_call_rate,
             retry_after_s=0.0 if admits_all else period.retry_after_s(machine, reading.book, now),
             probes_in_flight=len(in_flight(reading.book, machine.config, now)),
+            shared=None if machine.link is None else machine.link.snapshot(period),
         )
         self._publish()
         return snapshot
@@ -131,27 +131,3 @@ class Steering(Admission):
             opened.end_after(self._machine, now - opened.at + open_for_s, opened.last_failure)
         finally:
             self._publish()
-
-    def add_listener(self, listener: Listener) -> None:
-        """Notify one more function of every event from now on.
-
-        Raises:
-            TypeError: listener is no function.
-        """
-        added = checks.function("listener", listener, "a function of one event")
-        self._change_listeners(lambda listeners: (*listeners, added))
-
-    def remove_listener(self, listener: Listener) -> None:
-        """Notify a function no more; events that are being delivered may still reach it.
-
-        Raises:
-            ValueError: listener is none of the listeners.
-        """
-
-        def without(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
-            if listener not in listeners:
-                raise ValueError(f"listener must be one of the listeners of {self!r}, got {listener!r}")
-            place = listeners.index(listener)
-            return listeners[:place] + listeners[place + 1 :]
-
-        self._change_listeners(without)

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from .._common import checks
 from .._common.words import CircuitMode, CircuitState
 
-__all__ = ["CircuitSnapshot", "CircuitStats"]
+__all__ = ["CircuitSnapshot", "CircuitStats", "SharedSnapshot"]
 
 NEVER: Final = -inf  # when there was no success, or no failure, yet
 
@@ -114,6 +114,29 @@ class CircuitStats:
 
 
 @dataclass(frozen=True)
+class SharedSnapshot:
+    """Where a circuit is that a breaker shares with other processes, as far as this process knows.
+
+    Attributes:
+        link: "new": nothing has been heard of it; "joined"; "away": the store does not answer, or not to be understood.
+        open_for: whom the circuit is open or half-open for: "all", this "process" alone, or None: it is closed.
+        epoch: a number that grows with each opening, reopening, closing and order; 0: there has been none.
+        since_s: seconds since that; None: there has been none. `reason`: why. `by`: the process, as `host:pid`.
+        probes_out: probes under way in all processes.
+        heard_s: seconds since the store answered last; None: it never has.
+    """
+
+    link: str
+    open_for: str | None
+    epoch: int
+    since_s: float | None
+    reason: str
+    by: str
+    probes_out: int
+    heard_s: float | None
+
+
+@dataclass(frozen=True)
 class CircuitSnapshot:
     """What a breaker was at one moment.
 
@@ -125,6 +148,7 @@ class CircuitSnapshot:
         error_rate: share of failures in the window; 0.0 when it is empty. `slow_call_rate` likewise.
         retry_after_s: seconds until a probe may be made; 0.0 when a call would be admitted now, None when unknown.
         probes_in_flight: probes that are out and not overdue.
+        shared: what is known of the circuit in all processes; None: the breaker has no store.
     """
 
     name: str
@@ -139,6 +163,7 @@ class CircuitSnapshot:
     slow_call_rate: float
     retry_after_s: float | None
     probes_in_flight: int
+    shared: SharedSnapshot | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as plain values that `json.dumps` takes; an infinite or unknown time is None."""
@@ -184,12 +209,14 @@ class LiveStats(CircuitStats):
 
     def _dated(self, stats: CircuitStats, wall: float, now: float) -> CircuitStats:
         """Turn the moments in these totals into dates; two clocks that were read at once say how. A date stays."""
-        shown, self._dates = self._dates, {}
+        shown = self._dates
+        dates: dict[float, float] = {}
         for name in ("last_failure_time", "last_success_time"):
             at: float | None = getattr(stats, name)
             if at is not None:
-                self._dates[at] = shown.get(at, wall + (at - now))
-                setattr(stats, name, self._dates[at])
+                dates[at] = shown.get(at, wall + (at - now))
+                setattr(stats, name, dates[at])
+        self._dates = dates
         return stats
 
     def record_success(self, latency_ms: float) -> None:

@@ -143,12 +143,7 @@ class CallLog:
     def _write_waiting(self, *, rotate: bool) -> None:
         waiting = self._waiting
         while waiting:
-            calls: list[_Call] = []
-            try:
-                while len(calls) < BLOCK:
-                    calls.append(waiting.popleft())
-            except IndexError:
-                pass  # a thread that closes the log takes them, too
+            calls = list(self._take(BLOCK))
             lost = len(calls)
             try:
                 lines = self._lines(calls)
@@ -163,6 +158,13 @@ class CallLog:
                 if not self._warned:
                     self._warned = True
                     log(ERROR, "call log %r cannot be written to, its lines are lost", self._path, error=error)
+
+    def _take(self, most: int) -> Iterator[_Call]:
+        for _ in range(most):
+            try:
+                yield self._waiting.popleft()
+            except IndexError:  # a thread that closes the log takes them, too
+                return
 
     def _next_file(self, full: _File | None) -> _File:
         """Open the file; if one is full, move it and the older ones on before."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from copy import copy
-from itertools import repeat
 from typing import Final
 
 from ..._common.words import CircuitState, Outcome
 from ..config import CircuitBreakerConfig
 from ..rules import WindowCounts
 from ..totals import Tally
-from ..window import Mark
+from ..window import Seen
 from .open import Open
 from .period import EMPTY, Asker, Book, Machine, Period, Permission, Probe, Unknown
 
@@ -43,7 +42,7 @@ class HalfOpen(Period):
     def admit(self, machine: Machine, probe: Probe, inside: tuple[Probe, ...], now: float) -> Permission | None:
         """Give the probe a slot, or let it ride on the probe that it is made inside of; None: there is no slot."""
         outer = next((other for other in inside if other.issuer is self), None)
-        for _ in repeat(None):
+        while True:
             book = self.book
             new = self._with_slot(machine.config, book, probe, now)
             # An overdue probe may be lost for good, and its result with it: what is inside it takes a slot if it can.
@@ -61,7 +60,6 @@ class HalfOpen(Period):
                 probe.issuer = self
                 probe.rides = rides
                 return probe
-        return None  # never reached
 
     def _with_slot(self, config: CircuitBreakerConfig, book: Book, probe: Probe, now: float) -> Book | None:
         """Return the book with a slot for this probe: a free one, that of an overdue probe, or one taken over."""
@@ -77,7 +75,7 @@ class HalfOpen(Period):
 
     def remember(self, machine: Machine, probe: Probe) -> None:
         """Note an anonymous call that SHADOW admits without a slot."""
-        for _ in repeat(None):
+        while True:
             book = self.book
             if len(book.anonymous) >= ADMITTED_BY_SHADOW_REMEMBERED:
                 return
@@ -98,7 +96,7 @@ class HalfOpen(Period):
     ) -> Period | None:
         """Count the result, free the slot of its probe, and reopen or close the circuit if that follows."""
         failed = outcome is FAILURE
-        for _ in repeat(None):
+        while True:
             book = self.book
             probe = self._probe_of(permission, machine.config, book, now)
             if probe is not None and probe.issuer is None:
@@ -116,18 +114,18 @@ class HalfOpen(Period):
                     probe.settled = True
                 if outcome is IGNORED:
                     machine.totals.ignored += 1
-                    return None
-                self.latency_s += latency_s
-                self.slow += slow
-                if failed:
-                    self.failures += 1
-                    self.streak += 1
-                    self.last_failure_at = now
                 else:
-                    self.successes += 1
-                    self.streak = 0
-                    self.last_success_at = now
-            return self._follow(machine, new, failed, now)
+                    self.latency_s += latency_s
+                    self.slow += slow
+                    if failed:
+                        self.failures += 1
+                        self.streak += 1
+                        self.last_failure_at = now
+                    else:
+                        self.successes += 1
+                        self.streak = 0
+                        self.last_success_at = now
+            return self._follow(machine, new, probe, outcome, slow, now)
         machine.count_late(outcome, now, latency_s, slow)
         return None
 
@@ -166,18 +164,22 @@ class HalfOpen(Period):
             self.book = new
             return True
 
-    def _follow(self, machine: Machine, book: Book, failed: bool, now: float) -> Period | None:
-        """Reopen or close the circuit, if the results of the probes say so."""
+    def _follow(
+        self, machine: Machine, book: Book, probe: Probe | None, outcome: Outcome, slow: bool, now: float
+    ) -> Period | None:
+        """Reopen or close the circuit, if the results of the probes say so, now that they include this one."""
+        if outcome is IGNORED:
+            return None
         config = machine.config
         if book.failures >= config.half_open_failure_threshold:
-            return machine.open(self, now, "a probe failed" if failed else "a probe was slow", self.led_by)
+            return machine.open(self, now, why_reopened(outcome), self.led_by)
         if book.successes >= config.success_threshold:
             machine.close(self, now, f"{book.successes} probes succeeded")
         return None
 
     def free(self, machine: Machine, probe: Probe) -> None:
         """Free the slot of a probe whose call was never made."""
-        for _ in repeat(None):
+        while True:
             book = self.book
             new = book.without(probe)
             with machine.lock:
@@ -185,13 +187,18 @@ class HalfOpen(Period):
                     self.book = new
                     return
 
-    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
+    def window_counts(self, counted: Tally, streak: int, seen: Seen | None, now: float) -> WindowCounts:
         """Return what the window held when the circuit opened."""
         return self.led_by
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
         """Return 0.0 if there is a free slot; else nobody knows."""
         return 0.0 if len(in_flight(book, machine.config, now)) < machine.config.half_open_max_calls else None
+
+
+def why_reopened(outcome: Outcome) -> str:
+    """Return the reason of a circuit that a probe with this outcome reopens."""
+    return "a probe failed" if outcome is FAILURE else "a probe was slow"
 
 
 def in_flight(book: Book, config: CircuitBreakerConfig, now: float) -> list[Probe]:
