@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
 from math import inf
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary, ref
 
 from ..exceptions import UsageError
 
@@ -95,17 +97,31 @@ class _LoopEnd:
 
     def __del__(self) -> None:
         if self.loop.is_closed():
-            for sleeper in self.sleepers.copy():
-                sleeper.lost()
+            with ExitStack() as everybody:  # even if one raises
+                for sleeper in self.sleepers.copy():
+                    everybody.callback(sleeper.lost)
 
 
-class _Here(threading.local):
-    """The loop in which a task of this thread slept last."""
+class _LoopEnds(threading.local):
+    """A weak reference to the end of each loop in which tasks of this thread slept."""
 
-    end: Any = staticmethod(lambda: None)  # a weak reference to its _LoopEnd
+    def __init__(self) -> None:
+        self.of: WeakKeyDictionary[Any, Callable[[], _LoopEnd | None]] = WeakKeyDictionary()
 
 
-_here = _Here()
+_ends = _LoopEnds()
+
+
+def _sleepers_in(loop: Any) -> set[Sleeper]:
+    end = _ends.of.get(loop, _nothing)()
+    if end is None:
+        end = _LoopEnd(loop)
+        _ends.of[loop] = ref(end)
+    return end.sleepers
+
+
+def _nothing() -> None:
+    """Stand for a weak reference to what is gone."""
 
 
 class AsyncioGate:
@@ -120,10 +136,14 @@ class AsyncioGate:
 
     def open(self) -> bool:
         """Wake the sleeper, who may be awake already; False: its event loop is closed."""
-        if running_loop() is self._loop:
-            if not self._future.done():
-                self._future.set_result(True)
+        try:
+            task = _modules["asyncio"].current_task()
+        except RuntimeError:
+            task = None  # no loop runs here
+        if task is not None and task.get_loop() is self._loop:
+            self._wake(True)
             return True
+        # From another thread; or from a destructor or a signal handler here, when the loop may be about to wait.
         try:
             self._loop.call_soon_threadsafe(self._wake, True)
         except RuntimeError:
@@ -134,18 +154,15 @@ class AsyncioGate:
 
     async def sleep(self, sleeper: Sleeper) -> bool:
         """Sleep until the gate is opened, and return True; or return False when the time is over."""
-        if self._future.done():
-            self._future = self._loop.create_future()
+        sleepers = _sleepers_in(self._loop)
         timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._wake, False)
-        end = _here.end()
-        if end is None or end.loop is not self._loop:
-            end = _LoopEnd(self._loop)
-            _here.end = weakref.ref(end)
-        sleepers = end.sleepers
-        del end  # from here on, the loop alone refers to it
         sleepers.add(sleeper)
         try:
-            return await self._future  # type: ignore[no-any-return]
+            opened: bool = await self._future
+            self._future = (
+                self._loop.create_future()
+            )  # now, so that no opening is missed by whoever looks and sleeps on
+            return opened
         finally:
             sleepers.discard(sleeper)
             if timer is not None:
