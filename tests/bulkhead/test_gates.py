@@ -172,8 +172,8 @@ def test_task_woken_for_nothing_goes_on_waiting() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
         await bulkhead.acquire_async()
         task = await in_line(bulkhead)
-        assert bulkhead._line.ring.after is not None
-        gate = bulkhead._line.ring.after.gate
+        assert bulkhead._line.first is not None
+        gate = bulkhead._line.first.gate
         gate.open()
         gate.open()
         await settle()
@@ -255,10 +255,10 @@ def test_collected_waiter_leaves_the_line() -> None:
         loop.run_until_complete(asyncio.sleep(0))
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         assert bulkhead.queued_count == 1
-        assert bulkhead._line.ring.after is not None
+        assert bulkhead._line.first is not None
         with bulkhead._line.lock:
             del task
-            bulkhead._line.ring.after.gate._future = None
+            bulkhead._line.first.gate._future = None
             gc.collect()
         assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
     finally:

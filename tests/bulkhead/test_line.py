@@ -152,8 +152,8 @@ def test_whoever_has_left_the_line_keeps_none_of_its_neighbours_alive() -> None:
         line.leave(caller)
     line.serve()
     assert [(caller.before, caller.after) for caller in callers] == [(None, None)] * 3
-    assert (left.before, left.after, line.queued) == (line.ring, line.ring, 1)
-    assert (line.ring.before, line.ring.after) == (left, left)
+    assert (left.before, left.after, line.queued) == (None, None, 1)
+    assert (line.first, line.last) == (left, left)
 
 
 # Served in the last moment

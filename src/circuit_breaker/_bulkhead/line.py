@@ -27,7 +27,7 @@ class Caller:
         line: where it waits.
         since: when it began to wait, by the clock of the line.
         waited_s: how long it stood in the line; None: it never did.
-        before, after: its neighbours in the line.
+        before, after: its neighbours in the line; None: there is none.
     """
 
     __slots__ = (
@@ -46,8 +46,8 @@ class Caller:
         self.active: int
         self.queued: int
         self.line: Line
-        self.before: Any
-        self.after: Any
+        self.before: Caller | None
+        self.after: Caller | None
 
     def lost(self) -> None:
         """Leave for good, because the event loop in which it slept is closed."""
@@ -71,15 +71,16 @@ class Line:
         "accepted",
         "clock",
         "epoch",
+        "first",
         "free_below",
         "held_in_parent",
         "inside",
+        "last",
         "limit",
         "lock",
         "peak",
         "queued",
         "rejected",
-        "ring",
         "timed_out",
         "total_wait_s",
     )
@@ -98,7 +99,8 @@ class Line:
         self.timed_out = 0
         self.total_wait_s = 0.0
         self.queued = 0
-        self.ring = _empty_ring()
+        self.first: Caller | None = None
+        self.last: Caller | None = None
         self.epoch = object()
         """The time since the last fork; a slot of another epoch is the parent's."""
         self.held_in_parent = 0
@@ -132,10 +134,13 @@ class Line:
                 self.free_below = 0
                 self.queued += 1
                 caller.waits = self.epoch
-                caller.before = self.ring.before
-                caller.after = self.ring
-                self.ring.before.after = caller
-                self.ring.before = caller
+                caller.before = self.last
+                caller.after = None
+                if self.last is None:
+                    self.first = caller
+                else:
+                    self.last.after = caller
+                self.last = caller
         finally:
             self.lock.release()
         return True
@@ -164,15 +169,15 @@ class Line:
         """Do the same, but leave what an interrupt keeps undone to whoever serves next."""
         if self.abandoned:
             self._take_back()
-        caller = self.ring.after
-        while caller is not self.ring and self.inside < self.limit:
+        caller = self.first
+        while caller is not None and self.inside < self.limit:
             # The gate opens first. What is raised meanwhile leaves the caller in the line, at worst awake for nothing:
             # it serves the line itself, and sleeps again.
             wakes_up = caller.gate.open()
             now = self.clock()
             _ = self.lock.taken
             try:
-                if caller is self.ring.after and self.inside < self.limit:
+                if caller is self.first and self.inside < self.limit:
                     if wakes_up:
                         # First of all: its caller may look just now, without the lock, and must find itself in the line
                         # or with a slot. Who finds neither sleeps again, and nobody comes back to wake it.
@@ -181,9 +186,11 @@ class Line:
                         self.accepted += 1
                         if self.inside > self.peak:
                             self.peak = self.inside
-                    self.ring.after = caller.after
-                    caller.after.before = self.ring
-                    caller.before = None
+                    self.first = caller.after
+                    if caller.after is None:
+                        self.last = None
+                    else:
+                        caller.after.before = None
                     caller.after = None
                     caller.waits = None
                     waited_s = now - caller.since if now > caller.since else 0.0
@@ -192,7 +199,7 @@ class Line:
                     self.queued -= 1
             finally:
                 self.lock.release()
-            caller = self.ring.after
+            caller = self.first
 
     def _take_back(self) -> None:
         for caller in self.abandoned.copy():
@@ -208,8 +215,14 @@ class Line:
         _ = self.lock.taken
         try:
             if caller.waits is self.epoch:
-                caller.before.after = caller.after
-                caller.after.before = caller.before
+                if caller.before is None:
+                    self.first = caller.after
+                else:
+                    caller.before.after = caller.after
+                if caller.after is None:
+                    self.last = caller.before
+                else:
+                    caller.after.before = caller.before
                 caller.before = None
                 caller.after = None
                 caller.waits = None
@@ -237,13 +250,7 @@ class Line:
         self.held_in_parent += self.inside
         self.inside = 0
         self.queued = 0
-        self.ring = _empty_ring()
+        self.first = None
+        self.last = None
         self.abandoned = set()
         self.epoch = object()
-
-
-def _empty_ring() -> Caller:
-    """Return the one place in a ring that is nobody's: the first in the line comes after it, the last before it."""
-    ring = Caller()
-    ring.before = ring.after = ring
-    return ring
