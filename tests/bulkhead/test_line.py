@@ -260,6 +260,17 @@ def test_destructor_in_a_locked_section_deadlocks_and_loses_nothing(visitor: str
     assert [bulkhead.acquire() for _ in range(4)] == [True, True, True, False]
 
 
+def test_slot_taken_between_the_look_for_one_and_taking_the_lock_is_not_given_twice() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    bulkhead.call(int)
+    line = bulkhead._line
+    lock = line.lock
+    line.lock = Visited(lock, lambda: bulkhead.active_count or bulkhead.__enter__())  # type: ignore[assignment]
+    got = bulkhead.acquire()
+    line.lock = lock
+    assert (got, bulkhead.active_count, bulkhead.snapshot().rejected_count) == (False, 1, 1)
+
+
 def quietly(visit: Callable[[], object]) -> None:
     try:
         visit()
