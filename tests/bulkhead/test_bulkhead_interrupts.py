@@ -80,6 +80,15 @@ def test_interrupt_at_any_locked_section_loses_no_slot(way: str, moment: str, kn
 
 
 @pytest.mark.parametrize("way", BULKHEAD)
+def test_interrupt_before_a_slot_is_taken_takes_none(way: str) -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    body = BULKHEAD[way].ready(bulkhead, lambda: None)
+    body()
+    assert interrupt(bulkhead, 1, body, "entered")
+    assert (bulkhead.active_count, bulkhead.snapshot().accepted_count) == (0, 1)
+
+
+@pytest.mark.parametrize("way", BULKHEAD)
 def test_interrupt_at_any_locked_section_reaches_the_caller(way: str) -> None:
     interrupts = 0
     for sections in count(1):
