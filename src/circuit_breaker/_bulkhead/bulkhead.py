@@ -6,18 +6,20 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import EllipsisType, TracebackType
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from .._common import checks
 from .._common.events import Listener, open_log
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
 from .._common.streams import Guard
-from .._common.typing import Protected, ProtectedFunction
 from ..exceptions import UsageError
 from .admission import Admission
 from .line import Caller, Line
 from .snapshot import BulkheadSnapshot
 from .stream import StreamCaller
+
+if TYPE_CHECKING:
+    from .._common.typing import Protected, ProtectedFunction
 
 __all__ = ["Bulkhead"]
 
