@@ -257,9 +257,9 @@ class Admission(Listened):
         if machine.undelivered:
             with first_error:
                 self._deliver()
-        if machine.lost and not self._warned:
+        if machine.dropped and not self._warned:
             with first_error:
-                self._warn_of_loss()
+                self._warn_of_dropping()
         first_error.raise_if_any()
 
     def _log_change(self, change: Change) -> None:
@@ -277,7 +277,7 @@ class Admission(Listened):
             reason=change.reason,
         )
 
-    def _warn_of_loss(self) -> None:
+    def _warn_of_dropping(self) -> None:
         with self._machine.lock:
             warned = self._warned
             self._warned = True
