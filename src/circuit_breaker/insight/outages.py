@@ -29,7 +29,6 @@ SAMPLE: Final = 100_000
 ROUNDS: Final = 10
 BLOCKS: Final = 24
 FIRST_CLUMP: Final = 4.0
-TRIMMED: Final = 0.03
 
 
 class NoOrdinaryTimesError(ValueError):
