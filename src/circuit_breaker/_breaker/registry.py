@@ -258,10 +258,10 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
 
     def _forget(self, entry: Entry[CircuitBreaker]) -> None:
         breaker = entry.kept
-        # Another thread may have made room meanwhile.
-        if breaker is not None and self._cache.exchange(entry, breaker, None, above=self._max_size):
-            if not _may_go(breaker, self._clock()):
-                self._cache.exchange(entry, None, breaker)  # it has opened in between, when it was still kept
+        if breaker is None or not self._cache.exchange(entry, breaker, None, above=self._max_size):
+            return  # another thread has used it, or made room, meanwhile
+        if not _may_go(breaker, self._clock()):
+            self._cache.exchange(entry, None, breaker)  # it has opened in between, when it was still kept
 
     def _warn_once(self) -> None:
         with self._lock:
