@@ -21,7 +21,7 @@ _R = TypeVar("_R")
 
 
 class FakeClock:
-    """A clock that stands still until it is told to advance; calling it gives the seconds.
+    """A clock that stands still until it is advanced; calling it gives the seconds.
 
     `clock=` takes it as it is, `sleep=` its `sleep` or `sleep_async`. One clock may be shared by threads and tasks.
 
@@ -91,13 +91,13 @@ def instant_retries(*, max_retries: int | None = None) -> Retries:
     """Let no policy sleep inside, in any thread or task of this process: not even a `sleep=` of its own is called.
 
     A context manager, and a decorator of functions and coroutine functions, such as tests. All else stays as it is: the
-    number of attempts, budgets, listeners, and the delays that they are told. In async code other tasks get their turn
+    number of attempts, budgets, listeners, and the delays that listeners get. In async code other tasks get their turn
     instead of a sleep.
 
-    A sleep left out counts as slept for the deadline of the call (`max_elapsed_s`), which so ends the attempts where it
-    would in earnest. For nobody else time passes: an open circuit stays open. Since a policy without a limit might
-    therefore go on for ever, it may make 1,000 retries. To test retries that wait for a circuit, give the breaker and
-    the policy one `FakeClock` instead, which does advance.
+    A sleep left out counts as slept for the deadline of the call (`max_elapsed_s`), so the attempts end where they
+    would without this. No time passes for anything else: an open circuit stays open. A policy without a limit might
+    therefore retry for ever, so it may make 1,000 retries. To test retries that wait for a circuit, give the breaker
+    and the policy one `FakeClock` instead, which does advance.
 
     It may be nested; the innermost one holds.
 

@@ -11,7 +11,7 @@
 
 A mode that an operator sets and `reset()` lead to a fresh CLOSED period from everywhere, FORCED_OPEN to an OPEN one
 without end. A permission belongs to the period that issued it, so a late result is known by `is not`: it counts in the
-totals alone. What happens in a state is told in `states`; the machine owns the transitions, and only those.
+totals alone. What happens in a state is in `states`; the machine owns the transitions, and only those.
 """
 
 from __future__ import annotations
