@@ -1,4 +1,4 @@
-"""Settings derived from the ordinary times of a log, and from one answer: the failing share from which to reject all."""
+"""Settings derived from the ordinary times of a log, and from one answer: the failing share at which to reject all."""
 
 from __future__ import annotations
 
