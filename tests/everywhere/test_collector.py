@@ -28,6 +28,7 @@ class Circular:
 breaker = CircuitBreaker("api", CircuitBreakerConfig(2, 1, 0.0005, half_open_max_calls=1))
 registry = CircuitBreakerRegistry(max_size=5)
 budget = RetryBudget()
+policy = RetryPolicy(1, 0.0)
 bulkhead = Bulkhead(max_concurrent=2)
 
 def fail():
@@ -62,6 +63,11 @@ USES = {
     "a registry": "registry[str(time.monotonic())].record_failure()",
     "a bulkhead": "bulkhead.acquire() and bulkhead.release(); bulkhead.snapshot()",
     "a budget": "budget.deposit(); budget.take()",
+    "steering": (
+        "breaker.config = breaker.config.replace(failure_threshold=3); breaker.trip(); breaker.reset()\n"
+        "    breaker.add_listener(id); breaker.remove_listener(id)"
+    ),
+    "retries": "try: policy.call(fail)\n    except ValueError: policy.snapshot()",
 }
 
 
