@@ -35,7 +35,7 @@ class FakeClock:
         TypeError, ValueError: start is no finite number.
     """
 
-    # `_lock` guards `_now` and `sleeps`. An RLock, for a signal handler may look at the clock.
+    # `_lock` guards `_now`; under it nothing is called. An RLock, for a signal handler may advance the clock.
 
     def __init__(self, start: float = 0.0) -> None:
         self._lock = RLock()
@@ -61,10 +61,12 @@ class FakeClock:
         """
         passed = checks.seconds("seconds", seconds, minimum=0)
         with self._lock:
-            now = self._now + passed
-            if now == math.inf:
-                raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {self._now:g} s")
-            self._now = now
+            before = self._now
+            now = before + passed
+            if now < math.inf:
+                self._now = now
+                return
+        raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {before:g} s")
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Advance at once instead of sleeping, and remember it in `sleeps`.
@@ -73,9 +75,8 @@ class FakeClock:
             TypeError, ValueError: seconds is no finite number >= 0.
         """
         passed = checks.seconds("seconds", seconds, minimum=0)
-        with self._lock:
-            self.advance(passed)
-            self.sleeps.append(passed)
+        self.advance(passed)
+        self.sleeps.append(passed)
 
     async def sleep_async(self, seconds: float | timedelta) -> None:
         """Do the same for async code; other tasks get their turn, and a cancellation arrives here.

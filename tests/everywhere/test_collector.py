@@ -13,6 +13,7 @@ from patience import PATIENCE_S
 STORY = """
 import gc, sys, threading, time
 from circuit_breaker import *
+from circuit_breaker.testing import FakeClock
 
 gc.set_threshold(5)
 lock = threading.RLock()
@@ -29,6 +30,7 @@ breaker = CircuitBreaker("api", CircuitBreakerConfig(2, 1, 0.0005, half_open_max
 registry = CircuitBreakerRegistry(max_size=5)
 budget = RetryBudget()
 policy = RetryPolicy(1, 0.0)
+clock = FakeClock()
 bulkhead = Bulkhead(max_concurrent=2)
 
 def fail():
@@ -67,6 +69,7 @@ USES = {
         "breaker.config = breaker.config.replace(failure_threshold=3); breaker.trip(); breaker.reset()\n"
         "    breaker.add_listener(id); breaker.remove_listener(id)"
     ),
+    "a fake clock": "clock.sleep(1)",
     "retries": "try: policy.call(fail)\n    except ValueError: policy.snapshot()",
 }
 

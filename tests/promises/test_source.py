@@ -239,7 +239,7 @@ PLAIN = (
     *(ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript, ast.Constant),
     *(ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop),
 )
-LOCKED = ("_breaker.", "_bulkhead.", "_retry.", "_common.")
+LOCKED = ("_breaker.", "_bulkhead.", "_retry.", "_common.", "testing")
 
 
 def calls_in_a_locked_section(rooms: Source) -> Iterator[str]:
