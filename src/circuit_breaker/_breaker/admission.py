@@ -94,10 +94,10 @@ class Admission(Listened):
                 now = machine.link.prepare(now, inside)
             admitted = machine.admit(asker, now, inside)
         if machine.changes or machine.listeners:
-            self._tell_of_admission(admitted, now)
+            self._notify_of_admission(admitted, now)
         return admitted
 
-    def _tell_of_admission(self, admitted: Permission | Period, now: float) -> None:
+    def _notify_of_admission(self, admitted: Permission | Period, now: float) -> None:
         try:
             try:
                 self._publish()
