@@ -21,7 +21,7 @@ _R = TypeVar("_R")
 
 
 class FakeClock:
-    """A clock that stands still until it is told to advance; calling it gives the seconds.
+    """A clock that stands still until it is advanced; calling it gives the seconds.
 
     `clock=` takes it as it is, `sleep=` its `sleep` or `sleep_async`. One clock may be shared by threads and tasks.
 
@@ -35,7 +35,7 @@ class FakeClock:
         TypeError, ValueError: start is no finite number.
     """
 
-    # `_lock` guards `_now` and `sleeps`. An RLock, for a signal handler may look at the clock.
+    # `_lock` guards `_now`; under it nothing is called. An RLock, for a signal handler may advance the clock.
 
     def __init__(self, start: float = 0.0) -> None:
         self._lock = RLock()
@@ -61,10 +61,12 @@ class FakeClock:
         """
         passed = checks.seconds("seconds", seconds, minimum=0)
         with self._lock:
-            now = self._now + passed
-            if now == math.inf:
-                raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {self._now:g} s")
-            self._now = now
+            before = self._now
+            now = before + passed
+            if now < math.inf:
+                self._now = now
+                return
+        raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {before:g} s")
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Advance at once instead of sleeping, and remember it in `sleeps`.
@@ -73,9 +75,8 @@ class FakeClock:
             TypeError, ValueError: seconds is no finite number >= 0.
         """
         passed = checks.seconds("seconds", seconds, minimum=0)
-        with self._lock:
-            self.advance(passed)
-            self.sleeps.append(passed)
+        self.advance(passed)
+        self.sleeps.append(passed)
 
     async def sleep_async(self, seconds: float | timedelta) -> None:
         """Do the same for async code; other tasks get their turn, and a cancellation arrives here.
@@ -91,13 +92,13 @@ def instant_retries(*, max_retries: int | None = None) -> Retries:
     """Let no policy sleep inside, in any thread or task of this process: not even a `sleep=` of its own is called.
 
     A context manager, and a decorator of functions and coroutine functions, such as tests. All else stays as it is: the
-    number of attempts, budgets, listeners, and the delays that they are told. In async code other tasks get their turn
+    number of attempts, budgets, listeners, and the delays that listeners get. In async code other tasks get their turn
     instead of a sleep.
 
-    A sleep left out counts as slept for the deadline of the call (`max_elapsed_s`), which so ends the attempts where it
-    would in earnest. For nobody else time passes: an open circuit stays open. Since a policy without a limit might
-    therefore go on for ever, it may make 1,000 retries. To test retries that wait for a circuit, give the breaker and
-    the policy one `FakeClock` instead, which does advance.
+    A sleep left out counts as slept for the deadline of the call (`max_elapsed_s`), so the attempts end where they
+    would without this. No time passes for anything else: an open circuit stays open. A policy without a limit might
+    therefore retry for ever, so it may make 1,000 retries. To test retries that wait for a circuit, give the breaker
+    and the policy one `FakeClock` instead, which does advance.
 
     It may be nested; the innermost one holds.
 

@@ -1,4 +1,4 @@
-"""What a breaker is told: the rules that open it, how it probes, and what counts as what."""
+"""The settings of a breaker: the rules that open it, how it probes, and what counts as what."""
 
 from __future__ import annotations
 

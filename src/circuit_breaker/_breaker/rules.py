@@ -93,7 +93,7 @@ class Rule:
 
 
 class ConsecutiveFailures(Rule):
-    """Trips at so many failures in a row, if the setting asks for it within some seconds."""
+    """Trips at `failure_threshold` failures in a row, or only if they are within `failure_threshold_within_s`."""
 
     def __init__(self, threshold: int, within_s: float | None) -> None:
         self.first_streak = threshold

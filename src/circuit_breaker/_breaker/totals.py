@@ -149,6 +149,7 @@ class CircuitSnapshot:
         retry_after_s: seconds until a probe may be made; 0.0 when a call would be admitted now, None when unknown.
         probes_in_flight: probes that are out and not overdue.
         shared: what is known of the circuit in all processes; None: the breaker has no store.
+        dropped_changes: changes of state that listeners were never notified of, because 1,000 others waited for them.
     """
 
     name: str
@@ -164,6 +165,7 @@ class CircuitSnapshot:
     retry_after_s: float | None
     probes_in_flight: int
     shared: SharedSnapshot | None = None
+    dropped_changes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as plain values that `json.dumps` takes; an infinite or unknown time is None."""

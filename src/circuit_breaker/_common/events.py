@@ -1,4 +1,4 @@
-"""What listeners are told, and the two ways out of the house: the listeners of an object and the logger."""
+"""The events, and how they are published: to the listeners of an object and to the logger."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StateChanged:
 
 @dataclass(frozen=True)
 class CallRejected:
-    """A breaker refused a call; `retry_after_s` is None when it cannot tell for how long."""
+    """A breaker rejected a call; `retry_after_s` is None when it is unknown how long it will reject calls."""
 
     circuit_name: str
     retry_after_s: float | None

@@ -32,7 +32,7 @@ ENDS: Final = {Phase.HEALTHY: 0.2, Phase.FAILS: 0.45, Phase.HANGS: 0.7, Phase.RE
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens within so many seconds."""
+    """What happens when, in a demonstration of this length."""
 
     seconds: float
 

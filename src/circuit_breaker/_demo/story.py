@@ -1,4 +1,4 @@
-"""How it comes about: the phases one after the other, and what the library tells about them.
+"""One run of the demonstration: the phases one after the other, and what breaker and bulkhead report in each.
 
 All figures are those that any user can read: `snapshot()` of breaker and bulkhead, and events given to listeners.
 """
@@ -30,7 +30,7 @@ from circuit_breaker._demo.server import Server
 
 LATEST: Final = 1.5  # how much longer than planned it may take on a busy machine until the circuit is closed again
 
-_retried: ContextVar[bool] = ContextVar("retried")  # whether the call under way was
+_retried: ContextVar[bool] = ContextVar("retried")  # whether the call under way was retried
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def answers(snapshot: CircuitSnapshot) -> int:
 def quarter(
     at_s: float, phase: Phase, before: CircuitSnapshot, after: CircuitSnapshot, changes: list[Change]
 ) -> Quarter:
-    """Return what happened between two snapshots; a probe is told even if it was over before the second."""
+    """Return what happened between two snapshots; a probe is shown even if it ended before the second."""
     state = after.state
     if state is CircuitState.OPEN and any(change.state is CircuitState.HALF_OPEN for change in changes):
         state = CircuitState.HALF_OPEN
@@ -158,12 +158,12 @@ def quarter(
 
 @dataclass
 class Story:
-    """Lets the server fail and recover while callers call, and keeps what the library tells.
+    """Lets the server fail and recover while callers call, and keeps what the library reports.
 
     Attributes:
         show: is given each quarter of a second as it ends.
         over: the callers stop when it is true.
-        interrupted: somebody did not want to see the rest.
+        interrupted: the user has asked to stop.
     """
 
     plan: Plan
@@ -183,7 +183,7 @@ class Story:
         self._chapters: dict[Phase, Chapter] = {}
 
     def listen(self, event: object) -> None:
-        """Be told by breaker and retry what they do; a retry is told in the context of the call that is retried."""
+        """Keep the events of breaker and retry. A retry is noted in the context of the call that is retried."""
         if isinstance(event, StateChanged):
             change = Change(self._now_s(), event.new_state, event.reason)
             with self._lock:
@@ -206,13 +206,13 @@ class Story:
                 self._saved += 1
 
     def happen(self, breaker: CircuitBreaker) -> Iterator[float]:
-        """Let it happen: yield how long to sleep, in whatever way, as often as it takes."""
-        before, told, due = breaker.snapshot(), 0, self.clock()
+        """Go through the phases; yield the seconds to sleep, which the caller does in its own way."""
+        before, shown, due = breaker.snapshot(), 0, self.clock()
         for number in range(round(self.plan.quarters * LATEST)):
             if number >= self.plan.quarters and breaker.is_closed:
                 return
             self._turn(self.plan.phase(number), breaker)
-            # On a machine that stood still the rest is told later, not in less time.
+            # After a pause of the whole machine the rest is shown later, not faster.
             now = self.clock()
             due = (due if now - due < QUARTER_S / 2 else now) + QUARTER_S
             yield from self._until(due)
@@ -220,8 +220,8 @@ class Story:
                 return
             after = breaker.snapshot()
             with self._lock:
-                changes = self._changes[told:]
-            told += len(changes)
+                changes = self._changes[shown:]
+            shown += len(changes)
             self.show(quarter(self._now_s(), self.server.phase, before, after, changes))
             before = after
 
@@ -235,7 +235,7 @@ class Story:
         self.server.phase = Phase.RECOVERED
 
     def ending(self, breaker: CircuitBreaker, bulkhead: Bulkhead) -> Ending:
-        """Return what there is to tell."""
+        """Return what the summary needs."""
         final = breaker.snapshot()
         with self._lock:
             return Ending(self._chapters, list(self._changes), final, bulkhead.snapshot(), self._retries, self._saved)

@@ -103,8 +103,8 @@ class RetryPolicy(Settings, Pattern):
             gives no seconds, that is logged and the backoff taken. None: the backoff.
         listeners: functions that are given a `RetryScheduled` before each sleep, and a `RetryGaveUp` when a call failed
             for good.
-        sleep: a function of seconds that waits. In async use its result is awaited if it can be; an async one is
-            refused by a plain function.
+        sleep: a function of seconds that waits. In async use its result is awaited if it can be; an async one
+            raises a TypeError on a plain function.
         clock: a function that returns monotonic seconds, for the deadline and the times that are reported.
         random: a function that gives a float from 0 to 1, for the jitter; None: `random.random`.
 

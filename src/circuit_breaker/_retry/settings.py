@@ -1,4 +1,4 @@
-"""What a retry policy is told, and the two questions that the settings answer: for how long, and whether at all."""
+"""The settings of a retry policy, and what follows from them alone: how long to wait, and whether to retry at all."""
 
 from __future__ import annotations
 

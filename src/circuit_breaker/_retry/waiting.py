@@ -9,7 +9,7 @@ from typing import Final
 from .._common.async_library import running_library
 from ..exceptions import UsageError
 
-_LONGEST_SLEEP_S: Final = 1e9  # systems refuse to sleep for centuries
+_LONGEST_SLEEP_S: Final = 1e9  # no system sleeps for centuries
 _RETRIES_WITHOUT_LIMIT: Final = 1_000
 
 
