@@ -369,7 +369,7 @@ def test_what_it_could_not_hold_for_is_refused(given: Any) -> None:
 
 
 def test_plain_function_that_returns_a_coroutine_is_refused_when_called() -> None:
-    with pytest.raises(TypeError, match="still to be awaited"):
+    with pytest.raises(TypeError, match="which must be awaited"):
         no_retries()(lambda: fail_async())()
 
 

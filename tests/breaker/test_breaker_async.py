@@ -170,7 +170,7 @@ def test_call_async_takes_whatever_returns_an_awaitable(func: Any, make: Make) -
 
 def test_call_async_of_a_function_that_returns_no_awaitable_says_so_and_gives_its_permit_back(probing: Make) -> None:
     breaker = probing()
-    with pytest.raises(TypeError, match=r"can be awaited; .* returned 0"):
+    with pytest.raises(TypeError, match=r"can be awaited, but .* returned 0"):
         run(breaker.call_async(int))  # type: ignore[arg-type]
     assert (breaker.state, breaker.snapshot().probes_in_flight) == (HALF_OPEN, 0)
     assert counts(breaker) == (0, 0, 1)
@@ -1017,7 +1017,7 @@ def test_permits_left_in_other_tasks_settle_exactly_their_own(probing: Make, clo
         assert breaker.stats.total_latency_ms == 2000
         await second.__aexit__(None, None, None)
         assert breaker.stats.total_latency_ms == 3000
-        with pytest.raises(RuntimeError, match="settled once"):
+        with pytest.raises(RuntimeError, match="reported already"):
             first.success()
 
     run(main())

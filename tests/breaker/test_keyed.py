@@ -270,7 +270,7 @@ def test_a_plain_function_that_returns_a_coroutine_is_refused_and_not_counted(
     def fetch() -> Any:
         return work()
 
-    with pytest.raises(TypeError, match="still to be awaited"):
+    with pytest.raises(TypeError, match="which must be awaited"):
         fetch()
     assert counts(registry, "a") == (0, 0, 1)
 

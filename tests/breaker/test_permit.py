@@ -141,7 +141,7 @@ def test_settling_twice_is_a_runtime_error_and_changes_nothing(
     SETTLE[first](permit)
     state, before = breaker.snapshot().machine_state, totals(breaker)
     in_flight = breaker.snapshot().probes_in_flight
-    with pytest.raises(RuntimeError, match="settled once"):
+    with pytest.raises(RuntimeError, match="reported already"):
         SETTLE[second](permit)
     assert (breaker.snapshot().machine_state, totals(breaker)) == (state, before)
     assert breaker.snapshot().probes_in_flight == in_flight
@@ -265,13 +265,13 @@ def test_a_permit_is_entered_once(make: Make, enter: Any) -> None:
     breaker = make()
     permit = breaker.permit()
     enter(permit, lambda: None)
-    with pytest.raises(RuntimeError, match="has been used"):
+    with pytest.raises(RuntimeError, match="has been used already"):
         enter(permit, lambda: None)
-    with breaker.permit() as inside, pytest.raises(RuntimeError, match="has been used"):
+    with breaker.permit() as inside, pytest.raises(RuntimeError, match="has been used already"):
         enter(inside, lambda: None)
     settled = breaker.permit()
     settled.ignore()
-    with pytest.raises(RuntimeError, match="has been used"):
+    with pytest.raises(RuntimeError, match="has been used already"):
         enter(settled, lambda: None)
     assert totals(breaker) == {"success_count": 2, "ignored_count": 1}
 

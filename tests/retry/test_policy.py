@@ -759,7 +759,7 @@ def test_call_refuses_what_it_cannot_call() -> None:
 
     with pytest.raises(TypeError, match="use call_async"):
         RetryPolicy().call(coroutine)
-    with pytest.raises(TypeError, match="pass the function uncalled"):
+    with pytest.raises(TypeError, match="pass the function itself"):
         RetryPolicy().call(coroutine())
     with pytest.raises(TypeError, match="func must be a function"):
         RetryPolicy().call(3)
@@ -793,7 +793,7 @@ def test_plain_function_that_returns_a_coroutine_is_refused_and_the_coroutine_cl
     for value in earlier:
         if value is not OSError:
             assert call() == value
-    with pytest.raises(TypeError, match="still to be awaited"):
+    with pytest.raises(TypeError, match="which must be awaited"):
         call()
     (coroutine,) = made  # not retried
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
@@ -807,7 +807,7 @@ def test_call_refuses_an_iteration_but_takes_a_function_that_only_returns_one(cl
         yield 1
 
     for func in (items, async_items):
-        with pytest.raises(TypeError, match=r"cannot guard the iteration .* decorate it"):
+        with pytest.raises(TypeError, match=r"cannot guard the iteration .* use a decorator"):
             policy_on(clock).call(func)
     assert list(policy_on(clock).call(lambda: items())) == [1]
     assert clock.sleeps == []

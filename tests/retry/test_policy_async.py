@@ -281,7 +281,7 @@ def test_result_that_cannot_be_awaited_is_a_type_error_and_not_retried(clock: Fa
 
 
 def test_call_async_refuses_what_it_cannot_call() -> None:
-    with pytest.raises(TypeError, match="pass the function uncalled"):
+    with pytest.raises(TypeError, match="pass the function itself"):
         run(RetryPolicy().call_async(Flaky()()))
     with pytest.raises(TypeError, match="func must be a function"):
         run(RetryPolicy().call_async(3))

@@ -206,7 +206,7 @@ def test_async_sleep_is_refused_when_a_plain_function_is_decorated(sleep: Any) -
 
     policy = RetryPolicy(sleep=sleep)
     for func in (plain, items, staticmethod(plain), classmethod(plain), functools.partial(plain)):
-        with pytest.raises(TypeError, match=r"^sleep must not be async to retry .*(plain|items)"):
+        with pytest.raises(TypeError, match=r"^sleep must not be async for .*(plain|items)"):
             policy(func)
     with pytest.raises(TypeError, match=r"^sleep must not be async"):
         retry(sleep=sleep)(plain)
