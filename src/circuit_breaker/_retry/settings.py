@@ -1,4 +1,4 @@
-"""What a retry policy is told, and the two questions that the settings answer: for how long, and whether at all."""
+"""The settings of a retry policy, and what follows from them: how long to wait, and what is retried."""
 
 from __future__ import annotations
 
@@ -103,13 +103,16 @@ class Settings:
         self._prepare()
 
     def get_delay(self, attempt: int) -> float:
-        """Return the seconds to wait after attempt number `attempt` (the first is 0) has failed, drawn anew each time.
+        """Return the seconds to wait after a failed attempt, with a new random number for the jitter each time.
 
-        Finite and never negative; never above `backoff_max`, unless a `delay=` function gives it. That is called with
-        None for the error.
+        They are finite, never negative and never above `backoff_max`. If the policy has a `delay=` function, it is
+        called, with None for the error.
+
+        Args:
+            attempt: The number of the failed attempt, >= 0. The first is 0.
 
         Raises:
-            TypeError, ValueError: attempt is no int, or negative.
+            TypeError, ValueError: `attempt` is not an int or is negative.
         """
         if type(attempt) is not int or attempt < 0:
             attempt = checks.count("attempt", attempt, 0)
@@ -128,7 +131,10 @@ class Settings:
             return self._backoff.delay(attempt)
 
     def should_retry(self, exception: BaseException) -> bool:
-        """Tell whether an exception is of a kind that is retried; what a predicate raises is raised here."""
+        """Return whether this policy retries such an exception, as long as attempts are left.
+
+        If `retryable_exceptions` is a function and raises, so does this.
+        """
         if issubclass(type(exception), BaseExceptionGroup):
             return all(self._retries_leaf(leaf) for leaf in leaves(exception))
         return self._retries_leaf(exception)
