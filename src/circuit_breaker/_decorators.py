@@ -56,32 +56,34 @@ def circuit_breaker(
     clock: Callable[[], float] = time.monotonic,
 ) -> BreakerDecorator[CircuitBreaker]: ...
 def circuit_breaker(*args: Any, **settings: Any) -> Any:
-    """Guard a function with a circuit breaker, which is then its attribute `circuit_breaker`.
+    """Guard a function with a circuit breaker: after too many failures, calls are rejected with `CircuitOpenError`.
 
-    Works bare and with arguments, on functions, coroutine functions, generators, async generators and methods of all
-    kinds. Two decorators of one name make two breakers: to share one, give both the same `breaker=`, or decorate both
-    with one decorator object.
+    Use it with or without parentheses, on functions, coroutine functions, generators, async generators and methods. The
+    breaker is the attribute `circuit_breaker` of the decorated function.
+
+    A decorated method has one breaker for all instances; for one per host or instance use `CircuitBreakerRegistry`. Two
+    decorators with the same name make two breakers; to share one, give both the same `breaker=`.
 
     Args:
-        name: of the breaker, which is then one for everything that this decorator object decorates; None: each function
-            gets its own, called `module.qualname`.
-        failure_threshold: failures in a row that open the circuit, >= 1; None: no number of them does.
-        reset_timeout_s: seconds the circuit stays open before it probes, >= 0; or a function, as in
-            `CircuitBreakerConfig`.
-        config: all settings, in place of the two before.
-        breaker: one that exists, in place of all settings.
-        fallback: called as `fallback(error, *args, **kwargs)` when this very decorator rejects a call, and its result
-            returned (awaited for an `async def`, iterated for a generator).
-        fallback_on: exceptions of the function that the fallback answers as well, after they have been counted: an
-            exception type, a tuple or union of them, or a predicate. None: none.
-        mode: who decides, see `CircuitMode`.
-        listeners: functions that are given every event of the breaker.
-        clock: a function that returns monotonic seconds.
+        name: The name of the breaker. One decorator object with a name has one breaker for all that it decorates. None:
+            each function gets its own breaker, named `module.qualname`.
+        failure_threshold: Failures in a row that open the circuit, >= 1. None: this rule is off.
+        reset_timeout_s: Seconds that the circuit stays open before it admits a probe, >= 0, or a `timedelta`, or a
+            function as in `CircuitBreakerConfig`.
+        config: A `CircuitBreakerConfig` with all settings. It replaces the two settings above.
+        breaker: An existing `CircuitBreaker`. It replaces all other settings but the fallback.
+        fallback: A function that is called as `fallback(error, *args, **kwargs)` when this decorator rejects a call.
+            Its result is returned; for an `async def` it is awaited if necessary, for a generator it is iterated.
+        fallback_on: Exceptions of the function for which the fallback is called, too: a type, a tuple or union of
+            types, or a function that gets the exception. They count as usual. None: rejections only.
+        mode: Who decides whether calls are admitted, see `CircuitMode`.
+        listeners: Functions that get every event of the breaker.
+        clock: A function that returns monotonic seconds.
 
     Raises:
-        TypeError: a setting is of the wrong type, or beside one that takes its place; or what is decorated is no
+        TypeError: A setting has the wrong type or cannot stand beside another one, or the decorated object is not a
             function.
-        ValueError: a setting is out of range.
+        ValueError: A setting is out of range.
     """
     given = _Given("circuit_breaker", args, settings)
     given.check_first(CircuitBreaker, "breaker=", "name=", str)
@@ -114,26 +116,27 @@ def bulkhead(
     clock: Callable[[], float] = time.monotonic,
 ) -> BulkheadDecorator[Bulkhead]: ...
 def bulkhead(*args: Any, **settings: Any) -> Any:
-    """Limit how many calls of a function run at once, by a `Bulkhead`, which is then its attribute `bulkhead`.
+    """Limit how many calls of a function run at once: further calls wait or are rejected with `BulkheadFullError`.
 
-    Works bare and with arguments, on functions, coroutine functions, generators, async generators and methods of all
-    kinds. Two decorators of one name make two bulkheads: to share one, give both the same `bulkhead=`, or decorate both
-    with one decorator object.
+    Use it with or without parentheses, on functions, coroutine functions, generators, async generators and methods. The
+    `Bulkhead` is the attribute `bulkhead` of the decorated function.
+
+    Two decorators with the same name make two bulkheads; to share one, give both the same `bulkhead=`.
 
     Args:
-        name: of the bulkhead, which is then one for everything that this decorator object decorates; None: each
-            function gets its own, called `module.qualname`.
-        max_concurrent: how many may be inside, >= 0; 0 rejects everybody.
-        max_queue: how many may wait, >= 0; 0 rejects at once when every slot is taken.
-        timeout_s: seconds that a caller waits at most, >= 0; both 0.0 and None mean no limit.
-        bulkhead: one that exists, in place of all settings.
-        listeners: functions that are given a `BulkheadRejected` for every rejection.
-        clock: a function that returns monotonic seconds.
+        name: The name of the bulkhead. One decorator object with a name has one bulkhead for all that it decorates.
+            None: each function gets its own bulkhead, named `module.qualname`.
+        max_concurrent: Slots: how many calls may run at once, >= 0. 0: none.
+        max_queue: How many callers may wait for a slot, >= 0. 0: a call is rejected at once when all slots are taken.
+        timeout_s: Seconds that a caller waits at most, >= 0, or a `timedelta`. 0.0 and None both mean no limit.
+        bulkhead: An existing `Bulkhead`. It replaces all other settings.
+        listeners: Functions that get a `BulkheadRejected` for every rejection.
+        clock: A function that returns monotonic seconds, for reported waits only.
 
     Raises:
-        TypeError: a setting is of the wrong type, or beside one that takes its place; or what is decorated is no
+        TypeError: A setting has the wrong type or cannot stand beside another one, or the decorated object is not a
             function.
-        ValueError: a setting is out of range.
+        ValueError: A setting is out of range.
     """
     given = _Given("bulkhead", args, settings)
     given.check_first(Bulkhead, "bulkhead=", "name=", str)
@@ -173,23 +176,47 @@ def retry(
     random: Callable[[], float] | None = None,
 ) -> RetryDecorator[RetryPolicy]: ...
 def retry(*args: Any, **settings: Any) -> Any:
-    """Retry a function that fails, by a `RetryPolicy`, which is then its attribute `retry_policy`.
+    """Call a function again when it fails. When no attempt is left, its last error is raised.
 
-    Works bare and with arguments, on functions, coroutine functions, generators, async generators and methods of all
-    kinds; generators are retried until their first item only. The arguments are those of `RetryPolicy`, which says what
-    each means.
+    Use it with or without parentheses, on functions, coroutine functions, generators, async generators and methods. A
+    generator is retried until its first item. The `RetryPolicy` is the attribute `retry_policy` of the decorated
+    function.
+
+    Retry only what may safely be done twice. Rejections by a circuit breaker or a bulkhead are not retried.
 
     Args:
-        policy: a policy that exists, in place of all settings.
-        fallback: called as `fallback(error, *args, **kwargs)` when the last attempt has failed, and its result returned
-            (awaited for an `async def`, iterated for a generator). The call has been counted and reported before.
-        fallback_on: the errors that the fallback answers: an exception type, a tuple or union of them, or a predicate.
-            None: every `Exception`. Others pass. A value that stays bad is returned, no error.
+        max_retries: Attempts after the first, >= 0. None: no limit.
+        backoff_base: Seconds before the first retry, >= 0, or a `timedelta`.
+        backoff_multiplier: Each delay is the one before it times this, >= 1.
+        retryable_exceptions: Exceptions that are retried: a type, a tuple or union of types, or a function that gets
+            the exception and returns whether it is retried. None: every `Exception` but rejections.
+        policy: An existing `RetryPolicy`. It replaces all other settings but the fallback.
+        fallback: A function that is called as `fallback(error, *args, **kwargs)` when the last attempt has failed. Its
+            result is returned; for an `async def` it is awaited if necessary, for a generator it is iterated.
+        fallback_on: Errors for which the fallback is called: a type, a tuple or union of types, or a function that gets
+            the exception. Other errors are raised. None: every `Exception`.
+        backoff_max: The longest delay in seconds, >= 0, or a `timedelta`.
+        jitter: True: a random delay from half to one and a half of the exact one. `"full"`: from 0 to the exact one.
+            False: the exact one.
+        max_elapsed_s: The deadline, in seconds from the start of the call, > 0. A retry that would start after it is
+            not made. None: no deadline.
+        retry_result: A function that gets the returned value and returns whether the call is retried. None: every value
+            is good.
+        retry_after: A function that gets the error and returns how many seconds the server asks for, or None. None: no
+            hints are read.
+        retry_after_max_s: The longest hint that is respected, in seconds, >= 0. A longer one ends the attempts.
+        budget: A `RetryBudget`, which policies may share. None: no budget.
+        delay: A function that gets the number of the failed attempt (the first is 0) and its error and returns the
+            seconds before the next attempt, in place of the backoff. None: the backoff.
+        listeners: Functions that get a `RetryScheduled` before each sleep and a `RetryGaveUp` when a call has failed.
+        sleep: A function that gets seconds and waits. None: `time.sleep`, or the sleep of asyncio or trio.
+        clock: A function that returns monotonic seconds.
+        random: A function that returns a float from 0 to 1, for the jitter. None: `random.random`.
 
     Raises:
-        TypeError: a setting is of the wrong type, or beside `policy`; or what is decorated is no function; or `sleep`
-            is async, and what is decorated is not.
-        ValueError: a setting is out of range.
+        TypeError: A setting has the wrong type or stands beside `policy`, the decorated object is not a function, or it
+            is not async although `sleep` is.
+        ValueError: A setting is out of range.
     """
     given = _Given("retry", args, settings)
     given.check_first(RetryPolicy, "policy=", "max_retries=", int)
@@ -251,7 +278,7 @@ class _Given(dict[str, Any]):
         function, errors = self["fallback"], self["fallback_on"]
         if function is None:
             if errors is not None:
-                raise TypeError("fallback_on= says which errors the fallback answers, and needs fallback=")
+                raise TypeError("fallback_on= says for which errors the fallback is called, so it needs fallback=")
             return None
         if not callable(function):
             raise checks.wrong_type("fallback", function, "a function or None")
@@ -270,7 +297,7 @@ class _Given(dict[str, Any]):
         for name in self.keys() - {place, *except_for}:
             value, default = self[name], self._defaults[name]
             if value is not default and value != default and not (name == "listeners" and not value):
-                raise TypeError(f"{place}= takes the place of {name}=, got both (and {name}={value!r})")
+                raise TypeError(f"{place}= replaces {name}=, got both ({name}={value!r}): give one of the two")
 
     def some(self, *names: str) -> dict[str, Any]:
         """Return the settings of these names."""
