@@ -68,6 +68,7 @@ navigation = {
         "Overview": "development/index",
         "The contract": "development/contract",
         "The design": "development/design",
+        "Without the GIL": "development/free-threading",
     },
 }
 

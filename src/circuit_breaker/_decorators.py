@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from inspect import iscoroutinefunction, isgeneratorfunction
-from typing import Any, Final, Literal, ParamSpec, TypeVar, cast, get_overloads, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, get_overloads, overload
 
 from ._breaker.breaker import CircuitBreaker
 from ._breaker.config import CircuitBreakerConfig
@@ -25,6 +25,9 @@ from ._common.typing import BreakerDecorator, BulkheadDecorator, Protected, Prot
 from ._common.words import CircuitMode
 from ._retry.budget import RetryBudget
 from ._retry.policy import RetryPolicy
+
+if TYPE_CHECKING:
+    from ._shared.protocol import Store
 
 __all__ = ["bulkhead", "circuit_breaker", "retry"]
 
@@ -54,6 +57,7 @@ def circuit_breaker(
     mode: CircuitMode = CircuitMode.AUTO,
     listeners: Iterable[Listener] = (),
     clock: Callable[[], float] = time.monotonic,
+    store: Store | None = None,
 ) -> BreakerDecorator[CircuitBreaker]: ...
 def circuit_breaker(*args: Any, **settings: Any) -> Any:
     """Guard a function with a circuit breaker: after too many failures, calls are rejected with `CircuitOpenError`.
@@ -79,6 +83,7 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
         mode: Who decides whether calls are admitted, see `CircuitMode`.
         listeners: Functions that get every event of the breaker.
         clock: A function that returns monotonic seconds.
+        store: A store of `circuit_breaker.stores` that shares this circuit with other processes. None: it is not shared.
 
     Raises:
         TypeError: A setting has the wrong type or cannot stand beside another one, or the decorated object is not a
@@ -94,7 +99,7 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
     elif given.takes_place("config", CircuitBreakerConfig):
         given.stands_alone("config", except_for=set(given) - set(short))
     own = CircuitBreakerConfig(**given.some(*short))
-    make = partial(CircuitBreaker, config=given["config"] or own, **given.some("mode", "listeners", "clock"))
+    make = partial(CircuitBreaker, config=given["config"] or own, **given.some("mode", "listeners", "clock", "store"))
     return given.make(make, given["breaker"], fallback)
 
 

@@ -14,7 +14,7 @@ from ._common.lock import RLock
 from ._common.pattern import Kind, WrongKindError, check_finished, kind_of
 from ._retry.waiting import Override, checkpoint, overrides
 
-__all__ = ["FakeClock", "instant_retries", "no_retries"]
+__all__ = ["FakeClock", "check_store", "instant_retries", "no_retries"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -160,3 +160,18 @@ class Retries:
 
         wrap: Any = wrapper if kind is Kind.PLAIN else async_wrapper
         return functools.wraps(given)(wrap)
+
+
+def check_store(make: Callable[[], object]) -> None:
+    """Check that a store for shared circuits keeps what `circuit_breaker.stores.Store` promises.
+
+    Args:
+        make: a function that gives a store, called from several threads. All that it gives keep their circuits in the
+            same place, which must be empty at first.
+
+    Raises:
+        AssertionError: a promise is not kept; the message says which. What the store itself raises passes on.
+    """
+    from ._shared.check import check
+
+    check(make)

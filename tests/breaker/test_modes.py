@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from calls import fail, succeed
 from clocks import Clock
+from examples import examples
 from failures import Down
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from patience import PATIENCE_S
 from ways import Way
@@ -288,7 +289,7 @@ configs = st.builds(
 
 
 @given(configs, st.lists(steps, max_size=50))
-@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@examples(150)
 def test_in_the_shadow_the_machine_is_that_of_an_enforcing_twin(
     config: CircuitBreakerConfig, trace: list[tuple[Any, ...]]
 ) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from clocks import Clock
+from examples import examples
 from failures import Down
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from trip_rules import Answer, TripRules, rates
 from ways import Way
@@ -185,7 +186,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 words = st.text(st.sampled_from("sssffSFi139"), max_size=60)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@examples(400, suppress_health_check=[HealthCheck.too_slow])
 @given(configs(), words, st.sampled_from(["record", "call", "decorator"]), st.booleans())
 def test_any_rules_trip_where_the_plain_lists_say(config: dict[str, Any], word: str, way: str, look: bool) -> None:
     tripping_place(word, way, config, look)

@@ -191,6 +191,7 @@ def test_a_snapshot_is_json_ready_in_every_state(make: Make, clock: Clock) -> No
         "slow_call_rate": 0.0,
         "retry_after_s": 0.0,
         "probes_in_flight": 0,
+        "shared": None,
     }
 
 

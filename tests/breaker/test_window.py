@@ -11,7 +11,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker import CircuitBreakerConfig, CircuitMode, Outcome, WindowCounts
@@ -76,7 +77,7 @@ class Watched:
 
 
 bits = st.tuples(st.booleans(), st.booleans())
-thorough = settings(max_examples=150, deadline=None, derandomize=True)
+thorough = examples(150)
 
 
 # Calls
@@ -317,3 +318,15 @@ def test_a_window_of_time_forgets_over_a_leap_of_any_length(leap: float) -> None
     assert not told.period.has_failures(leap)
     told.answer(leap, failed=True)
     assert told.counts(leap) == (1, 1, 0)
+
+
+def test_a_reading_beside_a_change_of_the_size_does_not_spoil_the_new_window() -> None:
+    watched = Watched(4)
+    for failed in (False, False, False, True):
+        watched.answer(ORIGIN, failed=failed)
+    reading = watched.machine.read()
+    watched.machine.configure(CircuitBreakerConfig(error_rate_threshold=1.0, error_rate_window=5), ORIGIN)
+    reading.window_counts(ORIGIN)
+    for failed in (True, *[False] * 16):
+        watched.answer(ORIGIN, failed=failed)
+    assert watched.machine.read().window_counts(ORIGIN).failures == 0

@@ -22,6 +22,7 @@ from traffic import make
 
 from circuit_breaker.__main__ import main
 from circuit_breaker.insight import command, options
+from circuit_breaker.insight.model import Kind
 from circuit_breaker.insight.progress import Progress
 
 PAGES = Path(__file__).parents[2] / "docs" / "how-to"
@@ -215,6 +216,14 @@ def test_settings_may_be_those_of_a_breaker_or_a_configuration(tmp_path: Path, m
     config = options.given_config(given)
     assert config is not None
     assert (config.failure_threshold, config.reset_timeout_s) == (7, 9)
+
+
+def test_shares_times_and_troubles() -> None:
+    assert (options.share("50%"), options.share("0.25")) == (0.5, 0.25)
+    assert options.stretch("2025-11-24T00:00:00Z/2025-11-24T00:01:00Z") == (1763942400.0, 1763942460.0)
+    assert options.trouble("partial:50%") == (Kind.PARTIAL, 0.5)
+    assert options.trouble("surge:2") == (Kind.SURGE, 2.0)
+    assert options.trouble("hang") == (Kind.HANG, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,12 @@ def test_nothing_is_above_ordinary_times_in_which_a_third_fails() -> None:
     assert 0.3 < ordinary.share < 0.4
 
 
+def test_the_search_ends_even_if_it_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages, "ROUNDS", 1)
+    _, (outage,) = find(with_failures(2000, range(1000, 1100)))
+    assert (outage.first, outage.last) == (1000, 1100)
+
+
 def test_outages_that_are_named_go_from_bad_call_to_bad_call() -> None:
     calls = with_failures(2000, range(1000, 1010), range(1500, 1501))
     ordinary, found = given(calls, [(1490.0, 1600.0), (900.0, 1005.5)])

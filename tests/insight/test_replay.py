@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from call_by_call import circuit, joined, replay_call_by_call, replay_with_a_breaker
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,11 +54,13 @@ def configs(draw: st.DrawFn) -> CircuitBreakerConfig:
     )
 
 
+@examples()
 @given(CIRCUITS, configs())
 def test_leaving_out_changes_nothing(made: Circuit, config: CircuitBreakerConfig) -> None:
     assert joined(replay(made, config)) == replay_call_by_call(made, config)
 
 
+@examples()
 @given(CIRCUITS, configs())
 def test_a_real_breaker_does_the_same(made: Circuit, config: CircuitBreakerConfig) -> None:
     assert joined(replay(made, config)) == replay_with_a_breaker(made, config)

@@ -26,6 +26,7 @@ from circuit_breaker.insight.outages import Outage
 from circuit_breaker.insight.reading.problems import LogError
 from circuit_breaker.insight.replay import Change, Course
 from circuit_breaker.insight.report import pictures, svg, verdict, wording
+from circuit_breaker.insight.report.charts import Charts
 from circuit_breaker.insight.report.data import data
 from circuit_breaker.insight.report.page import page
 from circuit_breaker.insight.report.terminal import text
@@ -163,6 +164,9 @@ def test_a_short_log_says_little_about_false_alarms() -> None:
     week.calls.begin[:] = array("d", (n * 100.0 for n in range(5000)))
     found = study(Log("log", 0.0, week.calls, [Circuit(week.calls)]), Question(), lambda what, part: None)
     assert "fewer than 4 a week" in verdict.warnings(found)[-1]
+    week.calls.begin[:] = array("d", (n * 150.0 for n in range(5000)))
+    found = study(Log("log", 0.0, week.calls, [Circuit(week.calls)]), NOTHING_ELSE, lambda what, part: None)
+    assert not any("A week says more" in warning for warning in verdict.warnings(found))
 
 
 def test_what_a_breaker_rejected_is_said_first() -> None:
@@ -278,6 +282,21 @@ def test_of_many_outages_those_with_the_most_bad_calls_are_shown() -> None:
     assert "Shown are 4 of 20, those with the most bad calls." in page(busy)
     assert len(page(busy).encode()) < SMALL
     assert found.outages == []
+
+
+def test_outages_that_are_close_to_each_other_share_a_number_in_the_whole_log() -> None:
+    log = pace(40_000, range(0))
+    for begin in (20_000, 20_100):
+        log.calls.outcome[begin : begin + 50] = bytes([FAILURE]) * 50
+    question = Question(outages=((20_000.0, 20_050.0), (20_100.0, 20_150.0)))
+    found = study(replace(log, circuits=[Circuit(log.calls)]), question, lambda what, part: None)
+    assert Charts(found).whole_log().count('class="dot"') == 1
+
+
+@pytest.mark.parametrize(("answer", "closed", "opened"), [(0.05, 0, 1), (0.5, 1, 1), (0.98, 1, 0)])
+def test_the_curve_says_where_it_should_open(answer: float, closed: int, opened: int) -> None:
+    html = page(findings(question=Question(refuse_from=answer)))
+    assert (html.count("should stay closed"), html.count("should open")) == (closed, opened)
 
 
 def test_false_alarms_are_listed() -> None:

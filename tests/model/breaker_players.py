@@ -626,7 +626,8 @@ class Told(Player):
             self.said.append(done if ending.error is None else ("raised", ending.error))
             return False
         if ending is not None:
-            self._end(ticket, stream["latency_s"], ending, value=False, waited_s=self.now - asked)
+            waited_s = self.now - asked if stream["watched"] or not stream["items"] else 0.0
+            self._end(ticket, stream["latency_s"], ending, value=False, waited_s=waited_s)
             if stream["asynchronous"] and ending.error is None:
                 self.said[-1] = ("returned", None)
             return False
@@ -647,6 +648,7 @@ class Told(Player):
             return
         probe = ticket.period is None or ticket.period.state is not CircuitState.CLOSED
         stream = {"ticket": ticket, "asynchronous": asynchronous, "items": 0, "over": False, "probe": probe}
+        stream["watched"] = probe or self.oracle.config.slow_call_duration_s is not None
         stream["admitted"] = self.now
         if self._step(stream, script, ending):
             self.streams.append(stream)

@@ -26,8 +26,9 @@ from breaker_players import (
     Unasked,
     as_told,
 )
+from examples import examples
 from failures import Down
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from tally import LONG, Tally, missing
@@ -388,12 +389,9 @@ WANTED = (
 )
 
 TestBreakerModel = BreakerModel.TestCase
-TestBreakerModel.settings = settings(
-    max_examples=6_000 if LONG else 100,
+TestBreakerModel.settings = examples(
+    6_000 if LONG else 100,
     stateful_step_count=60 if LONG else 40,
-    derandomize=True,
-    database=None,
-    deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

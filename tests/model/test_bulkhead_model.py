@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from unittest import mock
 
 from bulkhead_oracle import BulkheadOracle, Caller
-from hypothesis import HealthCheck, settings
+from examples import examples
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from tally import LONG, Tally, missing
@@ -246,12 +247,9 @@ WANTED = {
 }
 
 TestBulkheadModel = BulkheadModel.TestCase
-TestBulkheadModel.settings = settings(
-    max_examples=3_000 if LONG else 60,
+TestBulkheadModel.settings = examples(
+    3_000 if LONG else 60,
     stateful_step_count=60 if LONG else 30,
-    derandomize=True,
-    database=None,
-    deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 from unittest import mock
@@ -54,6 +55,23 @@ def test_call_inside_a_probe_uses_it_though_an_older_permit_lies_between_them(cl
     with breaker, earlier:
         breaker.call(int)
         assert breaker.snapshot().probes_in_flight == 1
+
+
+def test_stream_that_began_without_a_slow_duration_cannot_hang_after_its_first_item(clock: Clock) -> None:
+    breaker = CircuitBreaker("api", clock=clock)
+
+    @breaker
+    def stream() -> Iterator[int]:
+        yield 1
+        raise asyncio.CancelledError
+
+    items = stream()
+    assert next(items) == 1
+    clock.advance(1000.0)
+    breaker.config = CircuitBreakerConfig(slow_call_duration_s=2.0)
+    with pytest.raises(asyncio.CancelledError):
+        next(items)
+    assert (breaker.stats.failure_count, breaker.stats.ignored_count) == (0, 1)
 
 
 def test_waiter_is_in_the_line_or_has_a_slot_at_every_moment() -> None:

@@ -11,8 +11,9 @@ from unittest import mock
 
 import pytest
 from breaker_players import MAKERS, VALUES, Ending, Gone
+from examples import examples
 from failures import Down
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from retry_oracle import BudgetOracle, RetryOracle, seen
@@ -195,12 +196,9 @@ WANTED = {
 }
 
 TestRetryModel = RetryModel.TestCase
-TestRetryModel.settings = settings(
-    max_examples=4_000 if LONG else 60,
+TestRetryModel.settings = examples(
+    4_000 if LONG else 60,
     stateful_step_count=30 if LONG else 15,
-    derandomize=True,
-    database=None,
-    deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

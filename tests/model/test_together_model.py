@@ -11,7 +11,8 @@ import pytest
 from breaker_oracle import CLOSED, HALF_OPEN, OPEN, SUCCESS, Oracle, judge
 from breaker_players import WALL, Ending, as_told
 from bulkhead_oracle import BulkheadOracle
-from hypothesis import HealthCheck, settings
+from examples import examples
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from retry_oracle import RetryOracle, seen
@@ -224,12 +225,9 @@ WANTED = {
 }
 
 TestTogetherModel = TogetherModel.TestCase
-TestTogetherModel.settings = settings(
-    max_examples=3_000 if LONG else 50,
+TestTogetherModel.settings = examples(
+    3_000 if LONG else 50,
     stateful_step_count=50 if LONG else 20,
-    derandomize=True,
-    database=None,
-    deadline=None,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )

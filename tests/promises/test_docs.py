@@ -41,6 +41,7 @@ from circuit_breaker import (
     RetryBudget,
     RetryPolicy,
     exceptions,
+    stores,
     testing,
 )
 
@@ -207,6 +208,7 @@ def test_the_api_page_has_every_public_name() -> None:
         r"^\.\. auto(?:class|function):: circuit_breaker\.(\S+)$", (DOCS / "reference/api.md").read_text("utf-8"), re.M
     )
     names = [*circuit_breaker.__all__, *(f"testing.{name}" for name in testing.__all__), "insight.CallLog"]
+    names += [f"stores.{name}" for name in stores.__all__ if name != "Change"]  # which is an alias of a type
     assert sorted(documented) == sorted(names)
 
 

@@ -20,7 +20,7 @@ import circuit_breaker
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "circuit_breaker"
 CACHES = {"__pycache__", ".git", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", "build", "dist"}
-EXTRAS = {"bench", "docs", "mutation", "proofs", "recipes", "test"}
+EXTRAS = {"bench", "docs", "mutation", "proofs", "recipes", "redis", "test"}
 
 
 # Imports
@@ -53,7 +53,7 @@ LOADED_BY_AN_IMPORT = [
 ]
 HEAVY = {"anyio", "asyncio", "concurrent", "email", "http", "json", "logging", "random", "socket", "ssl", "trio"}
 OF_OUR_OWN = "circuit_breaker"
-COMMANDS = {"_demo", "_shared", "console", "insight", "stores"}  # folders of what is loaded when it is asked for
+LOADED_LATER = {"_demo", "_shared", "console", "insight", "stores"}  # loaded by those alone who ask for it
 
 USE_EACH = """
 from circuit_breaker import *
@@ -83,7 +83,7 @@ def ours(modules: set[str]) -> set[str]:
 
 def test_the_list_is_that_of_the_source() -> None:
     lazy = {PACKAGE / "testing.py", PACKAGE / "__main__.py", PACKAGE / "_terminal.py"}
-    paths = {path for path in PACKAGE.rglob("*.py") if COMMANDS.isdisjoint(path.relative_to(PACKAGE).parts)} - lazy
+    paths = {path for path in PACKAGE.rglob("*.py") if LOADED_LATER.isdisjoint(path.relative_to(PACKAGE).parts)} - lazy
     statements = [node for path in paths for node in ast.parse(path.read_bytes()).body]
     names = {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in statements if isinstance(node, ast.ImportFrom) and not node.level}
@@ -96,9 +96,9 @@ def test_an_import_loads_of_the_standard_library_what_is_listed() -> None:
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
 
 
-def test_an_import_loads_neither_the_testing_aids_nor_the_commands() -> None:
+def test_an_import_loads_nothing_that_only_some_ask_for() -> None:
     paths = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
-    paths = [path for path in paths if COMMANDS.isdisjoint(path.parts)]
+    paths = [path for path in paths if LOADED_LATER.isdisjoint(path.parts)]
     everything = {".".join(path.parts).removesuffix(".__init__") for path in paths}
     lazy = {"circuit_breaker.testing", "circuit_breaker.__main__", "circuit_breaker._terminal"}
     assert ours(loaded("import circuit_breaker")) == everything - lazy | {"circuit_breaker"}

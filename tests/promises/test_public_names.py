@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import circuit_breaker as package
-from circuit_breaker import exceptions, insight, testing
+from circuit_breaker import exceptions, insight, stores, testing
 
 PUBLIC = {
     "Attempt",
@@ -63,11 +63,30 @@ OF_EXCEPTIONS = {
     "create_error_context",
     "format_exception_chain",
 }
-OF_TESTING = {"FakeClock", "instant_retries", "no_retries"}
+OF_TESTING = {"FakeClock", "check_store", "instant_retries", "no_retries"}
+OF_STORES = {
+    "BaseStore",
+    "Board",
+    "Change",
+    "Exchange",
+    "Found",
+    "Member",
+    "MemberLine",
+    "MemoryStore",
+    "RedisStore",
+    "Report",
+    "SQLiteStore",
+    "SharedCircuit",
+    "SharedSnapshot",
+    "Store",
+    "StoreFound",
+    "StoreLost",
+    "member_text",
+}
 
 # Annotations are left to the type checkers; a default that is a function or a member of an enum stands as its name.
 SIGNATURES = {
-    "CircuitBreaker": "name='default', config=None, *, mode=AUTO, listeners=(), clock=monotonic, **unknown",
+    "CircuitBreaker": "name='default', config=None, *, mode=AUTO, listeners=(), clock=monotonic, store=None, **unknown",
     "CircuitBreakerConfig": """
         failure_threshold=5, success_threshold=3, reset_timeout_s=30.0, half_open_max_calls=3,
         error_rate_threshold=None, error_rate_window=100, *, minimum_calls=None, slow_call_duration_s=None,
@@ -84,10 +103,10 @@ SIGNATURES = {
         retry_after_max_s=120.0, budget=None, delay=None, listeners=(), sleep=None, clock=monotonic, random=None""",
     "RetryBudget": "ratio=0.2, min_per_second=1.0, burst=10, *, clock=monotonic",
     "Bulkhead": "name='default', max_concurrent=10, max_queue=0, timeout_s=0.0, *, listeners=(), clock=monotonic",
-    "CircuitBreakerRegistry": "config=None, *, max_size=1024, mode=AUTO, listeners=(), clock=monotonic",
+    "CircuitBreakerRegistry": "config=None, *, max_size=1024, mode=AUTO, listeners=(), clock=monotonic, store=None",
     "circuit_breaker": """
         name=None, failure_threshold=5, reset_timeout_s=30.0, *, config=None, breaker=None, fallback=None,
-        fallback_on=None, mode=AUTO, listeners=(), clock=monotonic""",
+        fallback_on=None, mode=AUTO, listeners=(), clock=monotonic, store=None""",
     "retry": """
         max_retries=3, backoff_base=0.1, backoff_multiplier=2.0, retryable_exceptions=None, *, policy=None,
         fallback=None, fallback_on=None, backoff_max=30.0, jitter=True, max_elapsed_s=None, retry_result=None,
@@ -111,12 +130,13 @@ SIGNATURES = {
     "BulkheadRejected": "bulkhead_name, active_count, queued_count, waited_s=None",
     "CircuitSnapshot": """
         name, state, machine_state, mode, stats, window_calls, window_failures, window_slow, error_rate,
-        slow_call_rate, retry_after_s, probes_in_flight""",
+        slow_call_rate, retry_after_s, probes_in_flight, shared=None""",
     "BulkheadSnapshot": """
         name, max_concurrent, max_queue, active_count, queued_count, accepted_count, rejected_count, timed_out_count,
         peak_active_count, total_wait_s""",
     "RetrySnapshot": "failed_first_count, retry_count, recovered_count, gave_up_count, total_sleep_s",
     "testing.FakeClock": "start=0.0",
+    "testing.check_store": "make",
     "testing.instant_retries": "*, max_retries=None",
     "testing.no_retries": "",
     "insight.CallLog": "path, *, max_bytes=67108864, keep=4, clock=monotonic",
@@ -358,12 +378,12 @@ def test_the_package_exports_what_is_promised() -> None:
 
 def test_nothing_else_in_the_package_has_a_public_name() -> None:
     public = {name for name in vars(package) if not name.startswith("_")}
-    assert public - PUBLIC <= {"exceptions", "insight", "testing"}
+    assert public - PUBLIC <= {"exceptions", "insight", "stores", "testing"}
 
 
 def test_the_public_modules_are_these() -> None:
     names = {path.stem for path in Path(package.__file__).parent.iterdir() if path.suffix != ".typed"}
-    assert {name for name in names if not name.startswith("_")} == {"exceptions", "insight", "testing"}
+    assert {name for name in names if not name.startswith("_")} == {"exceptions", "insight", "stores", "testing"}
 
 
 def test_a_star_import_gives_the_public_names_alone() -> None:
@@ -373,7 +393,8 @@ def test_a_star_import_gives_the_public_names_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "names"), [(exceptions, OF_EXCEPTIONS), (insight, {"CallLog"}), (testing, OF_TESTING)]
+    ("module", "names"),
+    [(exceptions, OF_EXCEPTIONS), (insight, {"CallLog"}), (stores, OF_STORES), (testing, OF_TESTING)],
 )
 def test_the_other_public_modules_export_what_is_promised(module: types.ModuleType, names: set[str]) -> None:
     assert module.__all__ == sorted(names)

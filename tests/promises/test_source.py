@@ -65,7 +65,7 @@ ROOMS: dict[str, set[str]] = {
     "_breaker.stream": breaker("states", "open_blocks", "admission"),
     "_breaker.breaker": breaker(*BREAKER - {"breaker", "cache"}),
     "_breaker.cache": {"_common.lock"},
-    "_breaker.registry": breaker("config", "stream", "breaker", "cache"),
+    "_breaker.registry": breaker("config", "admission", "stream", "breaker", "cache"),
     "_bulkhead": set(),
     "_bulkhead.snapshot": set(),
     "_bulkhead.gates": COMMON,
@@ -81,9 +81,37 @@ ROOMS: dict[str, set[str]] = {
     "_retry.loop": COMMON | {"_retry.settings", "_retry.plan"},
     "_retry.policy": COMMON | {"_retry.settings", "_retry.totals", "_retry.plan", "_retry.loop"},
 }
+# Shared circuits: loaded by those alone who have a store.
+SHARED = {
+    "_shared": set(),
+    "_shared.record": COMMON,
+    "_shared.changes": COMMON | {"_shared.record"},
+    "_shared.protocol": COMMON | {"_shared.record"},
+    "_shared.events": set(),
+    "_shared.store": COMMON | {"_shared.changes", "_shared.protocol", "_shared.record"},
+    "_shared.evidence": breaker("config") | {"_shared.protocol", "_shared.record"},
+    "_shared.states": breaker("rules", "states", "config") | {"_breaker.states.half_open", "_breaker.states.period"},
+    "_shared.worker": COMMON,
+}
+SHARED["_shared.states"] |= {"_shared.record"}
+SHARED["_shared.link"] = breaker("states", "totals") | set(SHARED)
+SHARED["_shared.machine"] = breaker("rules", "states", "config", "machine") | {"_shared.link", "_shared.states"}
+SHARED["_shared.circuit"] = breaker("config", "machine") | set(SHARED) - {"_shared.machine"}
+SHARED["_shared.talker"] = COMMON | set(SHARED) - {"_shared.machine"}
+SHARED["_shared.process"] = breaker("config") | set(SHARED)
+SHARED["_shared.check"] = COMMON | set(SHARED)
+SHARED |= {f"stores.{room}": COMMON | set(SHARED) for room in ("memory", "sqlite", "redis")}
+SHARED["stores"] = breaker("totals") | set(SHARED)
 ROOMS["_decorators"] = set(ROOMS)
 ROOMS["testing"] = set(ROOMS)
 ROOMS["__init__"] = ROOMS["testing"]
+ROOMS |= SHARED
+# Imported from below, in the one function that needs it.
+LATE = {
+    "_breaker.admission": {"_shared.process"},
+    "_shared.store": {"_shared.process"},
+    "testing": {"_shared.check"},
+}
 # The demonstration uses what everybody can: `from circuit_breaker import ...`, and its own rooms.
 ROOMS |= {"_demo": set(), "_demo.plan": set(), "_demo.server": {"_demo.plan"}}
 ROOMS["_demo.story"] = {"_demo.plan", "_demo.server"}
@@ -134,7 +162,7 @@ ROOMS |= {
 ROOMS["insight.command"] = breaker("config") | {room for room in ROOMS if room.startswith("insight")} | {"_terminal"}
 
 PACKAGES = {"_breaker.states", "_common", "_breaker", "_retry", "_bulkhead", "_demo"}
-PACKAGES |= {"insight", "insight.reading", "insight.report"}
+PACKAGES |= {"_shared", "insight", "insight.reading", "insight.report", "stores"}
 
 Source: TypeAlias = dict[str, ast.Module]
 
@@ -263,7 +291,7 @@ def imports_from_below(rooms: Source) -> Iterator[str]:
             continue
         for line, name in imported(room, tree):
             package, _, part = name.partition(".")
-            if package == "circuit_breaker" and part and part not in ROOMS[room]:
+            if package == "circuit_breaker" and part and part not in ROOMS[room] | LATE.get(room, set()):
                 yield f"{room}:{line} {name}"
 
 

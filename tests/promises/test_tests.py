@@ -18,6 +18,7 @@ Helper: TypeAlias = Function | ast.ClassDef
 Suite: TypeAlias = dict[str, ast.Module]
 
 EXPECTS = {"pytest.fail", "pytest.raises", "pytest.warns"}
+STEADY = {"examples", "thorough"}
 IN_SUPPORT = {"Clock", "Down", "PATIENCE_S", "Pause", "Way", "drive", "fork", "raising", "storm"}
 
 
@@ -133,6 +134,14 @@ def leftovers(files: Suite) -> Iterator[str]:
                 yield f"{file}:{node.lineno} {ast.unparse(node)}"
 
 
+def whose_examples_change(files: Suite) -> Iterator[str]:
+    """Tests that draw other examples in each run, and fail on a busy machine because one took long."""
+    for file, test in each_test(files):
+        decorators = [ast.unparse(decorator) for decorator in test.decorator_list]
+        if any(text.startswith("given(") for text in decorators) and not STEADY & {text[:8] for text in decorators}:
+            yield f"{file}:{test.lineno} {test.name}"
+
+
 def made_a_second_time(files: Suite) -> Iterator[str]:
     """A clock, a failure, a patience and the like, which are in `support/` for all."""
     for file, tree in files.items():
@@ -162,6 +171,7 @@ CHECKS: dict[Callable[[Suite], Iterator[str]], list[str]] = {
         "def test_a():\n    assert x\ndef test_a():\n    assert y",
         "class Tests:\n    def test_a():\n        assert x\n    async def test_a():\n        assert y",
     ],
+    whose_examples_change: ["@given(x)\ndef test_a(x):\n    assert x"],
     made_a_second_time: ["class Down(Exception): ...", "PATIENCE_S = 5.0", "def drive(coroutine):\n    assert x"],
     leftovers: ["def test_a():\n    print(x)\n    assert x", "def test_a():\n    assert x\n    breakpoint()"],
 }

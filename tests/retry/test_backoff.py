@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 
 import pytest
+from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +90,7 @@ def test_no_delay_is_negative_nan_or_above_the_cap_over_a_million_settings() -> 
             raise AssertionError((share, delay_s, max_s))
 
 
+@examples()
 @given(
     base=st.floats(0, **FINITE) | st.sampled_from([0.0, 5e-324, sys.float_info.max]),
     multiplier=st.floats(1, **FINITE),
@@ -104,6 +106,7 @@ def test_delay_is_finite_and_in_bounds_at_the_edges_of_floats(
     assert 0.0 <= policy.get_delay(n) <= min(max_s, sys.float_info.max)
 
 
+@examples()
 @given(base=st.floats(1e-6, 1e6), multiplier=st.floats(1, 10), max_s=st.floats(0, 1e12), n=st.integers(0, 200))
 def test_delay_without_jitter_is_the_formula(base: float, multiplier: float, max_s: float, n: int) -> None:
     formula = float(min(Fraction(base) * Fraction(multiplier) ** n, Fraction(max_s)))

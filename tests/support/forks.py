@@ -34,16 +34,22 @@ class Child:
     def start(cls, tell: Callable[[], object], forking: Callable[[], int] = fork) -> Child:
         """Fork; the child says the repr of what tell returns, or the traceback of what it raises."""
         reader, writer = os.pipe()
-        pid = forking()
-        if pid == 0:
-            said = "the child was interrupted"
-            try:
+        parent = os.getpid()
+        said = "the child was interrupted"
+        try:
+            pid = forking()
+            if os.getpid() != parent:
                 said = repr(tell())
-            except BaseException:
-                said = f"failed: {traceback.format_exc()[-2_000:]}"
-            finally:
-                os.write(writer, said.encode())
-                os._exit(0)
+        except BaseException:
+            if os.getpid() == parent:
+                raise
+            said = f"failed: {traceback.format_exc()[-2_000:]}"
+        finally:
+            if os.getpid() != parent:  # it must end here, or it would run the rest of the suite
+                try:
+                    os.write(writer, said.encode())
+                finally:
+                    os._exit(0)
         os.close(writer)
         return cls(pid, reader)
 

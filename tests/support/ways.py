@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
 from coroutines import drive
 
 from circuit_breaker import BulkheadFullError, CircuitOpenError, circuit_breaker
+from circuit_breaker._breaker.registry import KeyedBreakers
 
 Body: TypeAlias = Callable[[], Any]
 Work: TypeAlias = Callable[[], Coroutine[Any, Any, Any]]
@@ -185,6 +186,11 @@ def _async_with(guard: Any, work: Work) -> Work:
 # What breakers alone have
 
 
+def _keyed(way: Callable[[Any, Any], Callable[[], Any]], breaker: Any, body: Any) -> Callable[[], Any]:
+    registry: Any = {"key": breaker}
+    return way(KeyedBreakers(registry, lambda *args: "key")._decorate, body)
+
+
 def _with_a_fallback(way: Callable[[Any, Any], Callable[[], Any]], breaker: Any, body: Any) -> Callable[[], Any]:
     def reject(error: CircuitOpenError) -> Any:
         try:
@@ -323,35 +329,34 @@ def _async_bare_attempts(policy: Any, work: Work) -> Work:
 ALL = ("breaker", "bulkhead", "policy")
 BLOCKS = ("breaker", "bulkhead")
 
-WAYS = (
+OF_EACH_KIND = (
     Way("decorator", _decorator, ALL, decorates=True, is_whole=True, returns=True),
+    Way("generator", _generator, ALL, decorates=True, is_whole=True),
+    Way("async decorator", _decorator, ALL, is_async=True, decorates=True, is_whole=True, returns=True),
+    Way("async generator", _async_generator, ALL, is_async=True, decorates=True, is_whole=True),
+)
+"""Decorators of the four kinds of functions."""
+
+WAYS = (
+    *OF_EACH_KIND,
     Way("method", _method, ALL, decorates=True, is_whole=True, returns=True),
     Way("call", _call, ALL, is_whole=True, returns=True),
-    Way("generator", _generator, ALL, decorates=True, is_whole=True),
     Way("empty generator", _empty_generator, ALL, decorates=True, is_whole=True),
-    Way("async decorator", _decorator, ALL, is_async=True, decorates=True, is_whole=True, returns=True),
     Way("async method", _async_method, ALL, is_async=True, decorates=True, is_whole=True, returns=True),
     Way("call_async", _call_async, ALL, is_async=True, is_whole=True, returns=True),
-    Way("async generator", _async_generator, ALL, is_async=True, decorates=True, is_whole=True),
     Way("with", _with, BLOCKS, is_block=True),
     Way("with in async def", _with_in_async_def, ("breaker",), is_async=True, is_block=True),
     Way("async with", _async_with, BLOCKS, is_async=True, is_block=True),
-    Way("decorator with a fallback", partial(_with_a_fallback, _decorator), ("breaker",), is_whole=True, returns=True),
-    Way("generator with a fallback", partial(_with_a_fallback, _generator), ("breaker",), is_whole=True),
-    Way(
-        "async decorator with a fallback",
-        partial(_with_a_fallback, _decorator),
-        ("breaker",),
-        is_async=True,
-        is_whole=True,
-        returns=True,
-    ),
-    Way(
-        "async generator with a fallback",
-        partial(_with_a_fallback, _async_generator),
-        ("breaker",),
-        is_async=True,
-        is_whole=True,
+    *(
+        replace(
+            each,
+            name=name.format(each.name),
+            guarded=partial(variant, each.guarded),
+            guards=("breaker",),
+            decorates=False,
+        )
+        for name, variant in (("{} with a fallback", _with_a_fallback), ("keyed {}", _keyed))
+        for each in OF_EACH_KIND
     ),
     Way("permit", _permit, ("breaker",), own_permit=True),
     Way("async permit", _async_permit, ("breaker",), is_async=True, own_permit=True),

@@ -57,12 +57,18 @@ class Admission(Listened):
         mode: CircuitMode,
         listeners: tuple[Listener, ...],
         clock: Callable[[], float],
+        store: object = None,
     ) -> None:
         open_log()
         self.name = name
         self._clock = clock
         self._made_in = mode
-        self._machine = Machine(config, mode, checks.reading(clock), listeners)
+        now = checks.reading(clock)
+        self._machine: Machine = (
+            Machine(config, mode, now, listeners)
+            if store is None
+            else load_sharing().join(self, store, config, mode, now, listeners)
+        )
 
     # Admitting
 
@@ -83,8 +89,10 @@ class Admission(Listened):
         machine = self._machine
         admitted: Permission | Period | None = machine.reject(now)
         if admitted is None:
-            rides = asker is CALL or asker is Asker.BLOCK
-            admitted = machine.admit(asker, now, open_blocks.unsettled_probes(self) if rides else ())
+            inside = open_blocks.unsettled_probes(self) if asker is CALL or asker is Asker.BLOCK else ()
+            if machine.link is not None:
+                now = machine.link.prepare(now, inside)
+            admitted = machine.admit(asker, now, inside)
         if machine.changes or machine.listeners:
             self._tell_of_admission(admitted, now)
         return admitted
@@ -328,6 +336,13 @@ class Admission(Listened):
         if self._delivering != get_ident():  # else a listener forks, and goes on to deliver in the child
             self._delivering = None
         self._machine.after_fork_in_child()
+
+
+def load_sharing() -> Any:
+    """Return the code of shared circuits, which only those load who have a store."""
+    from .._shared import process
+
+    return process
 
 
 def _is_rejected(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from math import inf
 from types import NoneType, TracebackType
-from typing import Any, Final, Never, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Never, ParamSpec, TypeVar, overload
 
 from .._common import checks, fork
 from .._common.events import Listener
@@ -20,6 +20,9 @@ from .permit import Permit
 from .states import Asker, Closed, Permission, Probe, Unknown
 from .steering import Steering
 from .stream import StreamGuard
+
+if TYPE_CHECKING:
+    from .._shared.protocol import Store
 
 __all__ = ["CircuitBreaker"]
 
@@ -50,6 +53,8 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         mode: Who decides whether calls are admitted, see `CircuitMode`. It can be set at any time.
         listeners: Functions that get every `StateChanged`, `CallRejected` and `CallFinished`, outside every lock.
         clock: A function that returns monotonic seconds. All elapsed time is measured with it.
+        store: A store of `circuit_breaker.stores`. All breakers with this name and store, in all processes, are one
+            circuit. None: the circuit belongs to this breaker alone.
 
     Raises:
         TypeError: A setting has the wrong type.
@@ -65,6 +70,7 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        store: Store | None = None,
         **unknown: Never,
     ) -> None:
         if unknown:
@@ -75,6 +81,7 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
             checks.member("mode", mode, CircuitMode),
             checks.functions("listeners", listeners),
             checks.function("clock", clock, "a function that returns seconds"),
+            store,
         )
         fork.survive(self)
 

@@ -16,7 +16,8 @@ totals alone. What happens in a state is told in `states`; the machine owns the 
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, cast
+from itertools import repeat
+from typing import Any, Final, NamedTuple, cast
 
 from .._common.events import Listener
 from .._common.lock import RLock
@@ -24,17 +25,7 @@ from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
 from .reading import Reading
 from .rules import WindowCounts
-from .states import (
-    Asker,
-    Closed,
-    ForcedOpen,
-    HalfOpen,
-    Open,
-    Period,
-    Permission,
-    Probe,
-    Unknown,
-)
+from .states import Asker, Closed, ForcedOpen, HalfOpen, Open, Period, Permission, Probe, Unknown
 from .totals import NEVER, ZERO, CircuitStats, Tally, Totals
 
 OPEN_FOR_UNTIL_ASKED_S: Final = 30.0
@@ -82,6 +73,10 @@ class Machine:
         "undelivered",
     )
 
+    # Of a machine that follows a store: what ties it to the store, and whether it takes part.
+    link: Any = None
+    joined: bool = True
+
     def __init__(
         self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, listeners: tuple[Listener, ...] = ()
     ) -> None:
@@ -95,7 +90,8 @@ class Machine:
         self.undelivered: tuple[Change, ...] = ()
         self.lost = 0
         self.period: Period = self._first_period(mode, now)
-        self.fast: Closed | None = self.fast_of(self.period, config)
+        self.fast: Closed | None = None
+        self.renew_fast()
 
     # Admitting
 
@@ -194,7 +190,7 @@ class Machine:
         """Open the circuit, unless another thread has left the former period meanwhile."""
         wait = self.config.reset_timeout_s
         open_for_s = OPEN_FOR_UNTIL_ASKED_S if callable(wait) else cast("float", wait)
-        period = Open(now, open_for_s, former.openings + 1, counts, self.mode is SHADOW)
+        period = self.opened(now, open_for_s, former.openings + 1, counts)
         return period if self._enter(former, period, reason, opened=1) else None
 
     def close(self, former: Period, now: float, reason: str) -> None:
@@ -252,30 +248,32 @@ class Machine:
 
     def replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
         """Deliver results and changes to other listeners; False: they were not those of before, nothing has changed."""
-        while True:
-            period, config = self.period, self.config
-            fast = None if after else self._plain_fast_of(period, config)
-            with self.lock:
-                if self.listeners is not before:
-                    return False
-                if self.period is period and self.config is config:
-                    self.listeners = after
-                    self.fast = fast
-                    return True
+        with self.lock:
+            if self.listeners is not before:
+                return False
+            self.listeners = after
+            self.fast = None
+        self.renew_fast()
+        return True
 
     def after_fork_in_child(self) -> None:
         """Keep what is counted; the results of calls that are out are late, for they are made in another process."""
         self.lock = RLock()
         self.period = self.period.copy_for_child()
         self.changes = self.undelivered = ()
-        self.fast = self.fast_of(self.period, self.config)
+        self.renew_fast()
 
-    def fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
-        """Return what `fast` is with this period and configuration."""
-        return None if self.listeners else self._plain_fast_of(period, config)
-
-    def _plain_fast_of(self, period: Period, config: CircuitBreakerConfig) -> Closed | None:
-        return period if isinstance(period, Closed) and config.failure_result is None else None
+    def renew_fast(self) -> None:
+        """Set `fast`, which whoever changes one of the things it depends on has set to None under the lock."""
+        for _ in repeat(None):
+            period, config, listeners, joined = self.period, self.config, self.listeners, self.joined
+            plain = isinstance(period, Closed) and config.failure_result is None and not listeners and joined
+            fast = cast("Closed", period) if plain else None
+            with self.lock:
+                same = self.period is period and self.config is config and self.joined is joined
+                if same and self.listeners is listeners:
+                    self.fast = fast
+                    return
 
     def _first_period(self, mode: CircuitMode, now: float) -> Period:
         if mode is CircuitMode.FORCED_OPEN:
@@ -285,6 +283,10 @@ class Machine:
     def closed(self, now: float) -> Period:
         """Return the period that follows when enough probes have succeeded."""
         return Closed(self.config, self.config._rules, now)
+
+    def opened(self, now: float, open_for_s: float, openings: int, counts: WindowCounts) -> Open:
+        """Return the period that follows when the circuit opens."""
+        return Open(now, open_for_s, openings, counts, self.mode is SHADOW)
 
     def half_open(self, opened: Open) -> Period:
         """Return the period that follows an open one."""
@@ -322,25 +324,20 @@ class Machine:
         """Go from one period to another, unless another thread has left the former one meanwhile."""
         new = () if period.state is former.state else (Change(former.state, period.state, reason),)
         while True:
-            config, listeners, changes, undelivered = self.config, self.listeners, self.changes, self.undelivered
-            fast = self.fast_of(period, config)
-            logging = changes + new
+            listeners, changes, undelivered = self.listeners, self.changes, self.undelivered
+            logged = changes + new
             delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if listeners else ()
             lost = len(undelivered) + len(new) - len(delivering) if listeners else 0
             inherits_streak = not period.admits
             with self.lock:
                 if self.period is not former:
                     return False
-                if (
-                    self.config is not config
-                    or self.listeners is not listeners
-                    or self.changes is not changes
-                    or self.undelivered is not undelivered
-                ):
+                stale = self.listeners is not listeners or self.changes is not changes
+                if stale or self.undelivered is not undelivered:
                     continue
                 self.period = period
-                self.fast = fast
-                self.changes = logging
+                self.fast = None
+                self.changes = logged
                 self.undelivered = delivering
                 self.lost += lost
                 if mode is not None:
@@ -362,7 +359,8 @@ class Machine:
                         ended.last_success_at = former.last_success_at
                     if former.last_failure_at > ended.last_failure_at:
                         ended.last_failure_at = former.last_failure_at
-                return True
+            self.renew_fast()
+            return True
 
     # Reading
 
@@ -389,7 +387,8 @@ class Machine:
             sums.last_failure_at = here if here > before else before
             streak, book, window = period.streak, period.book, period.window
             first = None if window is None else window.first
-        return Reading(period, mode, counted, streak, book, first, sums)
+        seen = None if window is None or first is None else (window, first)
+        return Reading(period, mode, counted, streak, book, seen, sums)
 
     def stats(self) -> CircuitStats:
         """Return all totals; times in them are readings of the breaker's clock."""

@@ -8,7 +8,7 @@ from .._common.words import CircuitMode
 from .rules import WindowCounts
 from .states import Book, Period
 from .totals import NEVER, CircuitStats, Tally, Totals
-from .window import Mark
+from .window import Seen
 
 
 class Reading(NamedTuple):
@@ -19,7 +19,7 @@ class Reading(NamedTuple):
     counted: Tally
     streak: int
     book: Book
-    first_mark: Mark | None
+    seen: Seen | None
     totals: Totals
 
     def stats(self) -> CircuitStats:
@@ -41,4 +41,4 @@ class Reading(NamedTuple):
 
     def window_counts(self, now: float) -> WindowCounts:
         """Return what the window held; while the circuit is not closed, what it held when it opened."""
-        return self.period.window_counts(self.counted, self.streak, self.first_mark, now)
+        return self.period.window_counts(self.counted, self.streak, self.seen, now)

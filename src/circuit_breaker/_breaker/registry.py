@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice, repeat
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._common import checks, fork
 from .._common.events import WARNING, FirstError, Listened, Listener, log, open_log
@@ -17,10 +17,14 @@ from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern
 from .._common.streams import AsyncStream, Guard, Stream
 from .._common.typing import BreakerDecorator
 from .._common.words import CircuitMode, CircuitState
+from .admission import load_sharing
 from .breaker import CircuitBreaker
 from .cache import Cache, Entry
 from .config import CircuitBreakerConfig
 from .stream import StreamGuard
+
+if TYPE_CHECKING:
+    from .._shared.protocol import Store
 
 __all__ = ["CircuitBreakerRegistry"]
 
@@ -42,6 +46,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         mode: The mode in which every breaker is made, see `CircuitMode`.
         listeners: Functions that get every event of every breaker.
         clock: A function that returns monotonic seconds, for every breaker.
+        store: The store of every breaker, see `CircuitBreaker`. None: nothing is shared with other processes.
 
     Raises:
         TypeError, ValueError: A setting has the wrong type or is out of range.
@@ -57,12 +62,14 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         mode: CircuitMode = CircuitMode.AUTO,
         listeners: Iterable[Listener] = (),
         clock: Callable[[], float] = time.monotonic,
+        store: Store | None = None,
     ) -> None:
         self._config = _checked_config(CircuitBreakerConfig() if config is None else config)
         self._max_size = checks.count("max_size", max_size, 1)
         self._mode = checks.member("mode", mode, CircuitMode)
         self._listeners = checks.functions("listeners", listeners)
         self._clock = checks.function("clock", clock, "a function that returns seconds")
+        self._store = None if store is None else load_sharing().checked(store)
         self._cache: Cache[CircuitBreaker] = Cache()
         self._lock = RLock()
         self._warned = False
@@ -210,7 +217,14 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
 
     def _make(self, key: Hashable) -> CircuitBreaker:
         config = self._config_of(key)
-        breaker = CircuitBreaker(str(key), config, mode=self._mode, listeners=self._listeners, clock=self._clock)
+        breaker = CircuitBreaker(
+            str(key),
+            config,
+            mode=self._mode,
+            listeners=self._listeners,
+            clock=self._clock,
+            store=self._store,
+        )
         breaker._keeper = partial(_keep, weakref.ref(self), key)
         return breaker
 

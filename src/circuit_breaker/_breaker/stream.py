@@ -94,7 +94,8 @@ class StreamGuard(Guard):
             self._settle_success(permission, now)
             return
         self._permission = None
-        self._admission._settle_error(permission, now, self._latency_s or 0.0, error, waited_s=now - self._asked)
+        waited_s = now - self._asked if self.watches_items or not self._has_given else 0.0
+        self._admission._settle_error(permission, now, self._latency_s or 0.0, error, waited_s=waited_s)
 
     def _settle_success(self, permission: Permission, now: float) -> None:
         self._permission = None

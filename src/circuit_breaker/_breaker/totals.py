@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from .._common import checks
 from .._common.words import CircuitMode, CircuitState
 
-__all__ = ["CircuitSnapshot", "CircuitStats"]
+__all__ = ["CircuitSnapshot", "CircuitStats", "SharedSnapshot"]
 
 NEVER: Final = -inf  # when there was no success, or no failure, yet
 
@@ -124,6 +124,33 @@ class CircuitStats:
 
 
 @dataclass(frozen=True)
+class SharedSnapshot:
+    """What a breaker knows of the circuit that it shares with other processes.
+
+    Attributes:
+        link: "new": the store has not answered yet. "joined": this breaker follows the shared circuit. "away": the
+            store does not answer or gives unusable answers, so this breaker decides by itself.
+        open_for: For whom the circuit is open or half-open: "all" processes, or this "process" alone. None: it is
+            closed.
+        epoch: How many changes the shared circuit has had: openings, closings and orders. 0: none yet.
+        since_s: Seconds since the last change. None: there was none.
+        reason: Why it changed last, in words.
+        by: The process that changed it last, as `host:pid`.
+        probes_out: Probes that run now, in all processes together.
+        heard_s: Seconds since the store answered last. None: never.
+    """
+
+    link: str
+    open_for: str | None
+    epoch: int
+    since_s: float | None
+    reason: str
+    by: str
+    probes_out: int
+    heard_s: float | None
+
+
+@dataclass(frozen=True)
 class CircuitSnapshot:
     """A consistent copy of everything a breaker shows, at one moment.
 
@@ -143,6 +170,7 @@ class CircuitSnapshot:
         retry_after_s: Seconds until the circuit admits a probe. 0.0: it admits a call now. None: not known, because all
             probe slots are taken or the circuit is forced open.
         probes_in_flight: Probes that are running and not overdue.
+        shared: What this process knows of the circuit in all processes. None: the breaker has no store.
     """
 
     name: str
@@ -157,6 +185,7 @@ class CircuitSnapshot:
     slow_call_rate: float
     retry_after_s: float | None
     probes_in_flight: int
+    shared: SharedSnapshot | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as a dict for JSON. An infinite or unknown time is None."""
@@ -202,12 +231,14 @@ class LiveStats(CircuitStats):
 
     def _dated(self, stats: CircuitStats, wall: float, now: float) -> CircuitStats:
         """Turn the moments in these totals into dates; two clocks that were read at once say how. A date stays."""
-        shown, self._dates = self._dates, {}
+        shown = self._dates
+        dates: dict[float, float] = {}
         for name in ("last_failure_time", "last_success_time"):
             at: float | None = getattr(stats, name)
             if at is not None:
-                self._dates[at] = shown.get(at, wall + (at - now))
-                setattr(stats, name, self._dates[at])
+                dates[at] = shown.get(at, wall + (at - now))
+                setattr(stats, name, dates[at])
+        self._dates = dates
         return stats
 
     def record_success(self, latency_ms: float) -> None:

@@ -130,6 +130,7 @@ class TimeWindow(_Marks):
 
 
 Window: TypeAlias = CallWindow | TimeWindow
+Seen: TypeAlias = tuple[Window, Mark]  # a window, and its `first` of the moment at which the totals were read
 
 
 def new_window(size: int | timedelta, now: float) -> Window:

@@ -164,10 +164,8 @@ class Run:
     def run(self) -> None:
         """Let everything happen."""
         self._at(0.0, self._arrive, None)
-        while self._events:
+        while self._events[0][0] <= self._service.end_s:  # there is always the next arrival
             self._now, _, happen, about = heappop(self._events)
-            if self._now > self._service.end_s:
-                break
             happen(about)
 
     def _at(self, moment: float, happen: Callable[[Any], None], about: Any) -> None:

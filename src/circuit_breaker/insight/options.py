@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any, Final, TypeVar
 
 from .._breaker.breaker import CircuitBreaker
@@ -49,25 +49,25 @@ def checked(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     return parse_for_argparse
 
 
-def number(
-    text: str, *, above: float = -inf, minimum: float = -inf, below: float = inf, whole: bool = False, takes: str
-) -> Any:
+def number(text: str, *, above: float = -inf, minimum: float = -inf, whole: bool = False, takes: str) -> Any:
     """Return a number within bounds."""
     try:
         value: float = int(text) if whole else float(text)
     except ValueError:
         value = inf
-    if not (isfinite(value) and above < value < below and value >= minimum):
+    if not (isfinite(value) and above < value and value >= minimum):
         raise ValueError(f"takes {takes}, got {text!r}")
     return value
 
 
 def share(text: str) -> float:
     """Return a share of more than nothing and less than all, given as `50%` or `0.5`."""
-    takes = "a share above 0 and below 1, such as 50% or 0.5"
-    if text.endswith("%"):
-        return float(number(text[:-1], above=0, below=100, takes=takes)) / 100
-    value: float = number(text, above=0, below=1, takes=takes)
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = nan
+    if not 0 < value < 1:
+        raise ValueError(f"takes a share above 0 and below 1, such as 50% or 0.5, got {text!r}")
     return value
 
 

@@ -10,7 +10,7 @@ from ..._common.words import CircuitState, Outcome
 from ..config import CircuitBreakerConfig
 from ..rules import Evidence, Rule, WindowCounts
 from ..totals import Tally
-from ..window import Mark, new_window
+from ..window import Mark, Seen, new_window
 from .period import Machine, Period, Permission, Probe, Unknown
 
 FAILURE: Final = Outcome.FAILURE
@@ -51,7 +51,6 @@ class Closed(Period, Permission):
     def configure(self, machine: Machine, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> bool:
         """Do so. The streak stays; the window begins anew if its kind or size has changed."""
         new = Closed(config, rules, now)
-        fast = machine.fast_of(self, config)
         window = new.window or new_window(config.error_rate_window, now)
         start = window.newest
         same_window = self._size == config.error_rate_window
@@ -71,8 +70,9 @@ class Closed(Period, Permission):
             self._threshold = new._threshold
             self._failed_at = new._failed_at
             machine.config = config
-            machine.fast = fast
-            return True
+            machine.fast = None
+        machine.renew_fast()
+        return True
 
     @property
     def issuer(self) -> Closed:
@@ -165,17 +165,18 @@ class Closed(Period, Permission):
                     return machine.open(self, now, reason, evidence.counts)
         return None
 
-    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
-        """Return what the window holds, given what this period had counted when `first` was its first mark."""
+    def window_counts(self, counted: Tally, streak: int, seen: Seen | None, now: float) -> WindowCounts:
+        """Return what the window holds, given what this period had counted and what was seen of its window then."""
         answers = counted.successes + counted.failures
-        window = self.window
-        if window is None or first is None:
+        if seen is None:
             calls = self._size if isinstance(self._size, int) else answers
             return WindowCounts(min(answers, calls), consecutive_failures=streak)
+        window, first = seen
         return window.counts(first, now, answers, counted.failures, counted.slow, streak)
 
     def has_failures(self, now: float) -> bool:
         """Tell whether forgetting this period would forget failures."""
-        if self.streak or self.window is None:
+        window = self.window
+        if self.streak or window is None:
             return self.streak > 0
-        return self.window_counts(self, self.streak, self.window.first, now).failures > 0
+        return self.window_counts(self, self.streak, (window, window.first), now).failures > 0

@@ -9,7 +9,7 @@ from ..._common.words import CircuitState, Outcome
 from ..config import CircuitBreakerConfig
 from ..rules import WindowCounts
 from ..totals import Tally
-from ..window import Mark
+from ..window import Seen
 from .open import Open
 from .period import EMPTY, Asker, Book, Machine, Period, Permission, Probe, Unknown
 
@@ -114,18 +114,18 @@ class HalfOpen(Period):
                     probe.settled = True
                 if outcome is IGNORED:
                     machine.totals.ignored += 1
-                    return None
-                self.latency_s += latency_s
-                self.slow += slow
-                if failed:
-                    self.failures += 1
-                    self.streak += 1
-                    self.last_failure_at = now
                 else:
-                    self.successes += 1
-                    self.streak = 0
-                    self.last_success_at = now
-            return self._follow(machine, new, failed, now)
+                    self.latency_s += latency_s
+                    self.slow += slow
+                    if failed:
+                        self.failures += 1
+                        self.streak += 1
+                        self.last_failure_at = now
+                    else:
+                        self.successes += 1
+                        self.streak = 0
+                        self.last_success_at = now
+            return self._follow(machine, new, probe, outcome, slow, now)
         machine.count_late(outcome, now, latency_s, slow)
         return None
 
@@ -164,11 +164,15 @@ class HalfOpen(Period):
             self.book = new
             return True
 
-    def _follow(self, machine: Machine, book: Book, failed: bool, now: float) -> Period | None:
-        """Reopen or close the circuit, if the results of the probes say so."""
+    def _follow(
+        self, machine: Machine, book: Book, probe: Probe | None, outcome: Outcome, slow: bool, now: float
+    ) -> Period | None:
+        """Reopen or close the circuit, if the results of the probes say so, now that they include this one."""
+        if outcome is IGNORED:
+            return None
         config = machine.config
         if book.failures >= config.half_open_failure_threshold:
-            return machine.open(self, now, "a probe failed" if failed else "a probe was slow", self.led_by)
+            return machine.open(self, now, why_reopened(outcome), self.led_by)
         if book.successes >= config.success_threshold:
             machine.close(self, now, f"{book.successes} probes succeeded")
         return None
@@ -183,13 +187,18 @@ class HalfOpen(Period):
                     self.book = new
                     return
 
-    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
+    def window_counts(self, counted: Tally, streak: int, seen: Seen | None, now: float) -> WindowCounts:
         """Return what the window held when the circuit opened."""
         return self.led_by
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
         """Return 0.0 if there is a free slot; else nobody knows."""
         return 0.0 if len(in_flight(book, machine.config, now)) < machine.config.half_open_max_calls else None
+
+
+def why_reopened(outcome: Outcome) -> str:
+    """Return the reason of a circuit that a probe with this outcome reopens."""
+    return "a probe failed" if outcome is FAILURE else "a probe was slow"
 
 
 def in_flight(book: Book, config: CircuitBreakerConfig, now: float) -> list[Probe]:

@@ -7,7 +7,7 @@ from math import inf
 from ..._common.words import CircuitState
 from ..rules import WindowCounts
 from ..totals import Tally
-from ..window import Mark
+from ..window import Seen
 from .period import LastFailure, Machine, Period
 
 
@@ -42,7 +42,7 @@ class Open(Period):
             self.rejects_until = rejects_until
             self.last_failure = last_failure
 
-    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
+    def window_counts(self, counted: Tally, streak: int, seen: Seen | None, now: float) -> WindowCounts:
         """Return what the window held when the circuit opened."""
         return self.led_by
 

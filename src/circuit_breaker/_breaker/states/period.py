@@ -11,7 +11,7 @@ from ..._common.words import CircuitState, Outcome
 from ..config import CircuitBreakerConfig
 from ..rules import Rule, WindowCounts
 from ..totals import Tally, Totals
-from ..window import Mark, Window
+from ..window import Seen, Window
 
 
 class Machine(Protocol):
@@ -26,7 +26,7 @@ class Machine(Protocol):
     def open(self, former: Period, now: float, reason: str, counts: WindowCounts) -> Period | None: ...
     def close(self, former: Period, now: float, reason: str) -> None: ...
     def count_late(self, outcome: Outcome, now: float, latency_s: float, slow: bool) -> None: ...
-    def fast_of(self, period: Period, config: CircuitBreakerConfig) -> Any: ...
+    def renew_fast(self) -> None: ...
     def half_open(self, opened: Any) -> Period: ...
 
 
@@ -79,9 +79,10 @@ class Probe(Permission):
         since: when it was issued, or gave the last item of its stream.
         rides: it is made inside another probe, and takes no probe slot.
         settled: its result has been counted.
+        token: of its lease, where a store says who may probe; else "".
     """
 
-    __slots__ = ("asker", "issuer", "rides", "settled", "since")
+    __slots__ = ("asker", "issuer", "rides", "settled", "since", "token")
 
     def __init__(self, asker: Asker, now: float) -> None:
         self.asker = asker
@@ -89,6 +90,7 @@ class Probe(Permission):
         self.since = now
         self.rides = False
         self.settled = False
+        self.token = ""
 
     def withdraw(self, machine: Machine) -> None:
         """Take it back, since the call was never made: its slot is free."""
@@ -163,13 +165,13 @@ class Period(Tally):
 
     def configure(self, machine: Machine, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> bool:
         """Take another configuration, unless the period is over; what is under way stays under way."""
-        fast = machine.fast_of(self, config)
         with machine.lock:
             if machine.period is not self:
                 return False
             machine.config = config
-            machine.fast = fast
-            return True
+            machine.fast = None
+        machine.renew_fast()
+        return True
 
     def admit(self, machine: Machine, probe: Probe, inside: tuple[Probe, ...], now: float) -> Permission | None:
         """Return the permission for one call that is made inside these probes (the innermost first), or None."""
@@ -198,8 +200,8 @@ class Period(Tally):
         """Return the period that follows when the time of this one is over, and why."""
         raise NotImplementedError
 
-    def window_counts(self, counted: Tally, streak: int, first: Mark | None, now: float) -> WindowCounts:
-        """Return what the window holds, given what this period had counted when `first` was its first mark."""
+    def window_counts(self, counted: Tally, streak: int, seen: Seen | None, now: float) -> WindowCounts:
+        """Return what the window holds, given what this period had counted and what was seen of its window then."""
         return WindowCounts()
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:

@@ -1,0 +1,337 @@
+"""What ties one breaker to the circuit that it shares: what it reports, what it follows, and when its callers wait."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from functools import partial
+from itertools import repeat
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+from .._breaker.states import Closed, HalfOpen, Open, Period, Probe
+from .._breaker.totals import SharedSnapshot
+from . import changes
+from .changes import Verdict, verdict
+from .evidence import NONE, Answers
+from .record import AUTO, Record, Step, epoch_of
+from .states import Answer, HalfOpenForAll, Leased, OpenByItself, OpenForAll
+
+if TYPE_CHECKING:
+    from .._breaker.breaker import CircuitBreaker
+    from .machine import SharedMachine
+    from .talker import Talker
+
+ASK_AGAIN_S: Final = 0.1  # after the first "no"; then twice as long each time, up to an interval
+ASK_AGAIN_TIMES: Final = 10  # what the last ask took
+POLITE_INTERVALS: Final = 2
+
+
+class Grown(NamedTuple):
+    """What a breaker has counted since it was asked last.
+
+    Attributes:
+        streak: failures in a row.
+        opened: it has opened by itself.
+        called: anybody has called it.
+    """
+
+    answers: Answers = NONE
+    rejected: int = 0
+    streak: int = 0
+    opened: bool = False
+    called: bool = False
+
+
+class Link:
+    """One breaker's tie to its circuit.
+
+    `prepare`, `note`, `wake`, `wish` and `reset_for_all` are for whoever calls the breaker, all else is for the
+    talker's thread. What both use is written under the machine's lock.
+
+    Attributes:
+        known: the record that the breaker follows; None: there is none.
+        fresh: it follows none yet.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_ask_after",
+        "_ask_pause_s",
+        "_asking",
+        "_breaker",
+        "_mark",
+        "_period",
+        "_polite",
+        "_rejected",
+        "_sum",
+        "fresh",
+        "known",
+        "talker",
+    )
+
+    def __init__(self, breaker: CircuitBreaker, talker: Talker) -> None:
+        self._breaker = weakref.ref(breaker)
+        self.talker = talker
+        self._sum = self._rejected = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.known: Record | None = None
+        self.fresh = True
+        self._polite = False  # its last probe failed: next time the others ask first
+        self._asking = False
+        self._ask_after = -inf
+        self._ask_pause_s = ASK_AGAIN_S
+        self._period: Period | None = None  # the CLOSED one whose results were reported last
+        self._mark: Answers = NONE  # what was reported of it
+
+    @property
+    def breaker(self) -> CircuitBreaker | None:
+        """The breaker, if anybody has it still."""
+        return self._breaker()
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing can be learnt from the store now."""
+        breaker = self._breaker()
+        return self.talker.away or (breaker is not None and self.talker.has_lost(breaker.name))
+
+    # For callers
+
+    def prepare(self, now: float, inside: tuple[Probe, ...]) -> float:
+        """Learn what a call has to know before it is admitted, which may wait; return the time on the breaker's clock.
+
+        Args:
+            now: that time before.
+            inside: the probes that the call is made inside of.
+        """
+        breaker = self._breaker()
+        if breaker is None:
+            return now
+        machine = machine_of(breaker)
+        if not machine.joined and self.talker.join(self):
+            machine.join(True)
+            now = breaker._clock()
+        period = machine.look(now)
+        if isinstance(period, HalfOpenForAll) and not period.leases:
+            self.talker.notice()
+            rides = any(probe.issuer is period and not probe.is_overdue(machine.config, now) for probe in inside)
+            if not rides and not self.alone and self._begin_to_ask(machine, period, now):
+                self.talker.ask(partial(self._ask, period))
+                now = breaker._clock()
+        return now
+
+    def may_ask(self, period: HalfOpenForAll, now: float) -> bool:
+        """Tell whether a caller would ask for a lease now."""
+        polite_s = min(POLITE_INTERVALS * self.talker.interval_s, period.open_s) if self._polite else 0.0
+        return not self._asking and now >= max(self._ask_after, period.since + polite_s)
+
+    def _begin_to_ask(self, machine: SharedMachine, period: HalfOpenForAll, now: float) -> bool:
+        may_ask = self.may_ask(period, now)
+        with machine.lock:
+            begins = may_ask and not self._asking
+            if begins:
+                self._asking = True
+        return begins
+
+    def note(self, answer: Answer) -> None:
+        """Let the store know how a probe ended."""
+        breaker = self._breaker()
+        if breaker is None:
+            return
+        if answer.reason is not None:
+            self._polite = True
+        self._ask_after, self._ask_pause_s = -inf, ASK_AGAIN_S
+        self.talker.request(partial(self.talker.send, breaker.name, answer))
+
+    def wake(self) -> None:
+        """Let the talker look at what is to be sent."""
+        self.talker.request(partial(self.talker.activate, self))
+
+    def wish(self, ends_at: float) -> None:
+        """Let the circuit stay open, for all members, until the breaker's clock says so."""
+        breaker, known = self._breaker(), self.known
+        if breaker is not None and known is not None:
+            step = changes.lengthened(known.epoch, ends_at - breaker._clock())
+            self.talker.request(partial(self.talker.change, breaker.name, step))
+
+    def reset_for_all(self) -> None:
+        """Close the circuit for all members."""
+        breaker = self._breaker()
+        if breaker is not None:
+            self.talker.request(partial(self.talker.change, breaker.name, changes.reset(self.talker.name)))
+
+    def snapshot(self, period: Period) -> SharedSnapshot:
+        """Return what is known of the circuit in all processes; `period` is the breaker's."""
+        breaker, talker, record = self._breaker(), self.talker, self.known
+        circuit = None if breaker is None else talker.circuit(breaker.name)
+        now = talker.clock()
+        forced = breaker is not None and record is not None and record.mode is machine_of(breaker).mode is not AUTO
+        for_all = isinstance(period, OpenForAll | HalfOpenForAll) or (forced and not period.admits)
+        return SharedSnapshot(
+            link="away" if self.alone else "new" if self.fresh else "joined",
+            open_for=None if period.admits else "all" if for_all else "process",
+            epoch=epoch_of(record),
+            since_s=None if record is None or circuit is None else circuit.age_s(record, now),
+            reason="" if record is None else record.reason,
+            by="" if record is None else record.by,
+            probes_out=0 if circuit is None else circuit.probes_out(),
+            heard_s=None if talker.heard_at is None else now - talker.heard_at,
+        )
+
+    def after_fork_in_child(self) -> None:
+        """Begin as another member; what is counted up to now is the parent's to report."""
+        known, fresh = self.known, self.fresh
+        self._forget()
+        self.known, self.fresh = known, fresh
+        self.collect()
+
+    # For the talker
+
+    def collect(self) -> Grown:
+        """Return what has been counted since the last time."""
+        breaker = self._breaker()
+        if breaker is None:
+            return Grown()
+        machine = machine_of(breaker)
+        with machine.lock:
+            period, totals, mode = machine.period, machine.totals, machine.own_mode
+            successes, failures, slow, streak = period.successes, period.failures, period.slow, period.streak
+            rejected = totals.rejected
+            calls = totals.successes + totals.failures + totals.ignored + totals.shadow_rejected + rejected
+        calls += successes + failures
+        called, self._sum = calls != self._sum, calls
+        newly_rejected, self._rejected = max(0, rejected - self._rejected), rejected
+        ended, before = self._period, self._mark
+        if mode is not AUTO:
+            self._period = None
+            return Grown(called=called)
+        answers = NONE
+        if isinstance(period, Closed):
+            counted = Answers(successes, failures, slow)
+            answers = counted.minus(before) if period is ended else counted
+            self._period, self._mark = period, counted
+        else:
+            self._period = None
+        if ended is not None and ended is not period:
+            answers = answers.plus(Answers(ended.successes, ended.failures, ended.slow).minus(before))
+        opened = isinstance(period, OpenByItself) or type(period) is HalfOpen
+        return Grown(answers, newly_rejected, streak, opened, called)
+
+    def trouble(self) -> int:
+        """Return how many failures in a row there are that have not ended, or -1: a call has succeeded meanwhile."""
+        breaker = self._breaker()
+        if breaker is None:
+            return 0
+        machine = machine_of(breaker)
+        period = machine.period
+        if machine.own_mode is not AUTO:
+            return 0
+        before = self._mark.successes if period is self._period else 0
+        if isinstance(period, Closed) and period.successes > before:
+            return -1
+        return period.streak + isinstance(period, OpenByItself)
+
+    def follow(self, record: Record | None, store_now: float, pending: bool) -> Step | None:
+        """Enter the period that the record asks for, if it does; return what must be done to the record, if anything.
+
+        Args:
+            record: what the store has.
+            store_now: the store's time then.
+            pending: the end of a probe of this process is still to be sent.
+        """
+        breaker = self._breaker()
+        if breaker is None:
+            return None
+        machine = machine_of(breaker)
+        for _ in repeat(None):
+            period, now = machine.period, breaker._clock()
+            if machine.own_mode is not AUTO:
+                self.known, self.fresh = None, True
+                return None
+            known = None if self.fresh else self.known
+            closed_alone = known is not None and known.open and isinstance(period, Closed)
+            what = verdict(known, record, closed_alone, store_now)
+            if what is Verdict.RESTORE and known is not None:
+                return changes.written_back(known)
+            if what is Verdict.CLOSE and known is not None:
+                return changes.closed_in_absence(known.epoch, "probes succeeded", self.talker.name)
+            following = None
+            if record is not None and (what is Verdict.FOLLOW or (record.open and not pending)):
+                following = self._period_of(record, machine, period, now, store_now)
+            if record is None or following is None:
+                break
+            if machine.enter_for_all(period, following, record.reason, record.mode):
+                self.known, self.fresh = record, False
+                self._period = None  # what it has counted belongs to an epoch that is over
+                self._ask_after, self._ask_pause_s = -inf, ASK_AGAIN_S
+                if isinstance(following, Open):
+                    breaker._keep()
+                return self._longer(record, breaker, period, now, store_now)
+        self.known, self.fresh = record, False
+        return None
+
+    def _period_of(
+        self, record: Record, machine: SharedMachine, period: Period, now: float, store_now: float
+    ) -> Period | None:
+        """Return the period that a record asks for; None: the present one will do."""
+        if record.mode is not AUTO:
+            return None if machine.mode is record.mode else machine.period_of(record.mode, now)
+        if not record.open:
+            follows = isinstance(period, OpenForAll | HalfOpenForAll) or machine.mode is not AUTO or not self.fresh
+            return machine.period_of(AUTO, now) if follows else None
+        remaining_s = record.remaining_s(store_now)
+        if isinstance(period, OpenForAll) and period.epoch == record.epoch:
+            period.adjust(machine, now, remaining_s, record.rules.open_s)
+            return None
+        if (
+            isinstance(period, HalfOpenForAll)
+            and period.epoch == record.epoch
+            and (record.rules.open_s <= period.open_s or remaining_s <= 0)
+        ):
+            period.open_s = record.rules.open_s  # that much has been waited out
+            return None
+        return OpenForAll(self, record, period, now, remaining_s)
+
+    def _longer(
+        self, record: Record, breaker: CircuitBreaker, former: Period, now: float, store_now: float
+    ) -> Step | None:
+        """Return how all members stay open for as long as a server has asked this one for, if that is longer."""
+        if not record.open or not isinstance(former, OpenByItself) or not former.is_longer(breaker.config):
+            return None
+        remaining_s = former.ends_at - now
+        return changes.lengthened(record.epoch, remaining_s) if remaining_s > record.remaining_s(store_now) else None
+
+    def _ask(self, period: HalfOpenForAll) -> None:
+        """Ask the store for a lease of this period."""
+        breaker = self._breaker()
+        if breaker is None:
+            return
+        machine, talker = machine_of(breaker), self.talker
+        token, began, granted = new_token(), talker.clock(), False
+        try:
+            if machine.period is period:
+                self._polite = False
+                step = changes.leased(period.epoch, period.open_s, token, talker.lease_s)
+                record, now = talker.change(breaker.name, step)
+                granted = record is not None and record.epoch == period.epoch and record.holds(token, now)
+                if granted:
+                    period.add_lease(machine, Leased(token, breaker._clock()))
+        finally:
+            pause_s = max(self._ask_pause_s, ASK_AGAIN_TIMES * (talker.clock() - began))
+            self._ask_pause_s = min(2 * self._ask_pause_s, talker.interval_s)
+            with machine.lock:
+                self._asking = False
+                if not granted:
+                    self._ask_after = breaker._clock() + pause_s
+
+
+def machine_of(breaker: CircuitBreaker) -> SharedMachine:
+    """Return the machine of a breaker that has a store."""
+    return cast("SharedMachine", breaker._machine)
+
+
+def new_token() -> str:
+    """Return a name that nobody else has."""
+    return os.urandom(6).hex()

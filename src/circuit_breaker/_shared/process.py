@@ -1,0 +1,109 @@
+"""What one process has of its stores: one talker for each, and what becomes of it at a fork and at the end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Callable, Hashable
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakValueDictionary
+
+from .._breaker.config import CircuitBreakerConfig
+from .._common import checks, fork
+from .._common.events import Listener
+from .._common.words import CircuitMode
+from .link import Link, machine_of
+from .machine import SharedMachine
+from .protocol import Store
+from .talker import Talker
+
+if TYPE_CHECKING:
+    from .._breaker.breaker import CircuitBreaker
+
+LAST_WORDS_S: Final = 0.5
+METHODS: Final = ("exchange", "update", "circuits", "members")
+
+_talkers: WeakValueDictionary[Hashable, Talker] = WeakValueDictionary()
+
+
+def join(
+    breaker: CircuitBreaker,
+    store: object,
+    config: CircuitBreakerConfig,
+    mode: CircuitMode,
+    now: float,
+    listeners: tuple[Listener, ...],
+) -> SharedMachine:
+    """Return the machine of a breaker that shares its circuit.
+
+    Raises:
+        TypeError: store is no store.
+    """
+    talker = talker_of(checked(store))
+    link = Link(breaker, talker)
+    machine = SharedMachine(link, config, mode, now, listeners)
+    talker.add(link)
+    return machine
+
+
+def checked(store: Any) -> Store:
+    """Return store, which must have the four methods of one."""
+    if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in METHODS):
+        raise checks.wrong_type("store", store, 'a store such as SQLiteStore("circuits.db"), or None')
+    return cast("Store", store)
+
+
+def talker_of(store: Store) -> Talker:
+    """Return the talker of a store; two stores of this process that are one, such as of one file, have one."""
+    given: Any = store
+    same: Callable[[], Hashable] = getattr(given, "_same", lambda: id(given))
+    key = same()
+    talker = _talkers.get(key)
+    if talker is None:
+        talker = _talkers.setdefault(key, Talker(store))
+    settings = [(name, getattr(given, name, getattr(talker, name))) for name in ("interval_s", "timeout_s")]
+    for name, value in settings:
+        if value != getattr(talker, name):
+            raise ValueError(
+                f"{name} must be the same for all stores of {given!r} in one process, got {value} beside "
+                f"{getattr(talker, name)}: make one store, and give it to all breakers"
+            )
+    return talker
+
+
+def _before_fork() -> None:
+    """End the threads, so that none is in the middle of anything in the child; the next call starts them anew."""
+    talkers = fork.living(Talker)
+    threads = [(talker, talker.pause()) for talker in talkers]
+    for talker, thread in threads:
+        if thread is not None:
+            thread.join(2 * talker.timeout_s)
+            talker.give_up()
+        for link in talker.links():
+            breaker = link.breaker
+            if breaker is not None:
+                machine_of(breaker).join(False)
+        close: Callable[[], None] | None = getattr(talker.store, "_before_fork", None)
+        if close is not None:
+            close()
+
+
+def _after_fork_in_parent() -> None:
+    for talker in fork.living(Talker):
+        talker.resume()
+
+
+def _at_exit() -> None:
+    """Let the last counts, results and leases go out."""
+    threads: list[Thread | None] = [talker.stop(talker.farewell) for talker in fork.living(Talker)]
+    ends_at = time.monotonic() + LAST_WORDS_S
+    for thread in threads:
+        if thread is not None:
+            thread.join(max(0.0, ends_at - time.monotonic()))
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

@@ -1,0 +1,167 @@
+"""One daemon thread that does the work that others hand it, one thing after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread, current_thread, get_ident
+from typing import Final, TypeAlias
+
+from .._common.events import log
+from .._common.lock import RLock
+
+DEBUG: Final = 10  # as logging has it
+LONGEST_WAIT_S: Final = 3_600.0
+
+Work: TypeAlias = Callable[[], object]
+Reply: TypeAlias = SimpleQueue[BaseException | None]
+
+
+class Worker:
+    """Starts its thread with the first work, and ends it when there is nothing left to do.
+
+    Work is handed over by a `SimpleQueue`, which may be used by a destructor in the middle of itself; callers wait for
+    replies in the same way. Where `manual` is set there is no thread, and work waits for `do_all`.
+    """
+
+    # `_lock` guards which thread is the worker's. Nothing waits under it.
+
+    def __init__(self, timeout_s: float, manual: bool) -> None:
+        self.timeout_s = timeout_s
+        self.manual = manual
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = RLock()
+        self._turn = RLock()  # of who does the work where there is no thread
+        self._thread: Thread | None = None
+        self._paused = False
+        self._work: SimpleQueue[Work] = SimpleQueue()
+
+    # For callers
+
+    def here(self) -> bool:
+        """Tell whether this is the worker's own thread: a destructor may run anywhere."""
+        thread = self._thread
+        return thread is not None and thread.ident == get_ident()
+
+    def request(self, work: Work) -> bool:
+        """Have something done; False: there is no thread, and none can be started."""
+        self._work.put(work)
+        return self.manual or self._start()
+
+    def ask(self, work: Work) -> None:
+        """Have something done, and wait for that, but not for long; on the worker's own thread nobody waits."""
+        if self.manual:
+            with self._turn:
+                self._do(work)
+            return
+        reply: Reply = SimpleQueue()
+        if self.request(partial(self._answer, work, reply)):
+            self.wait(reply)
+
+    def wait(self, reply: Reply) -> None:
+        """Wait for a reply, at most `timeout_s`; on the worker's own thread not at all."""
+        if not self.here():
+            try:
+                reply.get(timeout=self.timeout_s)
+            except Empty:
+                pass
+
+    def stop(self, last: Work | None = None) -> Thread | None:
+        """Let the thread end after the work that it has, and after this; return it if it can be waited for."""
+        thread = self._thread
+        if thread is None or self.here():
+            return None
+        self._work.put(partial(self._stop, thread, last))
+        return thread
+
+    def pause(self) -> Thread | None:
+        """Let the thread end, and no other begin until `resume`; return it if it can be waited for."""
+        self._paused = True
+        return self.stop()
+
+    def resume(self) -> None:
+        """Let the next work start a thread again."""
+        self._paused = False
+
+    def give_up(self) -> None:
+        """Wait no longer for the thread: another one may begin, and what it does then comes to nothing."""
+        if not self.here():
+            with self._lock:
+                self._thread = None
+
+    # The thread
+
+    def _wait_s(self) -> float:
+        """Return for how long the thread waits for work before it calls `_tick`."""
+        raise NotImplementedError
+
+    def _tick(self) -> None:
+        """Do what is to be done now and then."""
+        raise NotImplementedError
+
+    def _is_idle(self) -> bool:
+        """Tell whether the thread may end."""
+        raise NotImplementedError
+
+    def _start(self) -> bool:
+        thread = Thread(target=self._run, name="circuit-breaker-store", daemon=True)
+        with self._lock:
+            if self._thread is not None or self._paused:
+                return not self._paused
+            self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:  # there are too many threads, or the interpreter ends
+            self.give_up()
+            return False
+        return True
+
+    def _run(self) -> None:
+        try:
+            self._work_on()
+        finally:
+            with self._lock:
+                if self._thread is current_thread():
+                    self._thread = None
+
+    def _work_on(self) -> None:
+        while self.here():
+            try:
+                work = self._work.get(timeout=max(0.0, min(self._wait_s(), LONGEST_WAIT_S)))
+            except Empty:
+                work = self._tick
+            self._do(work)
+            idle = self._is_idle()
+            with self._lock:
+                if idle and self._work.empty() and self.here():
+                    self._thread = None
+
+    def _do(self, work: Work) -> None:
+        """Do something; what it raises is the store's, and no reason for the thread to end."""
+        try:
+            work()
+        except BaseException as error:
+            log(DEBUG, "the store of shared circuits raised", error=error)
+
+    def do_all(self) -> None:
+        """Do all work that is there, on this thread."""
+        while not self._work.empty():
+            self._do(self._work.get())
+
+    def _answer(self, work: Work, reply: Reply) -> None:
+        try:
+            work()
+        finally:
+            reply.put(None)
+
+    def _stop(self, thread: Thread, last: Work | None) -> None:
+        if current_thread() is not thread:
+            return  # that one was given up
+        if last is not None:
+            self._do(last)
+        with self._lock:
+            if self._thread is thread:
+                self._thread = None

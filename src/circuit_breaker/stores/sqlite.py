@@ -1,0 +1,263 @@
+"""A store in an SQLite file: one circuit for the processes of one machine, with nothing but the standard library."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Hashable, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from .._common import checks, fork
+from .._shared.protocol import Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit
+from .._shared.record import LONGEST_TEXT, Unreadable
+from .._shared.store import BaseStore
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["SQLiteStore"]
+
+DAY_S: Final = 86_400.0
+HOUR_S: Final = 3_600.0
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS circuit (name BLOB PRIMARY KEY, record TEXT, used REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS total (name BLOB, field TEXT, number INTEGER, PRIMARY KEY (name, field)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS member (key TEXT PRIMARY KEY, line TEXT, seen REAL) WITHOUT ROWID;
+"""
+
+
+class SQLiteStore(BaseStore):
+    """Keeps circuits in a file, for all processes of this machine that open the same one.
+
+    The file is made when it is needed first. It holds nothing that must last: if it is deleted, the processes write it
+    anew. It must not lie on a network file system. Two stores of one file in one process are one member.
+
+    Args:
+        path: of the file; its directory must exist, and be writable.
+        interval_s, timeout_s: as for `BaseStore`; for as long as `timeout_s` another process may hold the file.
+
+    Raises:
+        TypeError: path is no path.
+        ValueError: path is that of a database in memory, which no other process can open.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, interval_s: float | timedelta = 1.0, timeout_s: float | timedelta = 0.25
+    ) -> None:
+        super().__init__(interval_s=interval_s, timeout_s=timeout_s)
+        self._path = _checked(path)
+        self._idle: list[_Connection] = []  # at most one for each thread that was here at once
+        self._renewed: dict[str, float] = {}  # when a circuit was noted as used
+        self._pruned_at = -DAY_S
+        fork.survive(self)
+
+    def __repr__(self) -> str:
+        return f"SQLiteStore({str(self._path)!r})"
+
+    def _same(self) -> Hashable:
+        return "sqlite", os.path.realpath(self._path)
+
+    # The four methods
+
+    def exchange(self, reports: Sequence[Report], member: MemberLine | None) -> Exchange:
+        """Add, read and note who is there, in one transaction."""
+        with self._transaction() as connection:
+            now = time.time()
+            execute = connection.execute
+            self._renew(connection, now, reports)
+            if member is not None and member.text is None:
+                execute("DELETE FROM member WHERE key = ?", (member.key,))
+            elif member is not None:
+                execute("INSERT OR REPLACE INTO member VALUES (?, ?, ?)", (member.key, member.text, now))
+            found = [_exchange(connection, report) for report in reports]
+        return Exchange(now, found)
+
+    def update(self, name: str, change: Change) -> None:
+        """Change a record in one transaction."""
+        with self._transaction() as connection:
+            now = time.time()
+            after = change(_record(connection, _key(name)), now)
+            if after is not None:
+                connection.execute(
+                    "INSERT INTO circuit VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET record = excluded.record",
+                    (_key(name), after, now),
+                )
+
+    def circuits(self) -> Sequence[SharedCircuit]:
+        """Return all circuits that are in the file."""
+        with self._transaction() as connection:
+            now = time.time()
+            rows: list[Any] = connection.execute("SELECT name FROM circuit ORDER BY name").fetchall()
+            return [_circuit(connection, key, now) for (key,) in rows]
+
+    def members(self) -> Sequence[Member]:
+        """Return all processes that have been here not long ago."""
+        with self._transaction() as connection:
+            now = time.time()
+            rows: list[Any] = connection.execute("SELECT line, seen FROM member ORDER BY key").fetchall()
+        lines = [(line, seen) for line, seen in rows if isinstance(line, str) and isinstance(seen, float)]
+        return [member for line, seen in lines if (member := Member.read(line, seen, now)) is not None]
+
+    # Keeping the file small
+
+    def _renew(self, connection: sqlite3.Connection, now: float, reports: Sequence[Report]) -> None:
+        """Note once an hour what is in use, and delete what has not been used for a day."""
+        due = [report.name for report in reports if abs(now - self._renewed.get(report.name, -DAY_S)) > HOUR_S]
+        for name in due:
+            self._renewed[name] = now
+            connection.execute(
+                "INSERT INTO circuit VALUES (?, NULL, ?) ON CONFLICT (name) DO UPDATE SET used = excluded.used",
+                (_key(name), now),
+            )
+        if abs(now - self._pruned_at) > HOUR_S:
+            self._pruned_at = now
+            range_s = (now - DAY_S, now + DAY_S)
+            connection.execute("DELETE FROM circuit WHERE used NOT BETWEEN ? AND ?", range_s)
+            connection.execute("DELETE FROM total WHERE name NOT IN (SELECT name FROM circuit)")
+            connection.execute("DELETE FROM member WHERE seen NOT BETWEEN ? AND ?", range_s)
+
+    # Connections
+
+    @contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        """Give a connection that may write while nobody else may; commit, or take all back."""
+        kept = self._connection()
+        connection = kept.connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            kept.end(self._path)  # which takes all back
+            raise
+        self._idle.append(kept)
+
+    def _connection(self) -> _Connection:
+        try:
+            kept = self._idle.pop()
+        except IndexError:
+            return self._new_connection()
+        if kept.file == _file_at(self._path):
+            return kept
+        kept.end(self._path)
+        return self._new_connection()
+
+    def _new_connection(self) -> _Connection:
+        import sqlite3
+
+        with self._path.open("ab"):  # SQLite makes the file only later
+            file = _file_at(self._path)
+        connection = sqlite3.connect(self._path, timeout=self.timeout_s, isolation_level=None, check_same_thread=False)
+        kept = _Connection(connection, file)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(TABLES)
+            if file != _file_at(self._path):
+                raise OSError(f"{self._path} was replaced while it was opened")
+        except BaseException:
+            kept.end(self._path)
+            raise
+        self._renewed.clear()
+        return kept
+
+    def _before_fork(self) -> None:
+        """Close what a child must not inherit."""
+        idle, self._idle = self._idle, []
+        for kept in idle:
+            kept.end(self._path)
+
+    def _after_fork_in_child(self) -> None:
+        for kept in self._idle:  # of a thread that has come back to it in the moment of the fork
+            _keep_for_ever(kept.connection)
+        self._idle = []
+
+
+class _Connection:
+    """A connection, and which file it is to."""
+
+    def __init__(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> None:
+        self.connection = connection
+        self.file = file
+
+    def end(self, path: Path) -> None:
+        """Close the connection, unless another file lies in the place of its own."""
+        if self.file == _file_at(path):
+            self.connection.close()
+        else:
+            _keep_for_ever(self.connection)
+
+
+def _keep_for_ever(connection: sqlite3.Connection) -> None:
+    """Never close a connection: SQLite would delete the log of whatever file now lies there, by its name."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def _checked(path: Any) -> Path:
+    takes = "the path of a file"
+    try:
+        plain = cast("object", os.fspath(path))
+    except TypeError as error:
+        raise checks.wrong_type("path", path, takes) from error
+    if not isinstance(plain, str):
+        raise checks.wrong_type("path", path, f"{takes} as a str")
+    if plain in ("", ":memory:"):
+        raise checks.wrong_value("path", path, f"{takes} (MemoryStore keeps the circuits of one process)")
+    return Path(plain).absolute()
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _key(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
+
+
+def _exchange(connection: sqlite3.Connection, report: Report) -> Found:
+    key = _key(report.name)
+    connection.executemany("DELETE FROM total WHERE name = ? AND field = ?", [(key, field) for field in report.forget])
+    connection.executemany(
+        "INSERT INTO total VALUES (?, ?, ?) ON CONFLICT (name, field) DO UPDATE SET number = number + excluded.number",
+        [(key, field, number) for field, number in report.add.items()],
+    )
+    try:
+        totals = _totals(connection, key)
+        return Found(_record(connection, key), [totals.get(field) for field in report.read])
+    except Unreadable as error:
+        return Found(None, (), error)
+
+
+def _record(connection: sqlite3.Connection, key: bytes) -> str | None:
+    rows: list[Any] = connection.execute(
+        "SELECT substr(record, 1, ?) FROM circuit WHERE name = ?", (LONGEST_TEXT + 1, key)
+    ).fetchall()
+    text = rows[0][0] if rows else None
+    if text is not None and not isinstance(text, str):
+        raise Unreadable("the record is no text")
+    return text
+
+
+def _totals(connection: sqlite3.Connection, key: bytes) -> dict[str, int]:
+    rows: list[Any] = connection.execute("SELECT field, number FROM total WHERE name = ?", (key,)).fetchall()
+    if not all(isinstance(number, int) for _, number in rows):
+        raise Unreadable("a total is no number")
+    return dict(rows)
+
+
+def _circuit(connection: sqlite3.Connection, key: Any, now: float) -> SharedCircuit:
+    name = bytes(key).decode("utf-8", "surrogatepass")
+    try:
+        return SharedCircuit.read(name, _record(connection, key), _totals(connection, key), now)
+    except Unreadable as error:
+        return SharedCircuit(name, None, retry_after_s=None, error=str(error))

@@ -1,0 +1,502 @@
+"""The store's thread, with stores that block where a test wants it: who waits, for how long, and who never does."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from failures import Down
+from needs import needs_timer
+from patience import PATIENCE_S
+
+from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState, StateChanged
+from circuit_breaker._shared import worker
+from circuit_breaker._shared.process import talker_of
+from circuit_breaker._shared.protocol import Change, Exchange, MemberLine, Report
+from circuit_breaker.stores import Board, MemoryStore, StoreLost
+
+CONFIG = CircuitBreakerConfig(failure_threshold=2, reset_timeout_s=0.0, half_open_max_calls=3, success_threshold=2)
+LONG_S = 600.0  # nobody may wait as long as that
+STORES = "from circuit_breaker.stores import MemoryStore, SQLiteStore"
+
+
+class BlockingStore(MemoryStore):
+    """A store that stops at what it is told to stop at, until it is released."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.stopping: str = ""
+        self.stopped = threading.Event()
+        self.released = threading.Event()
+        self.exchanges = 0
+        self.inside: Callable[[], object] = int  # called in the middle of every exchange
+
+    def stop_at(self, method: str) -> None:
+        self.stopped.clear()
+        self.released.clear()
+        self.stopping = method
+
+    def release(self) -> None:
+        self.stopping = ""
+        self.released.set()
+
+    def exchange(self, reports: Sequence[Report], member: MemberLine | None) -> Exchange:
+        self._pass("exchange")
+        self.exchanges += 1
+        self.inside()
+        return super().exchange(reports, member)
+
+    def update(self, name: str, change: Change) -> None:
+        self._pass("update")
+        super().update(name, change)
+
+    def _pass(self, method: str) -> None:
+        if self.stopping == method:
+            self.stopped.set()
+            assert self.released.wait(PATIENCE_S)
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., BlockingStore]]:
+    made: list[BlockingStore] = []
+
+    def make(*args: Any, **settings: Any) -> BlockingStore:
+        made.append(BlockingStore(*args, **settings))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.inside = int
+        store.release()
+        thread = talker_of(store)._thread
+        if thread is not None:
+            talker_of(store).stop()
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Let other threads run until something holds."""
+    ends_at = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < ends_at, "it has not come"
+        time.sleep(0.001)
+
+
+def half_open(store: MemoryStore) -> None:
+    """Let the circuit be open for all, its time over, before anybody looks."""
+    with_probes = MemoryStore(store.board, manual=True)
+    others = [MemoryStore(store.board, clock=lambda: 1e6 + now[0], manual=True) for _ in range(2)]
+    now = [0.0]
+    breakers = [CircuitBreaker("api", CONFIG, clock=lambda: now[0], store=other) for other in others]
+    for breaker in breakers:
+        breaker.record_failure()
+        breaker.call(int)
+    for other in others * 2:
+        other.sync()
+        now[0] += 1.0
+    for breaker in breakers:
+        breaker.record_failure()
+        breaker.record_failure()
+    for other in others * 3:
+        other.sync()
+        now[0] += 1.0
+    assert with_probes.circuits()[0].state is not CircuitState.CLOSED
+
+
+def fail() -> None:
+    raise Down
+
+
+# Who starts the thread, and when it ends
+
+
+def test_the_thread_starts_with_the_first_call_and_not_before(make: Callable[..., BlockingStore]) -> None:
+    store = make()
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.state is CircuitState.CLOSED
+    assert breaker.snapshot().shared is not None
+    assert repr(breaker)
+    assert talker_of(store)._thread is None
+    assert breaker.call(int) == 0
+    assert talker_of(store)._thread is not None
+    assert store.exchanges == 1
+
+
+def test_one_thread_serves_all_breakers_of_a_store(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S)
+    breakers = [CircuitBreaker(name, store=store) for name in ("a", "b", "a")]
+    threads = set()
+    for breaker in breakers:
+        breaker.call(int)
+        threads.add(talker_of(store)._thread)
+    assert len(threads) == 1
+
+
+def test_the_thread_ends_with_the_last_breaker(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=0.01)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    breaker.call(int)
+    thread, dropped = talker_of(store)._thread, weakref.ref(breaker)
+    assert thread is not None
+    del breaker
+    gc.collect()
+    assert dropped() is None
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def test_a_store_lives_as_long_as_a_breaker_has_it() -> None:
+    store = MemoryStore(interval_s=0.01)
+    kept = weakref.ref(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    breaker.call(int)
+    del store
+    gc.collect()
+    assert kept() is not None
+    del breaker
+    until(lambda: gc.collect() >= 0 and kept() is None)
+
+
+def test_the_thread_ends_after_a_silence_and_the_next_call_starts_another(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=0.005)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    breaker.call(int)
+    thread = talker_of(store)._thread
+    assert thread is not None
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    exchanges = store.exchanges
+    assert breaker.call(int) == 0
+    assert store.exchanges > exchanges
+
+
+def test_where_no_thread_can_be_started_breakers_work_by_themselves(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    store = make()
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "Thread", NoThread)
+        assert [breaker.call(int) for _ in range(3)] == [0, 0, 0]
+        with pytest.raises(RuntimeError, match="no thread can be started"):
+            store.sync()
+    assert store.exchanges == 0
+    breaker.call(int)
+    assert store.exchanges >= 1
+
+
+def test_what_a_store_raises_ends_no_thread(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=0.01)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+
+    def raising() -> None:
+        raise SystemExit
+
+    store.inside = raising
+    assert breaker.call(int) == 0
+    until(lambda: store.exchanges >= 3)
+    store.inside = int
+    until(lambda: breaker.snapshot().shared.link == "joined" and not breaker.call(int))  # type: ignore[union-attr]
+
+
+# Who waits
+
+
+def test_a_first_call_learns_where_the_circuit_is(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=LONG_S)
+    MemoryStore(store.board).force_open("api")
+    with pytest.raises(CircuitOpenError):
+        CircuitBreaker("api", CONFIG, store=store).call(int)
+
+
+def test_a_first_call_waits_for_a_store_that_hangs_no_longer_than_it_may(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=0.05)
+    store.stop_at("exchange")
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    began = time.monotonic()
+    assert breaker.call(int) == 0
+    assert 0.05 <= time.monotonic() - began < PATIENCE_S / 2
+    assert breaker._machine.fast is not None  # the second one does not even look
+
+
+def test_calls_of_a_closed_and_of_an_open_circuit_never_touch_the_store(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(interval_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG.replace(reset_timeout_s=LONG_S), store=store)
+    breaker.call(int)
+    talker = talker_of(store)
+    touched: list[str] = []
+    for name in ("request", "ask", "join", "notice"):
+        monkeypatch.setattr(talker, name, lambda *_, name=name: touched.append(name))
+    breaker.call(int)
+    with pytest.raises(Down):
+        breaker.call(fail)
+    assert touched == []
+    with pytest.raises(Down):
+        breaker.call(fail)
+    assert touched == ["request"]  # it has opened, and the thread is told: nobody waits
+    for _ in range(3):
+        with pytest.raises(CircuitOpenError):
+            breaker.call(int)
+    assert breaker.state is CircuitState.OPEN
+    assert touched == ["request"]
+
+
+def test_a_call_that_needs_a_lease_waits_for_it(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=LONG_S, interval_s=LONG_S)
+    half_open(store)
+    assert CircuitBreaker("api", CONFIG, store=store).call(int) == 0
+
+
+def test_one_that_cannot_have_it_in_time_is_rejected_and_meanwhile_all_others_at_once(
+    make: Callable[..., BlockingStore],
+) -> None:
+    store = make(timeout_s=0.05, interval_s=LONG_S)
+    half_open(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    store.stop_at("update")
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+    assert store.stopped.is_set()
+    waits: list[Any] = []
+    talker_of(store).wait = waits.append  # type: ignore[method-assign]
+    for _ in range(5):
+        with pytest.raises(CircuitOpenError):
+            breaker.call(int)
+    assert waits == []
+
+
+def test_a_lease_that_comes_too_late_for_its_caller_serves_the_next(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=0.05, interval_s=LONG_S)
+    half_open(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    store.stop_at("update")
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+    store.release()
+    until(lambda: getattr(breaker._machine.period, "leases", ()))
+    store.stop_at("update")  # the next one needs nothing of the store
+    assert breaker.call(int) == 0
+
+
+def test_a_call_on_the_stores_own_thread_never_waits(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=LONG_S, interval_s=0.01)
+    half_open(store)
+    found: list[object] = []
+
+    def destructor() -> None:
+        store.inside = int
+        for name in ("api", "other"):
+            breaker = CircuitBreaker(name, CONFIG, store=store)
+            try:
+                found.append(breaker.call(int))
+            except CircuitOpenError:
+                found.append("rejected")
+        try:
+            breaker = CircuitBreaker("api", CONFIG, store=store)
+            breaker._machine.link.talker.sync()
+        except RuntimeError as error:
+            found.append(str(error))
+
+    store.inside = destructor
+    breaker = CircuitBreaker("first", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    until(lambda: len(found) == 3)
+    assert found == [0, 0, "no thread can be started that talks to the store"]
+
+
+def test_a_call_on_the_stores_own_thread_that_needs_a_lease_is_rejected(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=LONG_S, interval_s=0.01)
+    half_open(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    permit = breaker.permit()
+    found: list[object] = []
+
+    def destructor() -> None:
+        store.inside = int
+        try:
+            found.append(breaker.call(int))
+        except CircuitOpenError:
+            found.append("rejected")
+
+    store.inside = destructor
+    until(lambda: found)
+    assert found == ["rejected"]
+    permit.ignore()
+
+
+def test_a_store_that_hangs_is_noticed_by_whoever_asks(make: Callable[..., BlockingStore]) -> None:
+    lost: list[object] = []
+    store = make(timeout_s=0.01, interval_s=0.02)
+    half_open(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store, listeners=[lost.append])
+    permit = breaker.permit()
+    store.stop_at("exchange")
+    assert store.stopped.wait(PATIENCE_S)
+    permit.ignore()
+
+    def admitted() -> bool:
+        try:
+            return breaker.call(int) == 0
+        except CircuitOpenError:
+            return False
+
+    until(admitted)
+    assert breaker.snapshot().shared.link == "away"  # type: ignore[union-attr]
+    until(lambda: [event for event in lost if isinstance(event, StoreLost)])
+    (event,) = [event for event in lost if isinstance(event, StoreLost)]
+    assert event.reason.startswith("no answer for 0.")
+
+
+@needs_timer
+def test_ctrl_c_ends_the_waiting(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=LONG_S)
+    store.stop_at("exchange")
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            breaker.call(int)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    store.release()
+    assert breaker.call(int) == 0
+
+
+# Many at once
+
+
+def test_a_hundred_threads_of_ten_processes_get_exactly_the_leases_there_are(
+    make: Callable[..., BlockingStore],
+) -> None:
+    board = Board()
+    stores = [make(board, timeout_s=LONG_S, interval_s=LONG_S) for _ in range(10)]
+    half_open(stores[0])
+    breakers = [CircuitBreaker("api", CONFIG, store=store) for store in stores]
+    barrier = threading.Barrier(100)
+    permits: list[Any] = []
+
+    def ask(breaker: CircuitBreaker) -> None:
+        barrier.wait(PATIENCE_S)
+        try:
+            permits.append(breaker.permit())
+        except CircuitOpenError:
+            pass
+
+    threads = [threading.Thread(target=ask, args=(breaker,)) for breaker in breakers * 10]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert len(permits) == 3
+    assert stores[0].circuits()[0].probes_out == 3
+
+
+def test_a_slow_listener_delays_no_exchange(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=0.01)
+    called, go_on = threading.Event(), threading.Event()
+
+    def slow(event: object) -> None:
+        if isinstance(event, StateChanged):
+            called.set()
+            assert go_on.wait(PATIENCE_S)
+
+    breaker = CircuitBreaker("api", CONFIG, store=store, listeners=[slow])
+    breaker.call(int)
+    MemoryStore(store.board).force_open("api")
+    assert called.wait(PATIENCE_S)
+    exchanges = store.exchanges
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+    until(lambda: store.exchanges > exchanges + 3)
+    go_on.set()
+
+
+def test_the_state_follows_an_order_without_any_call(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=0.01)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    breaker.call(int)
+    store.force_open("api")
+    until(lambda: breaker.state is CircuitState.OPEN)
+    store.reset("api")
+    until(lambda: breaker.state is CircuitState.CLOSED)
+
+
+def test_sync_exchanges_now(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S)
+    MemoryStore(store.board).force_open("api")
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    store.sync()
+    assert breaker.state is CircuitState.OPEN
+    MemoryStore(store.board).reset("api")
+    store.sync()
+    assert breaker.state is CircuitState.CLOSED
+    assert breaker.call(int) == 0
+
+
+def test_sync_raises_what_the_store_raises(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+
+    def raising() -> None:
+        raise OSError("no route")
+
+    store.inside = raising
+    with pytest.raises(OSError, match="no route"):
+        store.sync()
+    assert breaker.call(int) == 0
+
+
+# The end of the process
+
+
+def in_a_process(script: str, path: Path) -> None:
+    lines = (
+        f"import sys; path = sys.argv[1]\nfrom circuit_breaker import *\nfrom circuit_breaker.stores import *\n{script}"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", lines, path], check=True, timeout=PATIENCE_S, env=environment)
+
+
+def test_at_the_end_the_last_counts_and_leases_go_out(tmp_path: Path) -> None:
+    path = tmp_path / "circuits.db"
+    in_a_process(
+        "breaker = CircuitBreaker('api', store=SQLiteStore(path, interval_s=60))\n"
+        "for _ in range(7): breaker.call(int)\n",
+        path,
+    )
+    from circuit_breaker.stores import SQLiteStore
+
+    store = SQLiteStore(path)
+    assert store.circuits()[0].successes == 7
+    assert store.members() == []
+
+
+def test_at_the_end_a_store_that_hangs_keeps_nobody_for_long(tmp_path: Path) -> None:
+    began = time.monotonic()
+    in_a_process(
+        "import threading\n"
+        "class Hanging(MemoryStore):\n"
+        "    def exchange(self, *args):\n"
+        "        threading.Event().wait()\n"
+        "CircuitBreaker('api', store=Hanging(timeout_s=0.01)).call(int)\n",
+        tmp_path,
+    )
+    assert time.monotonic() - began < PATIENCE_S / 2
