@@ -83,7 +83,7 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
         mode: Who decides whether calls are admitted, see `CircuitMode`.
         listeners: Functions that get every event of the breaker.
         clock: A function that returns monotonic seconds.
-        store: A store of `circuit_breaker.stores` that shares this circuit with other processes. None: it is not shared.
+        store: A store of `circuit_breaker.stores`, see `CircuitBreaker`. None: the circuit is not shared.
 
     Raises:
         TypeError: A setting has the wrong type or cannot stand beside another one, or the decorated object is not a
