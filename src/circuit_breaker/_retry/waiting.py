@@ -51,7 +51,7 @@ def sleep_async(seconds: float) -> Awaitable[None]:
     """
     library = running_library()
     if library is None:
-        raise UsageError("to wait for a retry takes asyncio, trio, or a sleep= of your own")
+        raise UsageError("a retry can sleep under asyncio and trio: give the policy a sleep= for any other event loop")
     return library.sleep(min(seconds, _LONGEST_SLEEP_S))  # type: ignore[no-any-return]
 
 
