@@ -113,7 +113,7 @@ def test_a_call_gives_what_the_function_returns_and_counts_one_success(make: Mak
     ],
     ids=repr,
 )
-def test_the_very_exception_of_the_function_comes_out_and_is_counted_once(
+def test_the_exception_of_the_function_itself_is_raised_and_is_counted_once(
     make: Make, way: Way, error: BaseException, counted: tuple[int, int, int]
 ) -> None:
     breaker = make(failure_exceptions=Down, ignored_exceptions=KeyError)
@@ -143,7 +143,7 @@ def test_a_failed_probe_raises_its_own_exception(make: Make, clock: Clock, way: 
     assert breaker.stats.opened_count == 2
 
 
-def test_a_refused_call_does_not_touch_the_function(make: Make, clock: Clock, way: Way) -> None:
+def test_a_rejected_call_does_not_touch_the_function(make: Make, clock: Clock, way: Way) -> None:
     breaker = make("db", failure_threshold=1, half_open_max_calls=1)
     touched: list[int] = []
     fail(breaker)
@@ -250,7 +250,7 @@ def test_a_call_is_slow_in_every_way(make: Make, clock: Clock, way: Way) -> None
     assert breaker.is_open
 
 
-def test_a_refusal_out_of_a_slow_call_is_not_slow(make: Make, clock: Clock, way: Way) -> None:
+def test_a_rejection_out_of_a_slow_call_is_not_slow(make: Make, clock: Clock, way: Way) -> None:
     breaker = make(slow_call_duration_s=2, failure_exceptions=BulkheadFullError)
 
     def body(error: BaseException) -> NoReturn:
@@ -292,7 +292,7 @@ def test_the_predicate_is_still_asked_after_a_recovery(make: Make, clock: Clock,
 
 @pytest.mark.parametrize("name", RETURNING)
 @pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
-def test_a_predicate_on_the_value_that_raises_is_heard_and_the_call_is_ignored(
+def test_a_predicate_on_the_value_that_raises_reaches_the_caller_and_the_call_is_ignored(
     make: Make, clock: Clock, name: str, kind: type[BaseException]
 ) -> None:
     broken = [False]
@@ -825,7 +825,7 @@ def test_probes_never_exceed_their_number_under_threads(make: Make, clock: Clock
     assert breaker.stats.success_count + breaker.stats.rejected_count == 16 * 40
 
 
-def test_of_many_threads_that_come_when_the_time_is_over_so_many_are_admitted_as_there_are_permits(
+def test_when_the_time_is_over_only_as_many_threads_are_admitted_as_there_are_probe_slots(
     make: Make, clock: Clock
 ) -> None:
     breaker = probing(make, clock, half_open_max_calls=3)
@@ -861,7 +861,7 @@ def test_reset_makes_a_breaker_as_new(make: Make, clock: Clock) -> None:
     assert breaker.is_closed, "the streak began anew"
 
 
-def test_reset_while_calls_are_out_counts_them_in_the_totals_alone(make: Make, way: Way) -> None:
+def test_reset_while_calls_are_out_counts_them_in_the_totals_only(make: Make, way: Way) -> None:
     breaker = make(failure_threshold=1)
 
     def body() -> NoReturn:
@@ -921,7 +921,7 @@ def test_a_breaker_that_nobody_holds_is_gone_from_the_list_of_all(make: Make) ->
 
 
 @pytest.mark.parametrize("name", ["allow_request", "record_success", "record_failure", "record_ignored"])
-def test_a_subclass_that_overrides_what_calls_do_not_go_through_is_refused(name: str) -> None:
+def test_a_subclass_that_overrides_what_calls_do_not_go_through_is_rejected(name: str) -> None:
     with pytest.raises(TypeError, match=rf"^Mine overrides {name}\(\).* use listeners= instead$"):
         type("Mine", (CircuitBreaker,), {name: lambda self: None})
     mixin = type("Mixin", (), {name: lambda self: None})

@@ -314,7 +314,7 @@ def test_predicate_that_raises_ignores_the_probe_and_its_error_reaches_the_calle
 
 
 @every_way
-def test_refused_coroutine_function_is_not_touched_and_nothing_is_left_unawaited(guarded: Any, make: Make) -> None:
+def test_rejected_coroutine_function_is_not_touched_and_nothing_is_left_unawaited(guarded: Any, make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
     with warnings.catch_warnings(record=True) as warned:
@@ -329,7 +329,7 @@ def test_refused_coroutine_function_is_not_touched_and_nothing_is_left_unawaited
 
 
 @every_way
-def test_refusal_that_was_caught_is_gone_without_the_garbage_collector(guarded: Any, make: Make) -> None:
+def test_rejection_that_was_caught_is_gone_without_the_garbage_collector(guarded: Any, make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
     coroutine = guarded(breaker, function)
@@ -348,7 +348,7 @@ def test_refusal_that_was_caught_is_gone_without_the_garbage_collector(guarded: 
 # Fallback
 
 
-def test_fallback_gets_the_refusal_and_the_arguments_and_is_awaited(make: Make) -> None:
+def test_fallback_gets_the_rejection_and_the_arguments_and_is_awaited(make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
 
@@ -393,7 +393,7 @@ def test_fallback_is_not_called_for_an_error_out_of_the_function(
     assert breaker.stats.rejected_count == 0
 
 
-def test_fallback_is_called_when_another_guard_of_the_same_breaker_inside_would_be_refused_too(make: Make) -> None:
+def test_fallback_is_called_when_another_guard_of_the_same_breaker_inside_would_be_rejected_too(make: Make) -> None:
     breaker = make(failure_threshold=1)
 
     @circuit_breaker(breaker=breaker, fallback=lambda error: "inner")

@@ -97,7 +97,7 @@ def test_a_permit_in_hand_counts_what_is_said_and_how_long_it_was_out(make: Make
     assert event.latency_ms == 250.0
 
 
-def test_the_error_of_a_failure_is_what_listeners_and_the_next_refusal_tell(make: Make) -> None:
+def test_the_error_of_a_failure_is_what_listeners_and_the_next_rejection_tell(make: Make) -> None:
     events: list[Any] = []
     breaker = make(failure_threshold=1, listeners=[events.append])
     error = Down("gone")
@@ -221,7 +221,7 @@ def test_a_block_is_judged_like_a_call(make: Make, enter: Any, error: BaseExcept
     assert totals(breaker) == {counted: 1}
 
 
-def test_a_block_that_ends_well_is_a_success_with_its_latency(make: Make, clock: Clock, enter: Any) -> None:
+def test_a_block_that_ends_without_an_error_is_a_success_with_its_latency(make: Make, clock: Clock, enter: Any) -> None:
     breaker = make()
     permit = breaker.permit()
     enter(permit, lambda: clock.advance(0.5))
@@ -383,7 +383,7 @@ def test_a_permit_is_not_copied_since_it_would_count_twice(make: Make, duplicate
         duplicate(make().permit())
 
 
-def test_a_permit_in_shadow_is_one_even_if_it_would_have_been_refused(make: Make) -> None:
+def test_a_permit_in_shadow_is_one_even_if_it_would_have_been_rejected(make: Make) -> None:
     breaker = make(mode=CircuitMode.SHADOW, failure_threshold=1)
     fail(breaker)
     breaker.permit().failure()

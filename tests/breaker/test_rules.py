@@ -357,7 +357,9 @@ def test_an_expiring_streak_is_reconfigured_without_a_fault(make: Any, clock: Cl
     assert breaker.is_open
 
 
-def test_a_rule_of_your_own_opens_after_so_many_failures_whatever_else(make: Any, clock: Clock, way: Way) -> None:
+def test_a_rule_of_your_own_opens_after_n_failures_however_many_calls_succeed(
+    make: Any, clock: Clock, way: Way
+) -> None:
     ten_in_a_minute = {
         "failure_threshold": None,
         "error_rate_window": timedelta(minutes=1),
@@ -432,7 +434,7 @@ def test_a_rule_of_your_own_opens_only_the_period_it_was_asked_about(make: Any) 
     assert breaker.stats.opened_count == 0
 
 
-def test_half_open_bears_as_many_failures_as_it_is_told(make: Any, clock: Clock, way: Way) -> None:
+def test_half_open_bears_as_many_failures_as_its_setting_says(make: Any, clock: Clock, way: Way) -> None:
     breaker = make(failure_threshold=1, half_open_failure_threshold=3, success_threshold=2, half_open_max_calls=1)
     breaker.record_failure()
     clock.advance(30)

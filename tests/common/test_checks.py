@@ -135,7 +135,7 @@ def test_a_long_value_is_shortened_in_the_message() -> None:
 
 
 @pytest.mark.parametrize("value", [HUGE, [HUGE]], ids=["int", "list"])
-def test_a_value_that_python_refuses_to_print_is_still_described(value: Any) -> None:
+def test_a_value_that_python_rejects_to_print_is_still_described(value: Any) -> None:
     # From 3.14 on, reprlib knows how to describe such an int.
     got = r"(more digits than can be shown|\[?<int instance with roughly 5001 digits)"
     with pytest.raises((TypeError, ValueError), match=f"^x must be a finite number, got {got}"):
@@ -302,7 +302,7 @@ def test_a_wrong_one_among_functions_is_named_by_its_place(bad: Any) -> None:
         _checks.functions("listeners", [print, bad])
 
 
-def test_a_lone_function_is_told_to_be_put_into_a_tuple() -> None:
+def test_a_lone_function_must_be_put_into_a_tuple() -> None:
     with pytest.raises(TypeError, match=r"a tuple, even of one"):
         _checks.functions("listeners", print)
 

@@ -80,7 +80,7 @@ def test_what_is_no_function_is_no_listener(wrong: Any, source: Source) -> None:
         source.add_listener(wrong)
 
 
-def test_an_async_listener_is_refused(source: Source) -> None:
+def test_an_async_listener_is_rejected(source: Source) -> None:
     async def listener(event: object) -> None: ...
 
     with pytest.raises(TypeError, match="no async def"):

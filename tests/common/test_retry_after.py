@@ -475,7 +475,7 @@ def test_an_attribute_that_raises_whatever_it_is_asked_leaves_it_to_the_other() 
     assert retry_after_hint(error) == 3.0
 
 
-def test_a_refusal_of_a_circuit_is_a_hint() -> None:
+def test_a_rejection_of_a_circuit_is_a_hint() -> None:
     assert retry_after_hint(CircuitOpenError("open", "api", retry_after_s=3.5)) == 3.5
     assert retry_after_hint(CircuitOpenError("open", "api", retry_after_s=None)) is None
     assert retry_after_hint(CircuitOpenError("open", "api", retry_after_s=inf)) is None

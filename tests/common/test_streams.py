@@ -324,7 +324,7 @@ def test_empty_async_stream_ends_at_once() -> None:
 
 
 @pytest.mark.parametrize("fails", ["open", "resume", "pause", "gave", "end"])
-def test_guard_that_raises_is_heard_and_leaves_no_body_running(kind: Any, fails: str) -> None:
+def test_guard_that_raises_reaches_the_caller_and_leaves_no_body_running(kind: Any, fails: str) -> None:
     async def main() -> None:
         story = Story(kind, fails)
         if fails == "open":
@@ -352,7 +352,7 @@ def test_guard_that_raises_at_the_last_pause_wins_over_the_end(kind: Any) -> Non
     asyncio.run(main())
 
 
-def test_guard_is_told_of_items_for_as_long_as_it_watches_them(kind: Any) -> None:
+def test_guard_hears_of_items_for_as_long_as_it_watches_them(kind: Any) -> None:
     async def main() -> None:
         story = Story(kind)
         story.watch.watches_items = False
@@ -369,7 +369,7 @@ def test_guard_is_told_of_items_for_as_long_as_it_watches_them(kind: Any) -> Non
     asyncio.run(main())
 
 
-def test_guard_without_leave_and_without_wishes_does_nothing(kind: Any) -> None:
+def test_guard_without_leave_and_without_watching_does_nothing(kind: Any) -> None:
     async def main() -> None:
         driver, func = kind
         stream = driver(func, Guard())

@@ -159,7 +159,7 @@ def test_probe_lost_to_an_interrupt_comes_back_when_it_is_overdue(way: Way, prob
     goes_round(breaker, clock)
 
 
-def test_interrupts_while_listeners_are_told_never_lose_the_turn(make: Make, clock: Clock) -> None:
+def test_interrupts_while_listeners_are_notified_never_lose_the_turn(make: Make, clock: Clock) -> None:
     told: list[object] = []
 
     def listener(event: object) -> None:

@@ -155,7 +155,7 @@ def other_thread() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.mark.parametrize("outer", ACTIONS)
 @pytest.mark.parametrize("name", SCENES)
-def test_whatever_comes_in_between_nothing_is_lost_doubled_or_wedged(
+def test_interruptions_lose_nothing_double_nothing_and_block_nothing(
     name: str, outer: str, other_thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[object] = []

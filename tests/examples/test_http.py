@@ -290,7 +290,7 @@ def test_an_overloaded_host_does_not_use_up_the_retries_of_another(
 
 
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
-def test_unless_told_otherwise_retries_are_over_soon_since_somebody_may_be_waiting(
+def test_by_default_retries_are_over_soon_since_somebody_may_be_waiting(
     kind: type[Client], server: FaultyServer, open_client: Callable[..., Client], clock: FakeClock
 ) -> None:
     def slow(*request: Any) -> bool:
@@ -305,7 +305,7 @@ def test_unless_told_otherwise_retries_are_over_soon_since_somebody_may_be_waiti
 
 
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
-def test_unless_told_otherwise_a_server_that_asks_for_a_long_wait_is_not_retried(
+def test_by_default_a_server_that_asks_for_a_long_wait_is_not_retried(
     kind: type[Client], server: FaultyServer, open_client: Callable[..., Client], clock: FakeClock
 ) -> None:
     client = open_client(kind, policy={})

@@ -215,7 +215,7 @@ def test_an_overloaded_model_does_not_use_up_the_retries_of_another(models: Sync
     assert models.answer("small") == "because"
 
 
-def test_unless_told_otherwise_a_question_is_not_retried_for_long() -> None:
+def test_by_default_a_question_is_not_retried_for_long() -> None:
     assert recipe.RETRIES("large").max_elapsed_s == 30
 
 

@@ -163,7 +163,7 @@ def test_jitter_is_the_same_in_every_replay_and_leaves_the_dice_alone() -> None:
     assert random.getstate() == before
 
 
-def test_a_window_of_time_is_told_of_every_stretch_of_it() -> None:
+def test_a_window_of_time_knows_every_stretch_of_it() -> None:
     """Failures that are further apart than the window never come together, however many there are."""
     config = CircuitBreakerConfig(
         failure_threshold=None, error_rate_threshold=0.1, error_rate_window=timedelta(seconds=30), minimum_calls=20

@@ -192,7 +192,7 @@ def test_latencies_are_measured_and_added_up(make: Make, clock: Clock, way: Way)
     assert breaker.stats.avg_latency_ms == 500.0
 
 
-def test_a_refusal_inside_does_not_count_as_a_failure_of_what_is_outside(make: Make, way: Way) -> None:
+def test_a_rejection_inside_does_not_count_as_a_failure_of_what_is_outside(make: Make, way: Way) -> None:
     inner, outer = make("inner", failure_threshold=1), make("outer", failure_threshold=1)
     fail(inner)
     with pytest.raises(CircuitOpenError) as raised:

@@ -493,7 +493,7 @@ def test_the_attributes_of_an_object_that_only_methods_change_cannot_be_assigned
             setattr(owner, name, 1)
 
 
-def test_a_refusal_of_a_breaker_looks_like_one_made_by_hand() -> None:
+def test_a_rejection_of_a_breaker_looks_like_one_made_by_hand() -> None:
     breaker = package.CircuitBreaker("api", mode=package.CircuitMode.FORCED_OPEN)
     with pytest.raises(package.CircuitOpenError) as raised:
         breaker.call(int)
@@ -510,7 +510,7 @@ def test_a_refusal_of_a_breaker_looks_like_one_made_by_hand() -> None:
     assert public(refusal) == MEMBERS["CircuitOpenError"].keys()
 
 
-def test_a_refusal_of_a_bulkhead_looks_like_one_made_by_hand() -> None:
+def test_a_rejection_of_a_bulkhead_looks_like_one_made_by_hand() -> None:
     with pytest.raises(package.BulkheadFullError) as raised:
         package.Bulkhead("api", 0).call(int)
     assert public(raised.value) == MEMBERS["BulkheadFullError"].keys()
@@ -524,7 +524,7 @@ def test_the_dict_of_an_error_has_the_promised_keys(error: package.ResilienceErr
     assert list(error.to_dict()) == ["error_type", "error_code", "message", "context"]
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     assert package.__version__.replace(".", "").isdecimal()
 
 

@@ -154,7 +154,7 @@ def test_async_fallback_of_a_coroutine_function_is_awaited(clock: FakeClock) -> 
     assert drive(fetch()) == "cached"
 
 
-def test_async_fallback_of_a_plain_function_is_refused(clock: FakeClock) -> None:
+def test_async_fallback_of_a_plain_function_is_rejected(clock: FakeClock) -> None:
     async def fallback(error: BaseException) -> str:
         raise AssertionError
 
@@ -162,7 +162,7 @@ def test_async_fallback_of_a_plain_function_is_refused(clock: FakeClock) -> None
         retry(fallback=fallback)(raising(Down()))
 
 
-def test_fallback_on_without_a_fallback_is_refused() -> None:
+def test_fallback_on_without_a_fallback_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"fallback_on= .* needs fallback="):
         retry(fallback_on=OSError)
 

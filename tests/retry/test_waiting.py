@@ -167,7 +167,7 @@ def test_cancelled_sleep_has_the_last_error_as_its_context_under_trio(name: str)
     assert budget.tokens == 1
 
 
-def test_time_out_around_a_retry_shows_the_last_error() -> None:
+def test_timeout_around_a_retry_shows_the_last_error() -> None:
     async def main() -> None:
         async with asyncio.timeout(0.01):
             await long_sleeper().call_async(fail)
@@ -193,7 +193,7 @@ class AsyncSleep:
 @pytest.mark.parametrize(
     "sleep", [asyncio.sleep, pause, AsyncSleep(), functools.partial(pause), FakeClock().sleep_async]
 )
-def test_async_sleep_is_refused_when_a_plain_function_is_decorated(sleep: Any) -> None:
+def test_async_sleep_is_rejected_when_a_plain_function_is_decorated(sleep: Any) -> None:
     def plain() -> None: ...
 
     def items() -> Iterator[int]:

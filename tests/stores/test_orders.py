@@ -75,7 +75,7 @@ def test_auto_leaves_an_open_circuit_open() -> None:
     assert (fleet.record.epoch, fleet.states()) == (epoch, {OPEN})
 
 
-def test_an_order_is_told_as_a_change_for_all(fleet: Fleet) -> None:
+def test_an_order_is_reported_as_a_change_for_all(fleet: Fleet) -> None:
     fleet.admin.force_open("api")
     fleet.exchange()
     (change,) = [event for event in fleet.members[0].events if isinstance(event, StateChanged)]
