@@ -291,7 +291,7 @@ class _Given(dict[str, Any]):
         return Fallback(function, None if errors is None else Kinds("fallback_on", errors))
 
     def takes_place(self, name: str, kind: type) -> bool:
-        """Tell whether an object is given in place of settings."""
+        """Return whether an object is given in place of settings."""
         if self[name] is None:
             return False
         checks.instance(name, self[name], kind)

@@ -114,7 +114,7 @@ def circuit_open(
     retry_after_s: float | None,
     last_failure: tuple[str, str] | None,
 ) -> CircuitOpenError:
-    """Return the error of a breaker that rejects a call: what `CircuitOpenError(...)` makes, in a third of the time."""
+    """Return what `CircuitOpenError(...)` makes, in a third of the time."""
     message = f"Circuit {circuit_name!r} is {'half-open' if state is CircuitState.HALF_OPEN else 'open'}"
     error = Exception.__new__(CircuitOpenError, message)
     error.__dict__ = {
@@ -152,7 +152,7 @@ class BulkheadFullError(ResilienceError):
         self.context.update(context or {}, **kwargs)
 
 
-# Read past whatever a subclass makes of the attributes.
+# A subclass may override the attributes, so they are read from the base class.
 _CAUSE: Final[Any] = BaseException.__cause__
 _CONTEXT: Final[Any] = BaseException.__context__
 _SUPPRESSED: Final[Any] = BaseException.__suppress_context__

@@ -35,7 +35,7 @@ class FakeClock:
         TypeError, ValueError: `start` is not a finite number.
     """
 
-    # `_lock` guards `_now` and `sleeps`. An RLock, for a signal handler may look at the clock.
+    # `_lock` guards `_now` and `sleeps`. It is an RLock because a signal handler may read the clock.
 
     def __init__(self, start: float = 0.0) -> None:
         self._lock = RLock()
@@ -140,7 +140,7 @@ class Retries:
         overrides.remove(self._entered.pop())
 
     def __call__(self, func: Callable[_P, _R], /) -> Callable[_P, _R]:
-        """Return the function such that this is in force during each of its calls."""
+        """Return the function with this block around each of its calls."""
         given: Any = func
         kind = kind_of(given)
         if isinstance(given, type) or kind not in (Kind.PLAIN, Kind.COROUTINE):

@@ -227,12 +227,12 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         """
         return self._decorate(func)
 
-    # The two ways that everybody pays for are written out: what `_run` and `_settle_success` do for a call that is
-    # admitted by a closed circuit and returns.
+    # The two usual ways of calling are written out for speed: they do what `_run` and `_settle_success` do for a call
+    # that a closed circuit admits and that returns.
 
     def _wrap_plain(self, func: Function) -> Function:
         machine, clock = self._machine, self._clock
-        finished: type[object] = NoneType  # the type of the last result, which was found to need no awaiting
+        finished: type[object] = NoneType  # the type of the last result that needed no awaiting
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             nonlocal finished
@@ -337,7 +337,7 @@ def _leave(frame: open_blocks.Frame | None) -> None:
 
 
 def _misplaced(settings: dict[str, Any]) -> TypeError:
-    """Return the error of keyword arguments that a breaker does not have; those of its configuration get a hint."""
+    """Return the error for unknown keyword arguments. Settings of the configuration get a hint."""
     of_config = [name for name in settings if name in CircuitBreakerConfig.__dataclass_fields__]
     if not of_config:
         return TypeError(f"CircuitBreaker() got an unexpected keyword argument {next(iter(settings))!r}")

@@ -1,4 +1,4 @@
-"""One admission that somebody holds in hand."""
+"""A permit: one admission whose result is reported later."""
 
 from __future__ import annotations
 

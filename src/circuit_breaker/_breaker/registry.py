@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CircuitBreakerRegistry"]
 
-LOOKED_AT: Final = 16  # breakers, for one that may be forgotten
+LOOKED_AT: Final = 16  # breakers, to find one that may be forgotten
 
 
 class CircuitBreakerRegistry(Listened, OnlyOne):
@@ -229,7 +229,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         return breaker
 
     def _keep(self, key: Hashable) -> None:
-        """Keep the breaker of this key again if it was forgotten: it opened, or is steered, while somebody held it."""
+        """Keep the breaker of this key again. It was forgotten, and opened or was steered while somebody held it."""
         entry = self._cache.find(key)
         breaker = None if entry is None else entry.reference()
         if entry is not None and breaker is not None and self._cache.exchange(entry, None, breaker):
@@ -238,7 +238,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
     # Forgetting
 
     def _make_room(self, newest: Entry[CircuitBreaker]) -> None:
-        for _ in range(2):  # with one alone, a registry that has grown would never shrink
+        for _ in range(2):  # two, so that a registry that has grown can shrink
             if len(self) <= self._max_size:
                 return
             entry = self._one_to_forget(newest)
@@ -286,7 +286,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
 
 
 def _listen(breaker: CircuitBreaker, listener: Listener) -> None:
-    """Let a listener of the registry listen to a breaker, once, however many threads come here."""
+    """Add a listener of the registry to a breaker, once, even if several threads do so."""
     while listener not in (before := breaker._listeners):
         if breaker._replace_listeners(before, (*before, listener)):
             return
@@ -298,7 +298,7 @@ def _unlisten(breaker: CircuitBreaker, listener: Listener) -> None:
 
 
 def _may_go(breaker: CircuitBreaker, now: float) -> bool:
-    """Tell whether a new breaker in the place of this one would do the same with the next call."""
+    """Return whether a new breaker would do the same with the next call."""
     machine = breaker._machine
     if machine.mode is not breaker._made_in:
         return False

@@ -95,7 +95,7 @@ class Rule:
 
 
 class ConsecutiveFailures(Rule):
-    """Trips at so many failures in a row, if the setting asks for it within some seconds."""
+    """Trips after N failures in a row; if there is a time limit, only if all of them are recent enough."""
 
     def __init__(self, threshold: int, within_s: float | None) -> None:
         self.first_streak = threshold

@@ -57,7 +57,7 @@ class Totals(Tally):
         self.shadow_rejected = 0
 
 
-ZERO: Final = Totals()  # what is subtracted where nothing was reset; nobody counts in it
+ZERO: Final = Totals()  # what is subtracted if nothing was reset; it is never changed
 
 
 @dataclass
@@ -216,7 +216,7 @@ class Source(Protocol):
 
 
 class LiveStats(CircuitStats):
-    """The present totals of one breaker; `copy()` gives those of one moment, an attribute only itself."""
+    """The live totals of one breaker. `copy()` returns totals of one moment; attributes are read one by one."""
 
     # Each attribute reads what it needs under the lock; see `Machine` for what stands there.
 
@@ -230,7 +230,7 @@ class LiveStats(CircuitStats):
         return self._dated(self._machine.stats(), time.time(), self._clock())
 
     def _dated(self, stats: CircuitStats, wall: float, now: float) -> CircuitStats:
-        """Turn the moments in these totals into dates; two clocks that were read at once say how. A date stays."""
+        """Turn clock readings in these totals into dates, once, so that a shown date does not change."""
         shown = self._dates
         dates: dict[float, float] = {}
         for name in ("last_failure_time", "last_success_time"):
@@ -242,7 +242,7 @@ class LiveStats(CircuitStats):
         return stats
 
     def record_success(self, latency_ms: float) -> None:
-        """Count one success in the totals; it ends the streak, and no window holds it, since it was no call."""
+        """Count one success in the totals and end the streak. It was not a call, so no window holds it."""
         self._machine.count_by_hand(False, self._clock(), checks.latency("latency_ms", latency_ms) / 1_000)
 
     def record_failure(self, latency_ms: float) -> None:
@@ -250,7 +250,7 @@ class LiveStats(CircuitStats):
         self._machine.count_by_hand(True, self._clock(), checks.latency("latency_ms", latency_ms) / 1_000)
 
     def reset(self) -> None:
-        """Begin all totals and the streak of failures anew; the circuit stays as it is."""
+        """Set all totals and the streak to zero. The circuit stays as it is."""
         self._machine.reset_totals()
 
     def __repr__(self) -> str:

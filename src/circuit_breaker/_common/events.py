@@ -138,14 +138,14 @@ Listener: TypeAlias = Callable[[Any], object]
 
 INFO, WARNING, ERROR = 20, 30, 40  # as logging has them, which is loaded with the first object of ours
 
-# Read past whatever a subclass makes of the attribute.
+# A subclass may override the attribute, so it is read from the base class.
 _TRACEBACK: Final[Any] = BaseException.__traceback__
 
 _logger: logging.Logger | None = None
 
 
 def open_log() -> logging.Logger:
-    """Fetch the logger; asked where objects are made, since a Ctrl-C in `getLogger()` can leave logging locked."""
+    """Fetch the logger. Called where objects are made, because a Ctrl-C in `getLogger()` can leave logging locked."""
     global _logger
     if _logger is None:
         import logging
@@ -157,7 +157,7 @@ def open_log() -> logging.Logger:
 
 
 def log(level: int, message: str, *args: object, error: BaseException | None = None, **fields: object) -> None:
-    """Write one line, and swallow what a broken filter or handler raises: a log line never changes an outcome."""
+    """Write one line. Ignore errors of broken filters and handlers: a log line never changes a result."""
     try:
         open_log().log(level, message, *args, exc_info=error, extra=fields)
     except Exception as problem:
@@ -166,10 +166,10 @@ def log(level: int, message: str, *args: object, error: BaseException | None = N
 
 
 def raised_by_signal_handler(error: BaseException) -> bool:
-    """Tell whether a signal handler of Python code raised it, in the middle of the code that it came out of.
+    """Return whether a signal handler written in Python raised this exception in the middle of other code.
 
-    Such an exception is meant for whoever runs there, such as a time limit for the whole task: it must not be taken for
-    one of a listener or a predicate, which may be logged and dropped.
+    Such an exception is meant for the code that was running, for instance as a time limit of the whole task. It must
+    not be taken for an error of a listener or a predicate, which may be logged and dropped.
     """
     import signal
 
@@ -207,7 +207,7 @@ class FirstError:
             try:
                 raise error
             finally:
-                del error  # an exception that is kept in a frame of its own traceback is a circle
+                del error  # an exception in a frame of its own traceback is a reference cycle
 
 
 def notify(listeners: Iterable[Listener], event: object) -> None:
@@ -231,7 +231,7 @@ def notify(listeners: Iterable[Listener], event: object) -> None:
 class Listened:
     """An object with listeners, which may come and go at any time: from any thread, and while events are delivered.
 
-    They are in a tuple that is never changed but replaced, so that whoever delivers an event needs no lock, and reading
+    They are in a tuple that is replaced and never changed, so that delivering an event needs no lock, and reading
     it costs nothing.
     """
 
@@ -273,6 +273,6 @@ class Listened:
     def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
         """Replace the listeners under the lock of the object, and return True.
 
-        Return False, and change nothing, if they are no longer those of before.
+        Return False and change nothing if another thread has replaced them.
         """
         raise NotImplementedError

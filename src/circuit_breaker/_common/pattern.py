@@ -44,7 +44,7 @@ _NOT_PLAIN: Final = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASY
 
 
 def _is_generator_based_coroutine_function(func: Any) -> bool:
-    """Tell whether `@types.coroutine` made it one: its generators are to be awaited."""
+    """Return whether `@types.coroutine` made it one: its generators are to be awaited."""
     flags = getattr(getattr(func, "__code__", None), "co_flags", None)  # of a remote proxy, say, anything
     return isinstance(flags, int) and bool(flags & inspect.CO_ITERABLE_COROUTINE)
 

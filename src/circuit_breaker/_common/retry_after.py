@@ -84,7 +84,7 @@ def _from_headers(headers: Any) -> float | None:
                 return _finite(float(text) / units)
         date = _timestamp(found.get("retry-after"))
         sent = _timestamp(found.get("date"))
-    except Exception as problem:  # these are no headers
+    except Exception as problem:  # it has no usable headers
         _pass_on(problem)
         return None
     return None if date is None else max(0.0, date - (time.time() if sent is None else sent))
@@ -102,12 +102,12 @@ def _timestamp(date: str | None) -> float | None:
     try:
         moment = parsedate_to_datetime(date)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except Exception as problem:  # it is no date
+    except Exception as problem:  # it is not a date
         _pass_on(problem)
         return None
 
 
 def _pass_on(problem: Exception) -> None:
-    """Raise what is meant for the caller, such as the time limit of a Celery task, and is no problem of the hint."""
+    """Raise the exception again if a signal handler raised it, such as the time limit of a Celery task."""
     if raised_by_signal_handler(problem):
         raise problem

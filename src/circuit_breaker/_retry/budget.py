@@ -114,7 +114,7 @@ class RetryBudget(OnlyOne):
             self._held = held if held < self._full else self._full
 
     def _add_seconds(self) -> None:
-        """Put in what the seconds have brought since somebody looked."""
+        """Add the tokens of the seconds that have passed."""
         now = self._clock()
         by_time = round(min((now - self._start) * self._per_second, _ENDLESS) * TOKEN)
         with self._lock:

@@ -83,7 +83,7 @@ class Attempts:
 
     def __init__(self, settings: Settings, func: Callable[..., Any] | None = None) -> None:
         self._settings = settings
-        self._func = func  # whose items are no values to be judged
+        self._func = func  # its items are not judged by `retry_result`
         self._plan: Plan | None = None  # made when an attempt has failed
         self._turn = _NOT_BEGUN
         self._value: Any = NO_VALUE
@@ -119,8 +119,8 @@ class Attempts:
         return attempt
 
     def _next_attempt(self) -> Attempt | None:
-        """Return the next attempt, which is due after a sleep if it is not the first; None: there is no other."""
-        turn, self._turn = self._turn, _OVER  # whatever is raised before the attempt is given out ends the loop
+        """Return the next attempt, after a sleep if it is not the first. None: no attempt is left."""
+        turn, self._turn = self._turn, _OVER  # an error before the attempt is given out ends the loop
         if turn is _NOT_BEGUN:
             settings = self._settings
             self._started = settings.clock()
@@ -136,7 +136,7 @@ class Attempts:
         return attempt
 
     def _goes_on(self, turn: _Turn, value: Any) -> bool:
-        """Tell whether another attempt follows on the one that ended so."""
+        """Return whether another attempt follows on the one that ended so."""
         if turn is _Turn.FAILED or turn is _OVER:
             return turn is _Turn.FAILED
         plan = self._plan_of_call()
@@ -153,7 +153,7 @@ class Attempts:
         return self._plan
 
     def _judges_values(self) -> bool:
-        """Tell whether a block that is left without an error may still have failed, by its value."""
+        """Return whether a block that ended without an error may still have failed, because of its value."""
         return self._func is None and self._settings.retry_result is not None
 
     def _enter(self, attempt: Attempt) -> None:
@@ -161,7 +161,7 @@ class Attempts:
         self._turn = _Turn.INSIDE
 
     def _leave(self, attempt: Attempt, error: BaseException | None) -> bool:
-        """Tell whether the error of the block is swallowed, because another attempt follows."""
+        """Return whether the error of the block is swallowed, because another attempt follows."""
         if self._turn is not _Turn.INSIDE or not self._is_latest(attempt):
             return False  # the loop has gone on inside the block, which has no say any more
         if error is None:

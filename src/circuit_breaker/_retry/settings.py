@@ -41,7 +41,7 @@ def _sleep(name: str, value: Any) -> Callable[[float], object]:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a `RetryPolicy`, which says what each means; checked when made, and never changed after."""
+    """The settings of a `RetryPolicy`, whose docstring explains them. They are checked when made and never change."""
 
     # Made from the settings in each object, and no fields: neither compared nor pickled.
     _retryable: ClassVar[Kinds]
@@ -83,7 +83,7 @@ class Settings:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make what the questions below need, so that no call has to: nothing is imported when a call fails."""
+        """Prepare what calls need, so that nothing is imported when a call fails."""
         retryable = Exception if self.retryable_exceptions is None else self.retryable_exceptions
         object.__setattr__(self, "_retryable", Kinds("retryable_exceptions", retryable))
         from random import random  # not at the top, for a faster import of the package
@@ -121,7 +121,7 @@ class Settings:
         return self._delay_from(self.delay, attempt, None)
 
     def _delay_from(self, delay: Callable[[int, Any], object], attempt: int, error: BaseException | None) -> float:
-        """Return what the function gives; if that cannot be used it is logged, and the backoff taken."""
+        """Return the delay of the caller's function. If it cannot be used, log that and use the backoff."""
         try:
             return checks.seconds("the delay", delay(attempt, error), minimum=0)
         except Exception as problem:

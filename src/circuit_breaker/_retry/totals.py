@@ -1,4 +1,4 @@
-"""What the calls of one policy came to, counted from the first failure of a call on."""
+"""Totals of one policy. A call is counted from its first failure on."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Totals:
             self._gave_up += 1
 
     def is_first_to_block_a_loop(self) -> bool:
-        """Tell, once for each policy, that none of its calls has blocked an event loop before."""
+        """Return True the first time, so that each policy warns once about a blocked event loop."""
         with self._lock:
             is_first = not self._blocked_loop
             self._blocked_loop = True

@@ -219,7 +219,7 @@ class _File:
             os.close(self._descriptor)
 
     def is_at(self, path: str) -> bool:
-        """Tell whether this is the file that the path leads to."""
+        """Return whether this is the file that the path leads to."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), Path(path).stat())
         except FileNotFoundError:
