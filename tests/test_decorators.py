@@ -256,7 +256,7 @@ def test_subclass_that_calls_the_decorated_method_of_its_parent_shares_the_break
 
 
 class Remote:
-    """A method of something far away: it has whatever attribute is asked for."""
+    """A remote method: it has every attribute that is asked for."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -364,7 +364,7 @@ def test_a_fault_of_the_server_is_shown(capsys: pytest.CaptureFixture[str]) -> N
 
 
 class Patient:
-    """A server that nobody asks."""
+    """A server that gets no requests."""
 
     phase = Phase.HEALTHY
 

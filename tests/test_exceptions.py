@@ -121,7 +121,7 @@ def test_the_dict_is_the_callers_own_and_goes_to_json() -> None:
     assert error.context["circuit_name"] == "api"
 
 
-# The refusals
+# Rejections
 
 
 def test_a_rejection_of_a_circuit_made_by_hand_has_what_it_is_given() -> None:

@@ -1,4 +1,4 @@
-"""The aids for tests: a clock that is told the time, and retries that do not wait."""
+"""The aids for tests: a clock that is moved by hand, and retries that do not sleep."""
 
 from __future__ import annotations
 

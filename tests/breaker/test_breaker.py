@@ -62,7 +62,7 @@ def in_thread(action: Callable[[], object]) -> None:
 
 
 def in_threads(count: int, action: Callable[[int], object]) -> None:
-    """Run the action in so many threads that start together; it is given the number of its own."""
+    """Run the action in `count` threads that start together. It gets the number of its thread."""
     together = threading.Barrier(count)
     raised: list[BaseException] = []
 

@@ -520,7 +520,7 @@ async def suspended() -> str:
 
 
 async def undeterred() -> str:
-    """Go on after whatever is thrown in, as a cleanup would."""
+    """Go on after any exception that is thrown in, as cleanup code would."""
     for _ in range(AWAITS):
         with suppress(asyncio.CancelledError):
             await Pause()

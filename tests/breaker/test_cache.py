@@ -1,4 +1,4 @@
-"""What a registry keeps by key: in order of use, one value for each key, whoever comes in between."""
+"""What a registry keeps by key: in order of use, one value for each key, also while other threads use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of a breaker: what each takes, what it refuses, and what can never work together."""
+"""The settings of a breaker: what each takes and rejects, and which settings cannot work together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state machine: which outcome leads where, what each period hands out, and what comes too late."""
+"""The state machine: which result leads to which state, what each state admits, and late results."""
 
 from __future__ import annotations
 
@@ -911,7 +911,7 @@ def test_records_settle_anonymous_permits_oldest_first_and_no_other(make: Make, 
     clock.advance(8)
     assert breaker.allow_request()
     breaker.record_ignored()
-    clock.advance(12)  # the permit is overdue now, and the anonymous one of its time would be as well
+    clock.advance(12)  # the permit is overdue now, and so is the anonymous one of the same time
     assert breaker.snapshot().probes_in_flight == 1
     breaker.record_ignored()
     assert breaker.snapshot().probes_in_flight == 0

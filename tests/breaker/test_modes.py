@@ -181,7 +181,7 @@ def test_in_the_shadow_what_began_while_open_settles_nothing_in_half_open(make: 
 
 @dataclass
 class Twins:
-    """One trace, played to a breaker that refuses and to one in the shadow; who is refused makes no call."""
+    """Play the same calls to a breaker in AUTO and to one in SHADOW. A rejected call is not made."""
 
     config: CircuitBreakerConfig
     clock: Clock = field(default_factory=Clock)
@@ -488,7 +488,7 @@ def test_functions_still_asked_when_the_mode_is_set_decide_nothing(make: Make) -
     assert breaker.snapshot().retry_after_s == 7.0
 
 
-# What is told
+# What is reported
 
 
 @pytest.mark.parametrize(

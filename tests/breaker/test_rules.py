@@ -26,7 +26,7 @@ PACKAGE = str(Path(_breaker.__file__).parents[1])
 SLOW_S = 2.0
 
 
-# A sequence is a word: one letter for each answer, and a digit for so many seconds that pass.
+# A sequence is a text: a letter is a result, a digit is how many seconds pass.
 #   s success, f failure, S slow success, F slow failure, i ignored
 
 

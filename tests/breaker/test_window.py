@@ -1,4 +1,4 @@
-"""What a window holds: exactly the last N answers, or those of the last so much time, whatever came before."""
+"""What a window holds: exactly the last N results, or those of the last N seconds."""
 
 from __future__ import annotations
 

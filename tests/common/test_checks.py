@@ -1,4 +1,4 @@
-"""One check for each kind of parameter: what it takes, what it refuses, and that the message helps."""
+"""One check for each kind of parameter: what it takes, what it rejects, and that the message helps."""
 
 from __future__ import annotations
 

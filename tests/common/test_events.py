@@ -1,4 +1,4 @@
-"""What listeners are told, in which order, and what becomes of a call whose listener misbehaves."""
+"""Which events listeners get, in which order, and what happens to a call whose listener misbehaves."""
 
 from __future__ import annotations
 
@@ -875,7 +875,7 @@ def test_a_child_tells_its_own_changes_while_a_listener_of_the_parent_is_slow(ma
     seen: list[Any] = []
     breaker = make(listeners=[on(StateChanged, gate), seen.append], failure_threshold=1)
     with gate.holding(breaker.trip):
-        breaker.reset()  # is told by the parent alone
+        breaker.reset()  # is reported by the parent only
 
         def in_child() -> Any:
             breaker.mode = CircuitMode.FORCED_OPEN

@@ -1,4 +1,4 @@
-"""A fallback answers the rejection of its own call, and the errors that it is told to answer."""
+"""A fallback answers the rejection of its own call, and the errors in `fallback_on`."""
 
 from __future__ import annotations
 

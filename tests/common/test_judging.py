@@ -1,4 +1,4 @@
-"""What an exception says about the dependency: the order of the questions, groups, refusals, and liars."""
+"""What an exception says about the service: the order of the questions, groups, rejections, and false `__class__`."""
 
 from __future__ import annotations
 

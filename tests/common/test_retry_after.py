@@ -1,4 +1,4 @@
-"""How long the other side asks to be left alone, as real clients raise it and as anything else might."""
+"""Retry-after hints in the errors of real clients, and in objects that misbehave."""
 
 from __future__ import annotations
 
@@ -485,7 +485,7 @@ def test_a_rejection_of_a_circuit_is_a_hint() -> None:
 
 
 class Hostile(Exception):
-    """Raises whatever it is asked."""
+    """Raises at every use."""
 
     def __getattr__(self, name: str) -> Any:
         raise ValueError(name)
@@ -511,7 +511,7 @@ class Waiting(Exception):
 
 
 class HostileHeaders(Mapping[str, str]):
-    """Raises whatever it is asked."""
+    """Raises at every use."""
 
     def __getitem__(self, key: str) -> str:
         raise OSError(key)

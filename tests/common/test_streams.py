@@ -1,4 +1,4 @@
-"""The trampolines: what consumer and body say passes through, and the guard is told of everything once."""
+"""The trampolines: what consumer and body send passes through, and the guard is called once for each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from circuit_breaker._common.streams import Guard, guarded, guarded_async
 
 
 class Watch(Guard):
-    """Writes down what it is told, and raises at the step named."""
+    """Notes its calls, and raises at the step named."""
 
     watches_items = True
 
@@ -254,7 +254,7 @@ def returning() -> Iterator[Any]:
 
 
 class Returning(Generator[int, None, None]):
-    """Gives a value when it is closed, whatever Python it runs on."""
+    """Returns a value when it is closed, on any Python."""
 
     def send(self, value: object) -> int:
         return 1
@@ -287,7 +287,7 @@ def test_body_that_goes_on_when_it_is_closed_is_a_runtime_error_and_ends_the_gua
         assert story.watch.told == ["open", "resume", "pause", "RuntimeError"]
         await story.fails_with(Ended, story.send(None))
 
-    # The body is alive and stubborn still; its end is nobody's business here.
+    # The body is still running; how it ends does not matter here.
     asyncio.run(ending_quietly(main))
 
 

@@ -1,4 +1,4 @@
-"""Objects of the caller that misbehave in every way they can: nothing is lost, and nobody is blamed for another."""
+"""Objects of the caller that misbehave in every way: nothing is lost, and each error reaches its own caller."""
 
 from __future__ import annotations
 
@@ -671,7 +671,7 @@ class TestKeys:
 
 
 class Jumping:
-    """A clock that gives what it is told."""
+    """A clock that returns the values that it is given."""
 
     def __init__(self, *readings: Any) -> None:
         self.readings = list(readings)

@@ -119,7 +119,7 @@ def test_interrupts_in_failing_calls_leave_the_breaker_whole(way: Way, make: Mak
     def whole() -> None:
         unheld(breaker)
         clock.advance(OVERDUE_S)
-        assert breaker.state in CircuitState  # whoever looks next tells what was not told
+        assert breaker.state in CircuitState  # the next look reports what was not reported
         assert breaker._delivering is None
         assert not breaker._machine.changes
 

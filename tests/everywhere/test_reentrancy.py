@@ -108,7 +108,7 @@ class Scene:
         """What was counted was told, once and in order, and after a while the circuit closes at a success."""
         breaker = self.breaker
         while breaker._machine.undelivered:
-            breaker.state  # noqa: B018 - whoever comes next tells what is left
+            breaker.state  # noqa: B018 - the next look reports what is left
         stats, changes = breaker.stats.copy(), self.told(StateChanged)  # type: ignore[attr-defined]
         if "reset" not in {outer, inner}:
             counted = stats.success_count + stats.failure_count + stats.ignored_count

@@ -114,7 +114,7 @@ class Page:
 
 @contextlib.contextmanager
 def as_if_alone() -> Iterator[None]:
-    """Let a page set up logging as if nobody had, and meet no breakers that other tests have left behind."""
+    """Hide the logging handlers and the breakers of other tests from a page."""
     root, ours = logging.getLogger(), logging.getLogger("circuit_breaker")
     before = [(logger, logger.handlers[:], logger.level) for logger in (root, ours)]
     root.handlers[:] = []
@@ -400,7 +400,7 @@ def test_signatures_of_the_site_show_defaults_as_values(parsed: dict[Path, Parse
     assert len(defaults) > 30
     assert names <= {"None", "True", "False", "CircuitMode.AUTO", "time.monotonic", "retry_after_hint"}
     untyped = [one for one in parameters if re.search(r"<|^\w+: Any$|ForwardRef", one)]
-    assert untyped == ["client: Any"]  # a Redis client, of whatever library
+    assert untyped == ["client: Any"]  # a Redis client of any library
     assert max(map(len, parameters)) <= 88  # what fits on a line
 
 
