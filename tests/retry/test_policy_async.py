@@ -164,7 +164,7 @@ def test_where_no_known_loop_runs_waiting_takes_a_sleep_of_ones_own(
     assert drive(policy_on(clock).call_async(Flaky(OSError, "done"))) == "done"
     budget = full_budget()
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="asyncio, trio, or a sleep= of your own"):
+        with pytest.raises(RuntimeError, match="under asyncio and trio: give the policy a sleep="):
             drive(RetryPolicy(budget=budget).call_async(Flaky(OSError, "done")))
         for library in ("asyncio", "trio"):
             monkeypatch.delitem(sys.modules, library, raising=False)

@@ -232,7 +232,7 @@ def test_async_sleep_that_shows_only_when_asked_keeps_the_last_error(name: str) 
 @pytest.mark.parametrize("name", [name for name in ASYNC if name in POLICY])
 def test_waiting_where_no_library_runs_is_a_usage_error_that_keeps_the_last_error(name: str) -> None:
     last = Down()
-    with pytest.raises(UsageError, match="asyncio, trio, or a sleep= of your own") as caught:
+    with pytest.raises(UsageError, match="under asyncio and trio: give the policy a sleep=") as caught:
         ASYNC[name].ready(RetryPolicy(), raising(last))()
     assert caught.value.__context__ is last
 
