@@ -23,11 +23,11 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down
 
+from circuit_breaker import bulkhead, circuit_breaker, retry
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
 from circuit_breaker._common.words import CircuitMode, CircuitState
-from circuit_breaker._decorators import bulkhead, circuit_breaker, retry
 from circuit_breaker._retry.policy import RetryPolicy
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 

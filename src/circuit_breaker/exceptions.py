@@ -21,6 +21,8 @@ __all__ = [
     "format_exception_chain",
 ]
 
+_HALF_OPEN: Final = CircuitState.HALF_OPEN
+
 
 class UsageError(RuntimeError):
     """Raised when this library is used in a way that cannot work, such as settling a permit twice.
@@ -115,7 +117,7 @@ def circuit_open(
     last_failure: tuple[str, str] | None,
 ) -> CircuitOpenError:
     """Return what `CircuitOpenError(...)` makes, in a third of the time."""
-    message = f"Circuit {circuit_name!r} is {'half-open' if state is CircuitState.HALF_OPEN else 'open'}"
+    message = f"Circuit {circuit_name!r} is {'half-open' if state is _HALF_OPEN else 'open'}"
     error = Exception.__new__(CircuitOpenError, message)
     error.__dict__ = {
         "message": message,

@@ -27,10 +27,10 @@ from failures import Down
 from patience import PATIENCE_S
 from ways import BREAKER
 
+from circuit_breaker import circuit_breaker
 from circuit_breaker._breaker import open_blocks as _blocks
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._common.words import CircuitState
-from circuit_breaker._decorators import circuit_breaker
 from circuit_breaker.exceptions import CircuitOpenError
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN

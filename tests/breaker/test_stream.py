@@ -21,12 +21,12 @@ from coroutines import Pause
 from failures import Down
 from patience import PATIENCE_S
 
+from circuit_breaker import circuit_breaker
 from circuit_breaker._breaker import open_blocks as _blocks
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._common.events import CallFinished
 from circuit_breaker._common.words import CircuitMode, CircuitState, Outcome
-from circuit_breaker._decorators import circuit_breaker
 from circuit_breaker.exceptions import CircuitOpenError
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN

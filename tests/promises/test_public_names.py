@@ -5,6 +5,7 @@ Whatever changes here changes for users. Nothing in this file is computed from t
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import os
@@ -384,6 +385,24 @@ def test_nothing_else_in_the_package_has_a_public_name() -> None:
 def test_the_public_modules_are_these() -> None:
     names = {path.stem for path in Path(package.__file__).parent.iterdir() if path.suffix != ".typed"}
     assert {name for name in names if not name.startswith("_")} == {"exceptions", "insight", "stores", "testing"}
+
+
+def test_each_name_comes_from_the_module_that_type_checkers_see() -> None:
+    source = ast.parse(Path(package.__file__).read_bytes())
+    (seen,) = (node for node in source.body if isinstance(node, ast.If) and not isinstance(node.test, ast.UnaryOp))
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom)]
+    assert package._HOMES == {alias.name: node.module for node in imports for alias in node.names}
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'circuit_breaker' has no attribute 'CircuitBraker'"):
+        getattr(package, "CircuitBraker")  # noqa: B009
+    with pytest.raises(ImportError, match="CircuitBraker"):
+        exec("from circuit_breaker import CircuitBraker")
+
+
+def test_all_names_are_listed_before_they_are_loaded() -> None:
+    assert set(dir(package)) >= PUBLIC
 
 
 def test_a_star_import_gives_the_public_names_alone() -> None:

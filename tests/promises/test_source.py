@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent.parent / "src" / "circuit_breaker"
 COMMON = {
     "exceptions",
     *(f"_common.{room}" for room in "words checks fork lock async_library streams typing retry_after".split()),
-    *(f"_common.{room}" for room in "judging events fallback pattern".split()),
+    *(f"_common.{room}" for room in "judging events fallback pattern given seconds".split()),
 }
 BREAKER = {
     *("rules", "window", "totals", "config", "states", "reading", "machine", "open_blocks", "admission", "steering"),
@@ -44,6 +44,8 @@ ROOMS: dict[str, set[str]] = {
     "_common.judging": {"exceptions", "_common.words", "_common.checks", "_common.async_library"},
     "_common.fallback": {"exceptions", "_common.async_library", "_common.judging", "_common.streams"},
     "_common.pattern": {"exceptions", "_common.checks", "_common.streams", "_common.fallback"},
+    "_common.given": {"_common.checks", "_common.judging", "_common.fallback", "_common.pattern"},
+    "_common.seconds": set(),
     "_common.typing": {"_common.pattern"},
     "_breaker": set(),
     "_breaker.rules": COMMON,
@@ -64,6 +66,7 @@ ROOMS: dict[str, set[str]] = {
     "_breaker.permit": breaker("states", "open_blocks", "admission"),
     "_breaker.stream": breaker("states", "open_blocks", "admission"),
     "_breaker.breaker": breaker(*BREAKER - {"breaker", "cache"}),
+    "_breaker.decorator": breaker("config", "breaker"),
     "_breaker.cache": {"_common.lock"},
     "_breaker.registry": breaker("config", "admission", "stream", "breaker", "cache"),
     "_bulkhead": set(),
@@ -71,6 +74,7 @@ ROOMS: dict[str, set[str]] = {
     "_bulkhead.gates": COMMON,
     "_bulkhead.line": COMMON,
     "_bulkhead.bulkhead": COMMON | {"_bulkhead.gates", "_bulkhead.line", "_bulkhead.snapshot"},
+    "_bulkhead.decorator": COMMON | {"_bulkhead.bulkhead"},
     "_retry": set(),
     "_retry.backoff": set(),
     "_retry.budget": COMMON,
@@ -80,6 +84,7 @@ ROOMS: dict[str, set[str]] = {
     "_retry.plan": COMMON | {"_retry.settings", "_retry.waiting"},
     "_retry.loop": COMMON | {"_retry.settings", "_retry.plan"},
     "_retry.policy": COMMON | {"_retry.settings", "_retry.totals", "_retry.plan", "_retry.loop"},
+    "_retry.decorator": COMMON | {"_retry.policy"},
 }
 # Shared circuits: loaded by those alone who have a store.
 SHARED = {
@@ -102,9 +107,8 @@ SHARED["_shared.process"] = breaker("config") | set(SHARED)
 SHARED["_shared.check"] = COMMON | set(SHARED)
 SHARED |= {f"stores.{room}": COMMON | set(SHARED) for room in ("memory", "sqlite", "redis")}
 SHARED["stores"] = breaker("totals") | set(SHARED)
-ROOMS["_decorators"] = set(ROOMS)
 ROOMS["testing"] = set(ROOMS)
-ROOMS["__init__"] = ROOMS["testing"]
+ROOMS["__init__"] = set()  # loads each of them when it is asked for a name
 ROOMS |= SHARED
 # Imported from below, in the one function that needs it.
 LATE = {

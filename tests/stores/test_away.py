@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import pytest
-from fleet import FlakyStore, Fleet, Member, Unreachable
+from members import FlakyStore, Fleet, Member, Unreachable
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitState
 from circuit_breaker._shared.process import talker_of

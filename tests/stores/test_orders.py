@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fleet import Fleet, Unreachable
+from members import Fleet, Unreachable
 
 from circuit_breaker import CircuitMode, CircuitState, StateChanged
 from circuit_breaker.stores import MemoryStore

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from failures import Down
-from fleet import FlakyStore, Fleet, Member
+from members import FlakyStore, Fleet, Member
 
 from circuit_breaker import (
     CircuitBreaker,

@@ -24,7 +24,7 @@ from .._common.events import (
 )
 from .._common.judging import is_rejection, leaves
 from .._common.words import CircuitMode, CircuitState, Outcome
-from ..exceptions import CircuitOpenError, circuit_open
+from ..exceptions import circuit_open
 from . import open_blocks
 from .config import CircuitBreakerConfig
 from .machine import OPEN_FOR_UNTIL_ASKED_S, UNDELIVERED_KEPT, Change, Machine
@@ -81,8 +81,9 @@ class Admission(Listened):
         now = self._clock()
         admitted = self._ask(asker, now)
         if isinstance(admitted, Period) and not admitted.admits:
-            raise self._rejection(admitted, now)
-        return cast("Permission", admitted)
+            mode, retry_after_s = self._machine.mode, admitted.rejected_for_s(now)
+            raise circuit_open(self.name, admitted.met, mode, retry_after_s, admitted.last_failure)
+        return admitted  # type: ignore[return-value]  # a period that admits calls is a permission
 
     def _ask(self, asker: Asker, now: float) -> Permission | Period:
         """Return the permission for one call, or the period that rejects it."""
@@ -108,10 +109,6 @@ class Admission(Listened):
             if isinstance(admitted, Closed | Probe):
                 admitted.withdraw(self._machine)
             raise
-
-    def _rejection(self, period: Period, now: float) -> CircuitOpenError:
-        mode = self._machine.mode
-        return circuit_open(self.name, period.met, mode, period.rejected_for_s(now), period.last_failure)
 
     def _look(self) -> Period:
         """Return the present period."""

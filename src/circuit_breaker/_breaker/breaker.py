@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Never, ParamSpec, TypeVar, overloa
 from .._common import checks, fork
 from .._common.events import Listener
 from .._common.pattern import PLAIN_RESULTS, Args, Function, Kwargs, OnlyOne, Pattern, check_finished
-from .._common.typing import Protected, ProtectedFunction
 from .._common.words import CircuitMode
 from . import open_blocks
 from .admission import FAILURE, IGNORED, SUCCESS
@@ -22,6 +21,7 @@ from .steering import Steering
 from .stream import StreamGuard
 
 if TYPE_CHECKING:
+    from .._common.typing import Protected, ProtectedFunction
     from .._shared.protocol import Store
 
 __all__ = ["CircuitBreaker"]

@@ -15,7 +15,6 @@ from .._common.events import WARNING, FirstError, Listened, Listener, log, open_
 from .._common.lock import RLock
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern
 from .._common.streams import AsyncStream, Guard, Stream
-from .._common.typing import BreakerDecorator
 from .._common.words import CircuitMode, CircuitState
 from .admission import load_sharing
 from .breaker import CircuitBreaker
@@ -24,6 +23,7 @@ from .config import CircuitBreakerConfig
 from .stream import StreamGuard
 
 if TYPE_CHECKING:
+    from .._common.typing import BreakerDecorator
     from .._shared.protocol import Store
 
 __all__ = ["CircuitBreakerRegistry"]

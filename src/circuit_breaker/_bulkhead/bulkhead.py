@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from itertools import repeat
 from types import EllipsisType, TracebackType
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from .._common import checks
 from .._common.events import BulkheadRejected, Listened, Listener, notify, open_log
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
 from .._common.streams import AsyncStream, Guard, Stream
-from .._common.typing import Protected, ProtectedFunction
 from ..exceptions import BulkheadFullError, UsageError
 from .gates import ThreadGate, task_gate
 from .line import Caller, Line
 from .snapshot import BulkheadSnapshot
+
+if TYPE_CHECKING:
+    from .._common.typing import Protected, ProtectedFunction
 
 __all__ = ["Bulkhead"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -171,8 +172,9 @@ def raised_by_signal_handler(error: BaseException) -> bool:
     Such an exception is meant for the code that was running, for instance as a time limit of the whole task. It must
     not be taken for an error of a listener or a predicate, which may be logged and dropped.
     """
-    import signal
-
+    signal: Any = sys.modules.get("signal")
+    if signal is None:  # then nobody has set a handler
+        return False
     handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
     trace = _TRACEBACK.__get__(error)
     while trace is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from types import AsyncGeneratorType, GeneratorType, NoneType
-from typing import Any, Final, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, overload
 
 from .._common.fallback import Fallback
 from .._common.pattern import (
@@ -25,11 +25,13 @@ from .._common.pattern import (
     kind_of,
 )
 from .._common.streams import AsyncStream, Empty, Guard, Stream
-from .._common.typing import Protected, ProtectedFunction
 from .loop import Attempts
 from .plan import REPEATABLE, Plan
 from .settings import Settings
 from .totals import RetrySnapshot
+
+if TYPE_CHECKING:
+    from .._common.typing import Protected, ProtectedFunction
 
 __all__ = ["RetryPolicy"]
 

@@ -13,7 +13,7 @@ from .._common.async_library import cancellation_types
 from .._common.events import ERROR, Listener, log, open_log, raised_by_signal_handler
 from .._common.judging import REJECTIONS, ExceptionFilter, Kinds, leaves
 from .._common.retry_after import retry_after_hint
-from .._common.typing import OptionalSeconds, Seconds
+from .._common.seconds import OptionalSeconds, Seconds
 from ..exceptions import UsageError
 from .backoff import Backoff
 from .budget import RetryBudget
