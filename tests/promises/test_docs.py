@@ -261,6 +261,12 @@ def test_the_table_of_settings_is_that_of_the_code(heading: str) -> None:
     assert tabled(heading) == [(parameter.name, in_words(parameter.default)) for parameter in named]
 
 
+def test_the_map_of_the_package_has_every_module_and_folder() -> None:
+    named = re.findall(r"^``(\w+)``", circuit_breaker.__doc__ or "", re.MULTILINE)
+    found = {path.stem for path in (REPOSITORY / "src" / "circuit_breaker").glob("[!.]*") if path.name != "py.typed"}
+    assert sorted(named) == sorted(found - {"__init__", "__pycache__"})
+
+
 def test_every_error_has_its_place() -> None:
     headings = re.findall(r"^## `(\w+)`", (DOCS / "reference/errors.md").read_text("utf-8"), re.MULTILINE)
     raised = [name for name in exceptions.__all__ if isinstance(getattr(exceptions, name), type)]
