@@ -524,7 +524,7 @@ def test_a_call_is_saved_if_it_is_answered_after_a_retry(clock: Clock) -> None:
     assert (ending.retries, ending.saved) == (3, 1)
 
 
-def test_an_error_that_is_no_outage_is_not_hidden(clock: Clock) -> None:
+def test_an_error_that_is_not_an_outage_is_not_hidden(clock: Clock) -> None:
     with pytest.raises(ZeroDivisionError), Teller(clock).story.calling():
         raise ZeroDivisionError
 
@@ -713,7 +713,7 @@ def test_a_thread_that_hangs_is_waited_for_five_seconds_and_keeps_nobody_from_le
     assert all(thread.daemon for thread in started)
 
 
-def test_an_error_of_a_task_that_is_no_outage_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_task_that_is_not_an_outage_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def calling(story: Story) -> Iterator[None]:
         called.append(story)

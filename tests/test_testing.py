@@ -116,7 +116,7 @@ def test_time_beyond_all_floats_is_rejected_and_nothing_has_passed(use: Any) -> 
 
 
 @pytest.mark.parametrize(("bad", "error"), [(math.nan, ValueError), (None, TypeError), ("3", TypeError)])
-def test_start_that_is_no_number_is_rejected(bad: Any, error: type[Exception]) -> None:
+def test_start_that_is_not_a_number_is_rejected(bad: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"^start must be a finite number"):
         FakeClock(bad)
 
@@ -261,7 +261,7 @@ def test_one_object_may_be_entered_again_inside_itself() -> None:
 
 
 @pytest.mark.parametrize(("bad", "error"), [(-1, ValueError), (True, TypeError), (2.5, TypeError), ("3", TypeError)])
-def test_limit_that_is_no_number_of_retries_is_rejected(bad: Any, error: type[Exception]) -> None:
+def test_limit_that_is_not_a_number_of_retries_is_rejected(bad: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="max_retries must be an int >= 0"):
         instant_retries(max_retries=bad)
 

@@ -355,7 +355,7 @@ def test_the_streak_in_the_totals_ends_with_a_success_before_another_mode(make: 
     assert breaker.stats.consecutive_failures == 0
 
 
-def test_answers_of_probes_are_dated_too(make: Make, clock: Clock, way: Way) -> None:
+def test_results_of_probes_are_dated_too(make: Make, clock: Clock, way: Way) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
     clock.advance(3_600)
@@ -478,7 +478,7 @@ def test_a_record_always_counts_whatever_its_latency(make: Make, record: Any, la
 
 @pytest.mark.parametrize("record", [CircuitBreaker.record_success, CircuitBreaker.record_failure])
 @pytest.mark.parametrize("nonsense", [None, "3", True, [1]], ids=repr)
-def test_a_latency_that_is_no_number_is_a_type_error_and_counts_nothing(
+def test_a_latency_that_is_not_a_number_is_a_type_error_and_counts_nothing(
     make: Make, clock: Clock, record: Any, nonsense: Any
 ) -> None:
     breaker = make(failure_threshold=1)

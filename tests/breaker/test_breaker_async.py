@@ -168,7 +168,7 @@ def test_call_async_takes_whatever_returns_an_awaitable(func: Any, make: Make) -
     assert counts(breaker) == (1, 0, 0)
 
 
-def test_call_async_of_a_function_that_returns_no_awaitable_says_so_and_gives_its_permit_back(probing: Make) -> None:
+def test_call_async_of_a_function_that_returns_no_awaitable_is_an_error_and_gives_its_slot_back(probing: Make) -> None:
     breaker = probing()
     with pytest.raises(TypeError, match=r"can be awaited, but .* returned 0"):
         run(breaker.call_async(int))  # type: ignore[arg-type]
@@ -488,7 +488,7 @@ def test_call_cancelled_quickly_is_ignored_and_one_that_hung_is_a_failure(
 
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
 @every_way
-def test_cancelled_probe_gives_its_permit_back(guarded: Any, library: str, probing: Make, clock: Clock) -> None:
+def test_cancelled_probe_gives_its_slot_back(guarded: Any, library: str, probing: Make, clock: Clock) -> None:
     breaker = probing()
 
     def before() -> None:
@@ -634,7 +634,7 @@ class TestAtEveryAwait:
 
 
 @every_way
-def test_coroutine_that_is_never_started_takes_no_permit(guarded: Any, probing: Make) -> None:
+def test_coroutine_that_is_never_started_takes_no_slot(guarded: Any, probing: Make) -> None:
     breaker = probing()
     coroutine = guarded(breaker, suspended)
     assert breaker.snapshot().probes_in_flight == 0
@@ -649,7 +649,7 @@ def test_coroutine_that_is_never_started_takes_no_permit(guarded: Any, probing: 
 
 
 @every_riding_way
-def test_call_inside_a_probe_needs_no_permit_and_leaves_the_verdict_to_it(guarded: Any, probing: Make) -> None:
+def test_call_inside_a_probe_needs_no_slot_and_leaves_the_verdict_to_it(guarded: Any, probing: Make) -> None:
     breaker = probing()
 
     async def outer() -> None:
@@ -825,7 +825,7 @@ def test_lost_probe_gives_no_rides_for_ever(guarded: Any, probing: Make, clock: 
 
 
 @every_riding_way
-def test_call_inside_an_overdue_probe_rides_where_no_permit_is_left(guarded: Any, probing: Make, clock: Clock) -> None:
+def test_call_inside_an_overdue_probe_rides_where_no_slot_is_left(guarded: Any, probing: Make, clock: Clock) -> None:
     breaker = probing(half_open_timeout_s=5)
 
     async def outer() -> None:

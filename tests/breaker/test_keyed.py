@@ -280,7 +280,7 @@ async def async_key() -> str:
 
 
 @pytest.mark.parametrize("key", [None, "a", async_key, str])
-def test_what_is_no_function_of_a_call_is_rejected(registry: CircuitBreakerRegistry, key: Any) -> None:
+def test_what_is_not_a_function_of_a_call_is_rejected(registry: CircuitBreakerRegistry, key: Any) -> None:
     with pytest.raises(TypeError, match="key_function"):
         registry.keyed(key)
 

@@ -120,7 +120,7 @@ def test_a_reset_timeout_of_zero_probes_at_once(make: Make) -> None:
     assert breaker.stats.opened_count == 1
 
 
-def test_an_endless_reset_timeout_ends_with_a_reset_alone(make: Make, clock: Clock) -> None:
+def test_an_endless_reset_timeout_ends_with_a_reset_only(make: Make, clock: Clock) -> None:
     breaker = tripped(make, reset_timeout_s=math.inf)
     clock.advance(1e12)
     assert breaker.is_open
@@ -258,7 +258,7 @@ def test_a_hint_of_the_server_prolongs_the_open_time_up_to_its_cap(
 
 
 @pytest.mark.parametrize("nonsense", ["3", True, math.nan, -1, [3], object()], ids=repr)
-def test_a_hint_that_is_no_seconds_is_logged_and_none(
+def test_a_hint_that_is_not_seconds_is_logged_and_none(
     make: Make, clock: Clock, nonsense: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     breaker = tripped(make, reset_timeout_s=10, retry_after=lambda error: nonsense)
@@ -479,7 +479,7 @@ def test_a_fresh_streak_is_needed_after_the_circuit_has_closed(make: Make, clock
 # Overdue probes
 
 
-def test_a_probe_without_an_answer_is_overdue_at_its_time_and_not_before(make: Make, clock: Clock) -> None:
+def test_a_probe_without_a_result_is_overdue_at_its_time_and_not_before(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, half_open_timeout_s=20)
     lost = breaker.permit()
     clock.advance(19.75)
@@ -608,7 +608,7 @@ def test_the_result_of_a_probe_from_an_earlier_period_gives_back_no_slot_of_this
     assert breaker.is_closed
 
 
-def test_late_failures_leave_the_streak_of_the_present_period_alone(make: Make, clock: Clock) -> None:
+def test_late_failures_leave_the_streak_of_the_present_period_unchanged(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=2, success_threshold=1)
     late = [breaker.permit() for _ in range(5)]
     fail(breaker, 2)
@@ -625,7 +625,7 @@ def test_late_failures_leave_the_streak_of_the_present_period_alone(make: Make, 
     assert breaker.stats.consecutive_failures == 0
 
 
-def test_a_late_success_leaves_the_streak_of_the_present_period_alone(make: Make, clock: Clock) -> None:
+def test_a_late_success_leaves_the_streak_of_the_present_period_unchanged(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=2, success_threshold=1)
     late = breaker.permit()
     fail(breaker, 2)
@@ -811,7 +811,7 @@ def test_what_rides_and_is_ignored_gives_nothing_back(make: Make, clock: Clock) 
     assert breaker.snapshot().probes_in_flight == 0
 
 
-def test_allow_request_and_permit_inside_a_probe_ask_for_a_permit_of_their_own(make: Make, clock: Clock) -> None:
+def test_allow_request_and_permit_inside_a_probe_need_a_slot_of_their_own(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2)
     with breaker:
         assert breaker.allow_request()
@@ -893,7 +893,7 @@ def test_nothing_rides_on_the_probe_of_another_breaker(make: Make, clock: Clock)
 # Anonymous permits and records
 
 
-def test_a_record_gives_back_the_permit_of_allow_request(make: Make, clock: Clock) -> None:
+def test_a_record_gives_back_the_slot_of_allow_request(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2, success_threshold=9)
     assert [breaker.allow_request() for _ in range(3)] == [True, True, False]
     breaker.record_success()
@@ -904,7 +904,7 @@ def test_a_record_gives_back_the_permit_of_allow_request(make: Make, clock: Cloc
     assert breaker.snapshot().probes_in_flight == 2
 
 
-def test_records_settle_anonymous_permits_oldest_first_and_no_other(make: Make, clock: Clock) -> None:
+def test_records_settle_anonymous_slots_oldest_first_and_no_other(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=3, success_threshold=9, half_open_timeout_s=20)
     permit = breaker.permit()
     assert breaker.allow_request()
@@ -936,7 +936,7 @@ def test_a_record_of_failure_without_a_permit_reopens(make: Make, clock: Clock) 
     assert breaker.is_open
 
 
-def test_an_overdue_anonymous_permit_is_not_given_back_again(make: Make, clock: Clock) -> None:
+def test_an_overdue_anonymous_slot_is_not_given_back_again(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, success_threshold=9, half_open_timeout_s=20)
     assert breaker.allow_request()
     clock.advance(20)
@@ -969,7 +969,7 @@ def test_records_in_a_closed_circuit_trip_and_break_the_streak_like_calls(make: 
     assert breaker.is_open
 
 
-def test_a_record_gives_back_the_permit_that_is_not_overdue(make: Make, clock: Clock) -> None:
+def test_a_record_gives_back_the_slot_that_is_not_overdue(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2, half_open_timeout_s=10, success_threshold=9)
     assert breaker.allow_request()
     clock.advance(10)
@@ -1001,7 +1001,7 @@ def test_allow_request_admits_all_while_closed_and_none_while_open(make: Make) -
     assert breaker.stats.rejected_count == 10
 
 
-def test_every_anonymous_permit_comes_back_however_many_are_out(make: Make, clock: Clock) -> None:
+def test_every_anonymous_slot_comes_back_however_many_are_out(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2_000, success_threshold=9_000, half_open_timeout_s=math.inf)
     assert all(breaker.allow_request() for _ in range(1_500))
     for _ in range(1_500):

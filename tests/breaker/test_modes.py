@@ -398,7 +398,7 @@ def test_another_mode_forgets_how_often_in_a_row_it_opened(make: Make, clock: Cl
 
 
 @pytest.mark.parametrize("mode", ["auto", None, 1, CLOSED])
-def test_what_is_no_mode_is_rejected_and_changes_nothing(make: Make, mode: Any) -> None:
+def test_what_is_not_a_mode_is_rejected_and_changes_nothing(make: Make, mode: Any) -> None:
     breaker = opened(make)
     with pytest.raises(TypeError, match="mode must be one of CircuitMode"):
         breaker.mode = mode
@@ -516,7 +516,7 @@ def test_the_machine_in_the_shadow_tells_of_its_changes(make: Make, clock: Clock
     ]
 
 
-def test_a_mode_at_construction_is_no_change(make: Make) -> None:
+def test_a_mode_at_construction_is_not_a_change(make: Make) -> None:
     told: list[Any] = []
     breaker = make(mode=FORCED_OPEN, listeners=[told.append])
     assert breaker.state is OPEN

@@ -117,7 +117,7 @@ def test_a_failure_counts_as_one_whatever_the_configuration_says_of_its_error(ma
 
 
 @pytest.mark.parametrize("nonsense", ["down", 3, Down, object()], ids=repr)
-def test_an_error_that_is_no_exception_is_a_type_error_and_settles_nothing(make: Make, nonsense: Any) -> None:
+def test_an_error_that_is_not_an_exception_is_a_type_error_and_settles_nothing(make: Make, nonsense: Any) -> None:
     breaker = make()
     permit = breaker.permit()
     with pytest.raises(TypeError, match=r"^error must be a BaseException, got "):
@@ -148,7 +148,7 @@ def test_settling_twice_is_a_runtime_error_and_changes_nothing(
     other.ignore()
 
 
-def test_a_permit_is_settled_from_any_thread_and_by_one_alone(make: Make) -> None:
+def test_a_permit_is_settled_from_any_thread_and_by_one_only(make: Make) -> None:
     breaker = make()
     permit = breaker.permit()
     together = threading.Barrier(16)

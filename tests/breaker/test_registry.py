@@ -179,7 +179,7 @@ def test_what_is_kept_can_be_counted_and_listed_and_asked_for(registry: CircuitB
     assert repr(registry) == "<CircuitBreakerRegistry of 3 breakers, max_size 3>"
 
 
-def test_asking_whether_a_key_is_kept_is_no_use_of_it(registry: CircuitBreakerRegistry) -> None:
+def test_asking_whether_a_key_is_kept_is_not_a_use_of_it(registry: CircuitBreakerRegistry) -> None:
     for key in "abc":
         registry[key]
     assert "a" in registry
@@ -607,7 +607,7 @@ def test_a_configuration_that_raises_for_some_keys_is_set_for_all_others(registr
 
 
 @pytest.mark.parametrize("config", [{}, None, CircuitBreakerConfig])
-def test_what_is_no_configuration_is_rejected_and_changes_nothing(
+def test_what_is_not_a_configuration_is_rejected_and_changes_nothing(
     registry: CircuitBreakerRegistry, config: Any
 ) -> None:
     registry["a"]
@@ -647,7 +647,7 @@ def test_another_configuration_passes_over_what_nobody_holds(registry: CircuitBr
     assert sorted(asked) == ["b", "c", "d"]
 
 
-def test_another_configuration_is_no_use_of_a_breaker(registry: CircuitBreakerRegistry) -> None:
+def test_another_configuration_is_not_a_use_of_a_breaker(registry: CircuitBreakerRegistry) -> None:
     for key in "abc":
         registry[key]
     registry.config = CircuitBreakerConfig()
@@ -764,7 +764,7 @@ def test_keys_whose_breakers_nobody_holds_are_let_go(registry: CircuitBreakerReg
     assert 3 <= len(keys) <= 3 + 2
 
 
-def test_a_streak_that_the_window_has_forgotten_is_still_in_mind(clock: Clock) -> None:
+def test_a_streak_that_the_window_has_forgotten_still_counts(clock: Clock) -> None:
     config = CircuitBreakerConfig(error_rate_window=timedelta(seconds=30))
     registry = CircuitBreakerRegistry(config, max_size=2, clock=clock)
     registry["a"].record_failure()

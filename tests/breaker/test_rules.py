@@ -301,7 +301,7 @@ def test_a_recorded_latency_of_exactly_the_duration_is_slow(make: Any) -> None:
     assert breaker.stats.slow_count == 1
 
 
-def test_an_answer_at_the_end_of_a_bucket_is_of_the_next(make: Any, clock: Clock, way: Way) -> None:
+def test_a_result_at_the_end_of_a_bucket_is_of_the_next(make: Any, clock: Clock, way: Way) -> None:
     breaker = make(error_rate_threshold=1, error_rate_window=timedelta(seconds=30))
     clock.advance(1)
     way(breaker, int)
@@ -391,7 +391,7 @@ def test_a_rule_of_your_own_that_says_no_opens_nothing(make: Any, answer: Any) -
     assert breaker.is_closed
 
 
-def test_a_rule_of_your_own_is_asked_after_failures_and_slow_calls_alone(make: Any) -> None:
+def test_a_rule_of_your_own_is_asked_after_failures_and_slow_calls_only(make: Any) -> None:
     asked: list[Any] = []
     breaker = make(failure_threshold=None, slow_call_duration_s=1, trip_when=asked.append)
     breaker.record_success()

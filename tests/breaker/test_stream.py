@@ -275,7 +275,7 @@ def test_error_after_any_number_of_items_is_a_failure(items: int, kind: Streams,
     assert kind.items(stream) == []
 
 
-def test_ignored_error_gives_the_permit_back(kind: Streams, probing: Make) -> None:
+def test_ignored_error_gives_the_slot_back(kind: Streams, probing: Make) -> None:
     breaker = probing(ignored_exceptions=Down)
 
     def body() -> Iterator[int]:
@@ -902,7 +902,7 @@ def test_calls_in_the_body_of_a_probe_ride_and_those_of_its_consumer_do_not(kind
     assert breaker.is_closed
 
 
-def test_consumer_and_what_it_starts_between_items_ask_for_permits_of_their_own(kind: Streams, probing: Make) -> None:
+def test_consumer_and_what_it_starts_between_items_need_slots_of_their_own(kind: Streams, probing: Make) -> None:
     breaker = probing()
     stream = breaker(kind.of(three))()
     while True:
@@ -1271,7 +1271,7 @@ def test_ctrl_c_that_is_thrown_in_reaches_the_body_of_an_async_generator(make: M
     assert asyncio.run(consume()) == ["first", "caught"]
 
 
-def test_ctrl_c_out_of_the_body_says_nothing_of_the_dependency(make: Make) -> None:
+def test_ctrl_c_out_of_the_body_says_nothing_of_the_service(make: Make) -> None:
     breaker = make(failure_threshold=1)
 
     @breaker
@@ -1327,7 +1327,7 @@ async def first(items: AsyncIterator[int]) -> int:
 
 
 @pytest.mark.parametrize("raises", [run_out, run_out_async])
-def test_a_fallback_that_raises_the_end_of_an_iteration_is_no_empty_stream(clock: Clock, raises: Any) -> None:
+def test_a_fallback_that_raises_the_end_of_an_iteration_is_not_an_empty_stream(clock: Clock, raises: Any) -> None:
     breaker = CircuitBreaker(mode=CircuitMode.FORCED_OPEN, clock=clock)
 
     @circuit_breaker(breaker=breaker, fallback=raises)

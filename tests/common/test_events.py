@@ -180,7 +180,7 @@ def test_a_rejection_that_knows_no_time_says_none(make: Make, clock: Clock) -> N
     assert [event for event in seen if isinstance(event, CallRejected)] == [CallRejected("api", None)] * 2
 
 
-def test_what_shadow_admits_is_no_rejection(make: Make) -> None:
+def test_what_shadow_admits_is_not_a_rejection(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=1, mode=CircuitMode.SHADOW)
     fail(breaker)
@@ -314,7 +314,7 @@ def test_listeners_may_come_from_any_iterable(make: Make) -> None:
 
 
 @pytest.mark.parametrize("listeners", [print, [None], "print", 3, [StateChanged]])
-def test_what_is_no_iterable_of_functions_is_rejected(make: Make, listeners: Any) -> None:
+def test_what_is_not_an_iterable_of_functions_is_rejected(make: Make, listeners: Any) -> None:
     with pytest.raises(TypeError, match="listeners"):
         make(listeners=listeners)
 
@@ -357,7 +357,7 @@ def test_every_outcome_is_reported_in_every_closed_period(make: Make, clock: Clo
     assert [event.outcome for event in seen] == [Outcome.SUCCESS, Outcome.FAILURE]
 
 
-def test_without_listeners_a_success_is_counted_in_the_period_alone(make: Make) -> None:
+def test_without_listeners_a_success_is_counted_in_the_period_only(make: Make) -> None:
     """The short way: no settling, no lock but the one, nothing in the totals."""
     assert make()._machine.fast is not None
     assert make(listeners=[print])._machine.fast is None
@@ -380,7 +380,7 @@ def test_an_exception_of_a_listener_is_logged_and_harms_nobody(
     assert record.exc_info[1] is error
 
 
-def test_an_exception_of_a_listener_leaves_the_error_of_the_call_alone(make: Make, way: Way) -> None:
+def test_an_exception_of_a_listener_leaves_the_error_of_the_call_unchanged(make: Make, way: Way) -> None:
     breaker = make(listeners=[on(CallFinished, raising(ValueError()))])
     with pytest.raises(Down) as raised:
         way(breaker, raise_down)
@@ -466,7 +466,7 @@ ADMISSIONS |= {
 
 
 @pytest.mark.parametrize("admit", ADMISSIONS.values(), ids=ADMISSIONS)
-def test_a_listener_that_stops_the_program_during_admission_costs_no_permit(
+def test_a_listener_that_stops_the_program_during_admission_costs_no_slot(
     make: Make, clock: Clock, admit: Callable[[CircuitBreaker], object]
 ) -> None:
     breaker = make(

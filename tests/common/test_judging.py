@@ -82,7 +82,7 @@ def test_an_exception_is_ignored_then_failure_then_success(error: Any, settings:
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError, BaseException])
 @pytest.mark.parametrize("settings", [{}, {"failure_exceptions": BaseException}, {"failure_exceptions": never}])
-def test_what_is_no_exception_is_ignored_before_anybody_is_asked(kind: Any, settings: Any) -> None:
+def test_what_is_not_an_exception_is_ignored_before_anybody_is_asked(kind: Any, settings: Any) -> None:
     assert judged(kind(), ignored_exceptions=never, **settings) is IGNORED
 
 
@@ -97,7 +97,7 @@ class Anything(Exception, metaclass=Believing):
     """What everything is, if it is asked."""
 
 
-def test_what_is_no_exception_is_ignored_whatever_a_listed_type_thinks_of_it() -> None:
+def test_what_is_not_an_exception_is_ignored_whatever_a_listed_type_thinks_of_it() -> None:
     for settings in ({"failure_exceptions": BaseException}, {"failure_exceptions": Anything}):
         assert judged(KeyboardInterrupt(), **settings) is IGNORED
         assert judged(CircuitOpenError("no"), failure_exceptions=BaseException) is IGNORED
@@ -186,7 +186,7 @@ def test_types_and_predicates_see_the_leaves_in_order_and_never_the_group() -> N
     assert judged(error, failure_exceptions=LookupError) is FAILURE
 
 
-def test_an_exception_that_is_no_group_is_its_own_leaf() -> None:
+def test_an_exception_that_is_not_a_group_is_its_own_leaf() -> None:
     error = Down()
     assert leaves(error) == [error]
 
@@ -356,7 +356,7 @@ class Timeout(BaseException):
     """As that of gevent."""
 
 
-def test_a_timeout_that_is_no_exception_is_ignored_unless_it_is_listed() -> None:
+def test_a_timeout_that_is_not_an_exception_is_ignored_unless_it_is_listed() -> None:
     assert judged(Timeout(), hung=True) is IGNORED
     assert judged(Timeout(), hung=False, failure_exceptions=(Exception, Timeout)) is FAILURE
     assert judged(KeyError(), hung=False, failure_exceptions=(Exception, Timeout)) is FAILURE
@@ -365,7 +365,7 @@ def test_a_timeout_that_is_no_exception_is_ignored_unless_it_is_listed() -> None
 
 
 @pytest.mark.parametrize("name", ["ignored_exceptions", "retryable_exceptions"])
-def test_such_a_timeout_is_listed_as_a_failure_alone(name: str) -> None:
+def test_such_a_timeout_is_listed_as_a_failure_only(name: str) -> None:
     make: Any = RetryPolicy if name == "retryable_exceptions" else CircuitBreakerConfig
     with pytest.raises(ValueError, match="Timeout is never judged by its type"):
         make(**{name: Timeout})

@@ -268,7 +268,7 @@ def test_interrupts_in_whoever_looks_or_steers_leave_no_lock_held(
     goes_round(breaker, clock)
 
 
-def test_interrupt_out_of_a_listener_at_admission_costs_no_permit(make: Make, clock: Clock) -> None:
+def test_interrupt_out_of_a_listener_at_admission_costs_no_slot(make: Make, clock: Clock) -> None:
     def listener(event: object) -> None:
         if isinstance(event, StateChanged) and event.new_state is HALF_OPEN:
             raise KeyboardInterrupt

@@ -398,7 +398,7 @@ def test_a_body_that_can_be_read_only_once_is_sent_only_once(client: Client, ser
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind.is_async], ids=lambda kind: kind.name)
-def test_a_request_that_is_cancelled_says_nothing_and_gives_its_permit_back(
+def test_a_request_that_is_cancelled_says_nothing_and_gives_its_slot_back(
     kind: type[Client], server: FaultyServer, open_client: Callable[..., Any], clock: FakeClock
 ) -> None:
     client = open_client(kind)

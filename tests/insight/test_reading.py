@@ -247,7 +247,7 @@ def test_what_is_written_while_the_file_is_read_is_not_read(tmp_path: Path) -> N
     assert [block.lines for block in blocks] == [[b"d"]]
 
 
-def test_a_file_without_lines_is_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_lines_is_not_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LONGEST_LINE", 1000)
     path = tmp_path / "log"
     path.write_bytes(bytes(5000))
@@ -308,7 +308,7 @@ def test_times_are_read_in_many_forms(unit: str, value: Any, seconds: float) -> 
     ("unit", "value"),
     [(ISO, "soon"), (CLF, "24/Foo/2025:00:00:00 +0000"), (CLF, "24 Nov 2025"), (CLF, "99/Nov/2025:00:00:00 +0000")],
 )
-def test_what_is_no_time_is_rejected(unit: str, value: str) -> None:
+def test_what_is_not_a_time_is_rejected(unit: str, value: str) -> None:
     with pytest.raises(LineError, match="at is no time"):
         row(Format(time=Column("at", unit)), at=value, ms=1, outcome="success")
 

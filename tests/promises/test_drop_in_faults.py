@@ -57,7 +57,7 @@ def test_probes_that_never_answer_do_not_keep_the_circuit_half_open_for_ever(mak
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), CancelledError(), GeneratorExit()], ids=repr)
-def test_a_probe_that_is_interrupted_gives_its_permit_back(make: Make, clock: Clock, error: BaseException) -> None:
+def test_a_probe_that_is_interrupted_gives_its_slot_back(make: Make, clock: Clock, error: BaseException) -> None:
     breaker = half_open(make, clock, success_threshold=1, half_open_max_calls=1)
     for _ in range(5):
         fail(breaker, error=error)

@@ -405,7 +405,7 @@ def test_all_names_are_listed_before_they_are_loaded() -> None:
     assert set(dir(package)) >= PUBLIC
 
 
-def test_a_star_import_gives_the_public_names_alone() -> None:
+def test_a_star_import_gives_the_public_names_only() -> None:
     namespace: dict[str, Any] = {}
     exec("from circuit_breaker import *", namespace)
     assert namespace.keys() - {"__builtins__"} == PUBLIC

@@ -394,7 +394,7 @@ def test_of_a_group_the_longest_hint_counts(clock: FakeClock) -> None:
     assert clock.sleeps == [8.1]
 
 
-def test_hint_in_a_group_that_is_no_exception_counts_too(clock: FakeClock) -> None:
+def test_hint_in_a_group_that_is_not_an_exception_counts_too(clock: FakeClock) -> None:
     class Group(BaseExceptionGroup[Any]):
         pass
 

@@ -114,13 +114,13 @@ def test_only_the_errors_of_fallback_on_are_answered(name: str, clock: FakeClock
     ],
 )
 @pytest.mark.parametrize("name", sorted(set(DECORATING) - STREAMS))
-def test_what_is_no_failure_of_the_call_passes(name: str, error: type[BaseException], clock: FakeClock) -> None:
+def test_what_is_not_a_failure_of_the_call_passes(name: str, error: type[BaseException], clock: FakeClock) -> None:
     guard = guarded_with(policy_on(clock), fallback_for(name, "cached"))
     with pytest.raises(error):
         DECORATING[name].ready(guard, raising(error()))()
 
 
-def test_error_that_is_not_retried_is_answered_at_once(clock: FakeClock) -> None:
+def test_error_that_is_not_retried_gets_the_fallback_at_once(clock: FakeClock) -> None:
     guard = guarded_with(policy_on(clock, retryable_exceptions=OSError), lambda error: type(error).__name__)
     assert guard(raising(Down()))() == "Down"
     assert clock.sleeps == []

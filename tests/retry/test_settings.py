@@ -239,7 +239,7 @@ async def later(attempt: int, error: BaseException | None) -> float:
 
 
 @pytest.mark.parametrize("bad", [3, "x", int, later])
-def test_delay_that_is_no_function_is_rejected(bad: Any) -> None:
+def test_delay_that_is_not_a_function_is_rejected(bad: Any) -> None:
     with pytest.raises(TypeError, match=r"^delay must be a function"):
         RetryPolicy(delay=bad)
 

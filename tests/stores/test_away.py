@@ -127,7 +127,7 @@ def test_a_probe_that_has_a_lease_counts_for_a_member_that_is_alone(fleet: Fleet
     assert fleet.members[0].state is CLOSED
 
 
-def test_a_probe_that_fails_while_it_is_away_reopens_for_its_member_alone(fleet: Fleet) -> None:
+def test_a_probe_that_fails_while_it_is_away_reopens_for_its_own_member_only(fleet: Fleet) -> None:
     fleet.half_open()
     lose(fleet)
     fleet.members[0].fail()
@@ -290,7 +290,7 @@ def spoil(fleet: Fleet, text: str = "garbage") -> None:
     fleet.board._records["api"] = text
 
 
-def test_an_unreadable_record_is_a_lost_store_for_that_circuit_alone(
+def test_an_unreadable_record_is_a_lost_store_for_that_circuit_only(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = fleet.members[0].another("other")

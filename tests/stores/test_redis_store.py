@@ -132,7 +132,7 @@ def test_a_client_whose_timeout_cannot_be_seen_is_taken() -> None:
     assert "Pipelining" in repr(RedisStore(Pipelining()))
 
 
-def test_a_prefix_that_is_no_text_is_rejected() -> None:
+def test_a_prefix_that_is_not_a_text_is_rejected() -> None:
     with pytest.raises(TypeError, match="prefix must be a str"):
         RedisStore(redis.Redis(), b"circuits:")  # type: ignore[arg-type]
 
@@ -237,7 +237,7 @@ def test_a_circuit_whose_server_was_flushed_is_listed_again(
     ],
 )
 @pytest.mark.parametrize("decode", [False, True])
-def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_alone(
+def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
     server: RedisServer, make: Callable[..., RedisStore], spoil: Callable[[Any], object], decode: bool
 ) -> None:
     store = make(server.client(redis.Redis, decode_responses=decode))
@@ -272,9 +272,7 @@ def test_lists_of_garbage_are_passed_over(server: RedisServer, make: Callable[..
 
 
 @needs_redis_server
-def test_lists_of_another_type_are_an_error_of_looks_alone(
-    server: RedisServer, make: Callable[..., RedisStore]
-) -> None:
+def test_lists_of_another_type_are_an_error_of_looks_only(server: RedisServer, make: Callable[..., RedisStore]) -> None:
     store, client = make(), server.client(redis.Redis)
     client.set("circuits:names", "no hash")
     with pytest.raises(redis.ResponseError):

@@ -96,7 +96,7 @@ def test_a_member_that_joins_later_learns_with_its_first_call_that_the_circuit_i
     assert late.state is OPEN
 
 
-def test_going_from_the_own_open_state_to_that_of_all_is_no_change(fleet: Fleet) -> None:
+def test_going_from_the_own_open_state_to_that_of_all_is_not_a_change(fleet: Fleet) -> None:
     fleet.open()
     opened = [event for event in fleet.members[0].events if isinstance(event, StateChanged)]
     assert [(event.old_state, event.new_state) for event in opened] == [(CLOSED, OPEN)]
@@ -346,7 +346,7 @@ def test_the_result_of_an_overdue_probe_counts_once() -> None:
     assert fleet.states() == {CLOSED}
 
 
-def test_an_answer_counts_in_its_epoch_alone(fleet: Fleet) -> None:
+def test_a_result_counts_in_its_epoch_only(fleet: Fleet) -> None:
     fleet.half_open()
     late = fleet.members[0].breaker.permit()
     fleet.members[1].fail()
@@ -492,7 +492,7 @@ def test_where_several_failures_reopen_those_of_all_members_add_up() -> None:
 # What is counted
 
 
-def test_answers_of_closed_periods_are_added_once(fleet: Fleet) -> None:
+def test_results_of_closed_periods_are_added_once(fleet: Fleet) -> None:
     fleet.start()
     for member in fleet.members:
         member.succeed(5)
@@ -502,7 +502,7 @@ def test_answers_of_closed_periods_are_added_once(fleet: Fleet) -> None:
     assert (fleet.record.successes, fleet.record.failures) == (3 + 18, 3)
 
 
-def test_late_answers_are_not_added(fleet: Fleet) -> None:
+def test_late_results_are_not_added(fleet: Fleet) -> None:
     fleet.start()
     permit = fleet.members[0].breaker.permit()
     fleet.members[0].fail(3)
@@ -746,7 +746,7 @@ def test_a_slow_listener_of_one_member_keeps_no_other(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("store", [object(), "circuits.db", MemoryStore, 7, {}], ids=repr)
-def test_what_is_no_store_is_rejected(store: Any) -> None:
+def test_what_is_not_a_store_is_rejected(store: Any) -> None:
     with pytest.raises(TypeError, match="store must be a store such as SQLiteStore"):
         CircuitBreaker("api", store=store)
 
@@ -765,7 +765,7 @@ def test_settings_of_a_memory_store_are_checked(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("order", ["force_open", "force_closed", "auto", "reset"])
-def test_an_order_for_what_is_no_name_is_rejected(order: str) -> None:
+def test_an_order_for_what_is_not_a_name_is_rejected(order: str) -> None:
     with pytest.raises(TypeError, match="name must be a str"):
         getattr(MemoryStore(), order)(7)
 

@@ -53,7 +53,7 @@ def add(store: SQLiteStore, number: int = 1) -> int | None:
 
 
 @pytest.mark.parametrize("path", [7, None, b"circuits.db", ["circuits.db"]], ids=repr)
-def test_what_is_no_path_is_rejected(path: Any) -> None:
+def test_what_is_not_a_path_is_rejected(path: Any) -> None:
     with pytest.raises(TypeError, match="path must be the path of a file"):
         SQLiteStore(path)
 
@@ -280,7 +280,7 @@ def test_what_change_raises_is_taken_back(make: Callable[..., SQLiteStore]) -> N
         "INSERT OR REPLACE INTO total VALUES (x'617069', '0.successes', -1)",
     ],
 )
-def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_alone(
+def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
     make: Callable[..., SQLiteStore], path: Path, statement: str
 ) -> None:
     store = make()

@@ -54,7 +54,7 @@ def test_a_child_is_another_member(store: SQLiteStore) -> None:
     assert {member.pid for member in store.members()} > {os.getpid()}
 
 
-def test_what_the_parent_has_counted_is_reported_by_the_parent_alone(store: SQLiteStore) -> None:
+def test_what_the_parent_has_counted_is_reported_by_the_parent_only(store: SQLiteStore) -> None:
     breaker = CircuitBreaker("api", CONFIG, store=store)
     breaker.call(int)
     store.sync()
