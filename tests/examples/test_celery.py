@@ -14,6 +14,7 @@ import celery
 from celery.contrib.testing.worker import start_worker
 from example_files import example
 from faulty_server import PATIENCE_S
+from logs import logging_as_before
 
 from circuit_breaker import (
     Bulkhead,
@@ -209,7 +210,8 @@ class Queue:
 @pytest.fixture(scope="module")
 def queue() -> Iterator[Queue]:
     queue = Queue()
-    with start_worker(queue.app, pool="solo", perform_ping_check=False, shutdown_timeout=PATIENCE_S) as queue.worker:
+    worker = start_worker(queue.app, pool="solo", perform_ping_check=False, shutdown_timeout=PATIENCE_S)
+    with logging_as_before(), worker as queue.worker:  # a worker sets the level of the root logger
         yield queue
     queue.app.close()
 

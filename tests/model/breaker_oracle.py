@@ -399,6 +399,7 @@ class Oracle:
             "slow_count": sum(a.slow for a in told),
             "opened_count": self.opened,
             "shadow_rejected_count": self.shadowed,
+            "shared": None,
         }
 
 

@@ -28,6 +28,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from logs import logging_as_before
 from sybil import Document, Example, Region
 from sybil.document import PythonDocStringDocument
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
@@ -114,21 +115,14 @@ class Page:
 
 @contextlib.contextmanager
 def as_if_alone() -> Iterator[None]:
-    """Hide the logging handlers and the breakers of other tests from a page."""
-    root, ours = logging.getLogger(), logging.getLogger("circuit_breaker")
-    before = [(logger, logger.handlers[:], logger.level) for logger in (root, ours)]
-    root.handlers[:] = []
+    """Hide the breakers of other tests from a page, and let it set up logging by itself."""
     gc.collect()
     alive, strangers = CircuitBreaker.instances, CircuitBreaker.instances()  # Celery, for one, keeps its tasks
     known = mock.patch.object(CircuitBreaker, "instances", lambda: [one for one in alive() if one not in strangers])
-    with known, warnings.catch_warnings():
+    with logging_as_before(), known, warnings.catch_warnings():
+        logging.getLogger().handlers[:] = []
         warnings.filterwarnings("ignore", r".*use of fork\(\) may lead to deadlocks", DeprecationWarning)
-        try:
-            yield
-        finally:
-            for logger, handlers, level in before:
-                logger.handlers[:] = handlers
-                logger.setLevel(level)
+        yield
 
 
 with_code = [page for page in map(Page, PAGES + MODULES) if page.blocks]

@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,7 +38,7 @@ ROOMS: dict[str, set[str]] = {
     "_common.checks": set(),
     "_common.fork": set(),
     "_common.lock": set(),
-    "_common.async_library": set(),
+    "_common.async_library": {"exceptions"},
     "_common.streams": set(),
     "_common.retry_after": {"_common.events"},
     "_common.events": {"_common.words", "_common.checks", "_common.fork"},
@@ -73,7 +74,9 @@ ROOMS: dict[str, set[str]] = {
     "_bulkhead.snapshot": set(),
     "_bulkhead.gates": COMMON,
     "_bulkhead.line": COMMON,
-    "_bulkhead.bulkhead": COMMON | {"_bulkhead.gates", "_bulkhead.line", "_bulkhead.snapshot"},
+    "_bulkhead.admission": COMMON | {"_bulkhead.gates", "_bulkhead.line"},
+    "_bulkhead.stream": COMMON | {"_bulkhead.line", "_bulkhead.admission"},
+    "_bulkhead.bulkhead": COMMON | {f"_bulkhead.{room}" for room in ("line", "admission", "stream", "snapshot")},
     "_bulkhead.decorator": COMMON | {"_bulkhead.bulkhead"},
     "_retry": set(),
     "_retry.backoff": set(),
@@ -244,14 +247,40 @@ PLAIN = (
 LOCKED = ("_breaker.", "_bulkhead.", "_retry.", "_common.")
 
 
+def locked_sections(tree: ast.AST) -> Iterator[list[ast.stmt]]:
+    """Give the body of each `with ...lock:`, and of each `try:` that follows on `_ = ...lock.taken`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.With) and ast.unparse(node.items[0].context_expr).endswith("lock"):
+            yield node.body
+        for before, after in neighbours(node):
+            if isinstance(after, ast.Try) and ast.unparse(before).endswith("lock.taken"):
+                yield after.body
+
+
+def neighbours(node: ast.AST) -> Iterator[tuple[ast.stmt, ast.stmt]]:
+    """Give each statement of the blocks of this node and the one after it, which is `pass` after the last."""
+    for name in ("body", "orelse", "finalbody"):
+        block = getattr(node, name, [])
+        if isinstance(block, list):
+            yield from pairwise([*block, ast.Pass()])
+
+
+def locks_that_are_not_given_back(rooms: Source) -> Iterator[str]:
+    """After `_ = ...lock.taken` comes at once a `try:` that ends by releasing the same lock."""
+    for room, tree in rooms.items():
+        for node in ast.walk(tree):
+            for before, after in neighbours(node):
+                if isinstance(before, ast.Assign) and ast.unparse(before).endswith("lock.taken"):
+                    end = after.finalbody if isinstance(after, ast.Try) else []
+                    release = f"{ast.unparse(before.value).removesuffix('.taken')}.release()"
+                    if [ast.unparse(statement) for statement in end] != [release]:
+                        yield f"{room}:{before.lineno} {ast.unparse(before)}"
+
+
 def calls_in_a_locked_section(rooms: Source) -> Iterator[str]:
     for room, tree in rooms.items():
-        for section in ast.walk(tree):
-            if not isinstance(section, ast.With) or not room.startswith(LOCKED):
-                continue
-            if not ast.unparse(section.items[0].context_expr).endswith("lock"):
-                continue
-            for statement in section.body:
+        for section in locked_sections(tree) if room.startswith(LOCKED) else ():
+            for statement in section:
                 for node in ast.walk(statement):
                     if not isinstance(node, PLAIN) or (isinstance(node, ast.Tuple) and len(node.elts) not in (0, 2, 3)):
                         yield f"{room}:{statement.lineno} {ast.unparse(statement)}"
@@ -314,6 +343,15 @@ CHECKS: dict[Callable[[Source], Iterator[str]], list[Source]] = {
         sample("with machine.lock:\n    if x:\n        y = [1]"),
         sample("with self.lock:\n    a, b, c, d = e"),
         sample("with self.lock:\n    for a in b:\n        pass"),
+        sample(
+            "def f():\n    _ = self.lock.taken\n    try:\n        call()\n    finally:\n        self.lock.release()"
+        ),
+    ],
+    locks_that_are_not_given_back: [
+        sample("_ = self.lock.taken\nx = 1"),
+        sample("if x:\n    _ = lock.taken"),
+        sample("_ = a.lock.taken\ntry:\n    x = 1\nfinally:\n    b.lock.release()"),
+        sample("_ = a.lock.taken\ntry:\n    x = 1\nexcept E:\n    a.lock.release()"),
     ],
     heavy_primitives: [
         sample("import threading\nthreading.Condition()"),
