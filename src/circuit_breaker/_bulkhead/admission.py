@@ -83,8 +83,10 @@ class Admission(Listened):
             opened = caller.gate.sleep(caller)
 
     async def _sleep_on_async(self, caller: Caller, opened: bool) -> None:
+        caller.gate.shut()
         while not self._line.wait_is_over(caller, opened):
             opened = await caller.gate.sleep(caller)
+            caller.gate.shut()
 
     def _has_to_wait(self, caller: Caller, patience_s: float | None, new_gate: Callable[[float | None], Any]) -> bool:
         """Give the caller a slot, a rejection, or a gate and a place in the line; the last is to wait."""

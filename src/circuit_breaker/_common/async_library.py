@@ -102,10 +102,15 @@ class _LoopEnd:
                     everybody.callback(sleeper.lost)
 
 
+def _nothing() -> None:
+    """Stand for a weak reference to what is gone."""
+
+
 class _LoopEnds(threading.local):
-    """A weak reference to the end of each loop in which tasks of this thread slept."""
+    """Weak references to the end of each loop in which tasks of this thread slept, and of the last one."""
 
     def __init__(self) -> None:
+        self.last: Callable[[], _LoopEnd | None] = _nothing
         self.of: WeakKeyDictionary[Any, Callable[[], _LoopEnd | None]] = WeakKeyDictionary()
 
 
@@ -113,15 +118,14 @@ _ends = _LoopEnds()
 
 
 def _sleepers_in(loop: Any) -> set[Sleeper]:
-    end = _ends.of.get(loop, _nothing)()
-    if end is None:
-        end = _LoopEnd(loop)
-        _ends.of[loop] = ref(end)
+    end = _ends.last()
+    if end is None or end.loop is not loop:
+        end = _ends.of.get(loop, _nothing)()
+        if end is None:
+            end = _LoopEnd(loop)
+            _ends.of[loop] = ref(end)
+        _ends.last = ref(end)
     return end.sleepers
-
-
-def _nothing() -> None:
-    """Stand for a weak reference to what is gone."""
 
 
 class AsyncioGate:
@@ -158,15 +162,15 @@ class AsyncioGate:
         timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._wake, False)
         sleepers.add(sleeper)
         try:
-            opened: bool = await self._future
-            self._future = (
-                self._loop.create_future()
-            )  # now, so that no opening is missed by whoever looks and sleeps on
-            return opened
+            return await self._future  # type: ignore[no-any-return]
         finally:
             sleepers.discard(sleeper)
             if timer is not None:
                 timer.cancel()
+
+    def shut(self) -> None:
+        """Let the next sleep last until the gate is opened again; to be done before looking whether to sleep on."""
+        self._future = self._loop.create_future()
 
     def _wake(self, opened: bool) -> None:
         if not self._future.done():
@@ -194,11 +198,13 @@ class TrioGate:
 
     async def sleep(self, _: Sleeper) -> bool:
         """Sleep until the gate is opened, and return True; or return False when the time is over."""
-        if self._event.is_set():
-            self._event = self._trio.Event()
         with self._trio.move_on_at(self._deadline) as scope:
             await self._event.wait()
         return not scope.cancelled_caught
+
+    def shut(self) -> None:
+        """Let the next sleep last until the gate is opened again; to be done before looking whether to sleep on."""
+        self._event = self._trio.Event()
 
     def _wake(self) -> None:
         self._event.set()
