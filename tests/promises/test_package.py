@@ -113,7 +113,7 @@ def test_the_package_alone_loads_next_to_nothing() -> None:
         ("CircuitState", set[str]()),
     ],
 )
-def test_a_name_loads_its_own_pattern_alone(name: str, patterns: set[str]) -> None:
+def test_a_name_loads_its_own_pattern_only(name: str, patterns: set[str]) -> None:
     rooms = {module.split(".")[1] for module in ours(loaded(f"from circuit_breaker import {name}")) if "." in module}
     assert rooms - {"_common", "exceptions"} == patterns
 
@@ -141,7 +141,7 @@ def test_the_testing_aids_load_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("make", ["CircuitBreaker()", "CircuitBreakerRegistry()", "Bulkhead()"])
-def test_the_first_object_loads_logging_alone(make: str) -> None:
+def test_the_first_object_loads_logging_only(make: str) -> None:
     before = f"import {', '.join(LOADED_BY_AN_IMPORT)}, logging"
     modules = loaded(f"from circuit_breaker import *\n{make}")
     assert modules - ours(modules) == loaded(before)

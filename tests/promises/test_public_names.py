@@ -405,7 +405,7 @@ def test_all_names_are_listed_before_they_are_loaded() -> None:
     assert set(dir(package)) >= PUBLIC
 
 
-def test_a_star_import_gives_the_public_names_alone() -> None:
+def test_a_star_import_gives_the_public_names_only() -> None:
     namespace: dict[str, Any] = {}
     exec("from circuit_breaker import *", namespace)
     assert namespace.keys() - {"__builtins__"} == PUBLIC
@@ -512,7 +512,7 @@ def test_the_attributes_of_an_object_that_only_methods_change_cannot_be_assigned
             setattr(owner, name, 1)
 
 
-def test_a_refusal_of_a_breaker_looks_like_one_made_by_hand() -> None:
+def test_a_rejection_of_a_breaker_looks_like_one_made_by_hand() -> None:
     breaker = package.CircuitBreaker("api", mode=package.CircuitMode.FORCED_OPEN)
     with pytest.raises(package.CircuitOpenError) as raised:
         breaker.call(int)
@@ -529,7 +529,7 @@ def test_a_refusal_of_a_breaker_looks_like_one_made_by_hand() -> None:
     assert public(refusal) == MEMBERS["CircuitOpenError"].keys()
 
 
-def test_a_refusal_of_a_bulkhead_looks_like_one_made_by_hand() -> None:
+def test_a_rejection_of_a_bulkhead_looks_like_one_made_by_hand() -> None:
     with pytest.raises(package.BulkheadFullError) as raised:
         package.Bulkhead("api", 0).call(int)
     assert public(raised.value) == MEMBERS["BulkheadFullError"].keys()
@@ -543,7 +543,7 @@ def test_the_dict_of_an_error_has_the_promised_keys(error: package.ResilienceErr
     assert list(error.to_dict()) == ["error_type", "error_code", "message", "context"]
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     assert package.__version__.replace(".", "").isdecimal()
 
 

@@ -403,7 +403,7 @@ def test_planted_breach_is_found(check: Callable[[Source], Iterator[str]], bad: 
         "import threading, sys\nfrom threading import Lock\nthreading.local()",
     ],
 )
-def test_what_is_harmless_is_let_through(harmless: str) -> None:
+def test_harmless_code_is_accepted(harmless: str) -> None:
     assert [breach for check in CHECKS for breach in check(sample(harmless))] == []
 
 

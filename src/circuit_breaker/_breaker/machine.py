@@ -152,7 +152,7 @@ class Machine:
         return cast("Open | None", period.settle(self, permission, outcome, now, latency_s, slow))
 
     def count_late(self, outcome: Outcome, now: float, latency_s: float, slow: bool) -> None:
-        """Count a result in the totals alone."""
+        """Count a result in the totals only."""
         failed = outcome is FAILURE
         with self.lock:
             totals, period = self.totals, self.period
@@ -209,7 +209,7 @@ class Machine:
                 return opened
 
     def configure(self, config: CircuitBreakerConfig, now: float) -> None:
-        """Take another configuration; what is under way stays under way."""
+        """Use another configuration. Running calls and an open period go on."""
         while True:
             rules = () if self.mode is CircuitMode.FORCED_CLOSED else config._rules
             if self.look(now).configure(self, config, rules, now):
@@ -223,7 +223,7 @@ class Machine:
                 return
 
     def reset(self, mode: CircuitMode, now: float) -> None:
-        """Be as new, in this mode."""
+        """Start again in this mode, with all totals zero."""
         while True:
             if self._enter(self.period, self._first_period(mode, now), "reset", mode=mode, totals=Totals()):
                 return
@@ -257,14 +257,14 @@ class Machine:
         return True
 
     def after_fork_in_child(self) -> None:
-        """Keep what is counted; the results of calls that are out are late, for they are made in another process."""
+        """Keep the counts. Calls that run now belong to the parent, so their results here are late."""
         self.lock = RLock()
         self.period = self.period.copy_for_child()
         self.changes = self.undelivered = ()
         self.renew_fast()
 
     def renew_fast(self) -> None:
-        """Set `fast`, which whoever changes one of the things it depends on has set to None under the lock."""
+        """Set `fast` again. Every change of what it depends on has set it to None, under the lock."""
         for _ in repeat(None):
             period, config, listeners, joined = self.period, self.config, self.listeners, self.joined
             plain = isinstance(period, Closed) and config.failure_result is None and not listeners and joined

@@ -37,7 +37,7 @@ class Given(dict[str, Any]):
                 raise TypeError(f"{self._name}() got an unexpected keyword argument {name!r}")
         self._defaults = defaults
         super().__init__(defaults | dict(zip(names, args, strict=False)) | settings)
-        self["listeners"] = checks.functions("listeners", self["listeners"])  # of one iterator for all
+        self["listeners"] = checks.functions("listeners", self["listeners"])  # read once, since it may be an iterator
 
     def check_first(self, kind: type, remedy: str, meaning: str, takes: type) -> None:
         """Reject a first argument that is an object of the pattern, a function beside settings, a class, ..."""
@@ -60,11 +60,11 @@ class Given(dict[str, Any]):
             self["name"] = checks.text("name", first)
 
     def fallback(self, always: Any) -> Fallback | None:
-        """Return the fallback, if one is given; `always` are the exceptions that it answers in any case."""
+        """Return the fallback, if one is given; `always`: the exceptions that it is called for by default."""
         function, errors = self["fallback"], self["fallback_on"]
         if function is None:
             if errors is not None:
-                raise TypeError("fallback_on= says which errors the fallback answers, and needs fallback=")
+                raise TypeError("fallback_on= says for which errors the fallback is called, so it needs fallback=")
             return None
         if not callable(function):
             raise checks.wrong_type("fallback", function, "a function or None")
@@ -72,18 +72,18 @@ class Given(dict[str, Any]):
         return Fallback(function, None if errors is None else Kinds("fallback_on", errors))
 
     def takes_place(self, name: str, kind: type) -> bool:
-        """Tell whether an object is given in place of settings."""
+        """Return whether an object is given in place of settings."""
         if self[name] is None:
             return False
         checks.instance(name, self[name], kind)
         return True
 
     def stands_alone(self, place: str, except_for: Iterable[str] = ()) -> None:
-        """Reject each setting that differs from its default, beside the object that takes the place of all."""
+        """Reject each setting that differs from its default, beside the object that replaces all of them."""
         for name in self.keys() - {place, *except_for}:
             value, default = self[name], self._defaults[name]
             if value is not default and value != default and not (name == "listeners" and not value):
-                raise TypeError(f"{place}= takes the place of {name}=, got both (and {name}={value!r})")
+                raise TypeError(f"{place}= replaces {name}=, got both ({name}={value!r}): give one of the two")
 
     def some(self, *names: str) -> dict[str, Any]:
         """Return the settings of these names."""
@@ -100,9 +100,9 @@ class Given(dict[str, Any]):
         return decorator if self._func is None else decorator(self._func)
 
     def make(self, make: Callable[..., Pattern], given: Pattern | None, fallback: Fallback | None = None) -> Any:
-        """Return a decorator with the given object, or one of this name; without a name with one for each function."""
+        """Return a decorator with the given object or one of this name. Without a name, each function gets its own."""
         name = self["name"]
-        pattern = make(name="default" if name is None else name)  # what is wrong with the settings is said here
+        pattern = make(name="default" if name is None else name)  # settings are checked here
         if given is not None or name is not None:
             return self.decorator((pattern if given is None else given)._decorate, fallback)
 
@@ -117,7 +117,7 @@ def _is_function(first: object) -> bool:
 
 
 def _check_fallback(fallback: Fallback, func: Any) -> None:
-    """Reject an async fallback for a function that is not, where both can be seen."""
+    """Reject an async fallback for a plain function, if both can be recognized."""
     plain = not iscoroutinefunction(func) and kind_of(getattr(func, "__func__", func)).value == "plain"
     if plain and (iscoroutinefunction(fallback.function) or isgeneratorfunction(fallback.function)):
         raise WrongKindError(f"fallback must be a plain function, as {func!r} is, got {fallback.function!r}")

@@ -112,7 +112,7 @@ def screen(out: TextIO | None, plain: bool, environ: Mapping[str, str]) -> Plain
 
 
 def code(plan: Plan, on_a_loop: bool) -> list[str]:
-    """Return what is at work, as the code that it is."""
+    """Return the code that is running."""
     callers, function = ("tasks", "async def") if on_a_loop else ("threads", "def")
     return [
         f"Eight {callers} call a server that fails and recovers:",
@@ -190,7 +190,7 @@ def _bar(figure: int, most: int, marks: Marks) -> str:
 
 
 def summary(ending: Ending, paint: Paint = no_colours) -> list[str]:
-    """Return what to remember, at a glance."""
+    """Return the summary."""
     breaker, bulkhead = ending.breaker.stats, ending.bulkhead
     opened, closed = "the circuit has not opened", "the circuit has not closed again"
     if ending.opened:

@@ -1,4 +1,4 @@
-"""One run of the demonstration: the phases one after the other, and what breaker and bulkhead report in each.
+"""The story of the demonstration: its phases one after the other, and what the library reports.
 
 All figures are those that any user can read: `snapshot()` of breaker and bulkhead, and events given to listeners.
 """
@@ -35,7 +35,7 @@ _retried: ContextVar[bool] = ContextVar("retried")  # whether the call under way
 
 @dataclass(frozen=True)
 class Quarter:
-    """A quarter of a second: the state that tells most about it, and how many calls there were.
+    """A quarter of a second: its most telling state, and how many calls there were.
 
     Attributes:
         at_s: when it ended, in seconds since the start.
@@ -70,7 +70,7 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Ending:
-    """What there is to tell at the end.
+    """The figures of the summary.
 
     Attributes:
         chapters: how each phase that was reached began.
@@ -142,7 +142,7 @@ def answers(snapshot: CircuitSnapshot) -> int:
 def quarter(
     at_s: float, phase: Phase, before: CircuitSnapshot, after: CircuitSnapshot, changes: list[Change]
 ) -> Quarter:
-    """Return what happened between two snapshots; a probe is shown even if it ended before the second."""
+    """Return what happened between two snapshots. A probe is shown even if it ended before the second one."""
     state = after.state
     if state is CircuitState.OPEN and any(change.state is CircuitState.HALF_OPEN for change in changes):
         state = CircuitState.HALF_OPEN
@@ -183,7 +183,7 @@ class Story:
         self._chapters: dict[Phase, Chapter] = {}
 
     def listen(self, event: object) -> None:
-        """Keep the events of breaker and retry. A retry is noted in the context of the call that is retried."""
+        """The listener of breaker and retry. A `RetryScheduled` arrives in the context of the call that is retried."""
         if isinstance(event, StateChanged):
             change = Change(self._now_s(), event.new_state, event.reason)
             with self._lock:
@@ -206,13 +206,13 @@ class Story:
                 self._saved += 1
 
     def happen(self, breaker: CircuitBreaker) -> Iterator[float]:
-        """Go through the phases; yield the seconds to sleep, which the caller does in its own way."""
+        """Run the story: yield how long to sleep, until it is over."""
         before, shown, due = breaker.snapshot(), 0, self.clock()
         for number in range(round(self.plan.quarters * LATEST)):
             if number >= self.plan.quarters and breaker.is_closed:
                 return
             self._turn(self.plan.phase(number), breaker)
-            # After a pause of the whole machine the rest is shown later, not faster.
+            # If the machine stood still, the rest of the story comes later, not faster.
             now = self.clock()
             due = (due if now - due < QUARTER_S / 2 else now) + QUARTER_S
             yield from self._until(due)
@@ -235,7 +235,7 @@ class Story:
         self.server.phase = Phase.RECOVERED
 
     def ending(self, breaker: CircuitBreaker, bulkhead: Bulkhead) -> Ending:
-        """Return what the summary needs."""
+        """Return the figures of the summary."""
         final = breaker.snapshot()
         with self._lock:
             return Ending(self._chapters, list(self._changes), final, bulkhead.snapshot(), self._retries, self._saved)

@@ -65,7 +65,7 @@ class Service:
         callers: the most calls at a time, in all processes together.
         processes: how many have a breaker of their own.
         retries: tries after the first one.
-        failing: the share of tries that fails when all is well.
+        failing: the share of tries that fails in ordinary times.
         outage_s: how long the outage lasts.
         trouble: what it is.
     """
