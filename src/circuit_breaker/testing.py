@@ -64,10 +64,12 @@ class FakeClock:
         """
         passed = checks.seconds("seconds", seconds, minimum=0)
         with self._lock:
-            now = self._now + passed
-            if now == math.inf:
-                raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {self._now:g} s")
-            self._now = now
+            before = self._now
+            now = before + passed
+            if now < math.inf:
+                self._now = now
+                return
+        raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {before:g} s")
 
     def sleep(self, seconds: float | timedelta) -> None:
         """Move the clock forward instead of sleeping, and add the seconds to `sleeps`.
@@ -76,9 +78,8 @@ class FakeClock:
             TypeError, ValueError: `seconds` is not a finite number >= 0 or a `timedelta`.
         """
         passed = checks.seconds("seconds", seconds, minimum=0)
-        with self._lock:
-            self.advance(passed)
-            self.sleeps.append(passed)
+        self.advance(passed)
+        self.sleeps.append(passed)
 
     async def sleep_async(self, seconds: float | timedelta) -> None:
         """Do the same in async code. Other tasks get a turn, and a cancellation takes effect here.

@@ -162,6 +162,16 @@ def test_removed_key_leads_to_a_new_value_whoever_holds_the_old(key: type[str], 
     assert cache.bring(key("forgotten"), Value)[1] is not forgotten
 
 
+def test_value_is_forgotten_only_while_more_are_kept_than_there_should_be(cache: Cache[Value]) -> None:
+    entry, value = cache.bring("a", Value)
+    cache.bring("b", Value)
+    assert not cache.exchange(entry, value, None, above=2)
+    assert keys(cache) == ["a", "b"]
+    assert cache.exchange(entry, value, None, above=1)
+    assert keys(cache) == ["b"]
+    whole(cache)
+
+
 def test_removed_value_is_never_kept_again(cache: Cache[Value]) -> None:
     entry, value = cache.bring("a", Value)
     cache.remove("a")

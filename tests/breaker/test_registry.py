@@ -1032,6 +1032,19 @@ def test_a_key_that_is_asked_for_in_the_middle_of_itself_has_one_breaker() -> No
             assert len(registry) == 3
 
 
+def test_two_that_make_room_at_once_forget_no_more_than_are_too_many() -> None:
+    def make() -> CircuitBreakerRegistry:
+        registry = CircuitBreakerRegistry(ONE_FAILURE, max_size=2)
+        registry["a"], registry["b"]
+        return registry
+
+    def use_and_make_room(registry: CircuitBreakerRegistry) -> None:
+        registry["a"], registry["d"]
+
+    for registry in in_between(make, lambda registry: registry["c"], use_and_make_room):
+        assert len(registry) == 2
+
+
 def test_a_breaker_that_opens_as_it_is_forgotten_is_kept(clock: Clock) -> None:
     held: list[CircuitBreaker] = []
 

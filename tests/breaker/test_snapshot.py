@@ -192,6 +192,7 @@ def test_a_snapshot_is_json_ready_in_every_state(make: Make, clock: Clock) -> No
         "retry_after_s": 0.0,
         "probes_in_flight": 0,
         "shared": None,
+        "dropped_changes": 0,
     }
 
 

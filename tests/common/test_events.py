@@ -728,7 +728,7 @@ def test_a_listener_that_never_returns_leaves_callers_and_log_lines_alone_and_th
         succeed(breaker)
         lines = [record.getMessage() for record in caplog.records]
         assert len(breaker._machine.undelivered) == 1_000
-        assert breaker._machine.lost == 201
+        assert breaker.snapshot().dropped_changes == 201
     assert len([line for line in lines if " -> " in line]) == 1 + 1 + 1_200
     (warning,) = [record for record in caplog.records if "do not keep up" in record.getMessage()]
     assert warning.levelno == logging.WARNING
@@ -741,10 +741,10 @@ def test_a_listener_that_never_returns_leaves_callers_and_log_lines_alone_and_th
     assert not breaker._machine.undelivered
 
 
-def test_of_two_that_find_changes_lost_only_the_first_warns(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_two_that_find_changes_dropped_only_the_first_warns(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     breaker = make(listeners=[print])
     breaker._machine.lock = Watched(breaker, before=lambda: setattr(breaker, "_warned", True))  # type: ignore[assignment]
-    breaker._warn_of_loss()
+    breaker._warn_of_dropping()
     assert caplog.records == []
 
 

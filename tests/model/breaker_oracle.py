@@ -400,6 +400,7 @@ class Oracle:
             "opened_count": self.opened,
             "shadow_rejected_count": self.shadowed,
             "shared": None,
+            "dropped_changes": 0,
         }
 
 

@@ -131,7 +131,7 @@ SIGNATURES = {
     "BulkheadRejected": "bulkhead_name, active_count, queued_count, waited_s=None",
     "CircuitSnapshot": """
         name, state, machine_state, mode, stats, window_calls, window_failures, window_slow, error_rate,
-        slow_call_rate, retry_after_s, probes_in_flight, shared=None""",
+        slow_call_rate, retry_after_s, probes_in_flight, shared=None, dropped_changes=0""",
     "BulkheadSnapshot": """
         name, max_concurrent, max_queue, active_count, queued_count, accepted_count, rejected_count, timed_out_count,
         peak_active_count, total_wait_s""",

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "src" / "circuit_breaker"
+LONGEST = 400  # lines of a file
 
 # Each room, and the rooms it may import from. What is imported under TYPE_CHECKING does not count.
 COMMON = {
@@ -244,7 +245,7 @@ PLAIN = (
     *(ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript, ast.Constant),
     *(ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop),
 )
-LOCKED = ("_breaker.", "_bulkhead.", "_retry.", "_common.")
+LOCKED = ("_breaker.", "_bulkhead.", "_retry.", "_common.", "testing")
 
 
 def locked_sections(tree: ast.AST) -> Iterator[list[ast.stmt]]:
@@ -412,3 +413,10 @@ def test_the_import_table_has_no_circle() -> None:
 
 def test_the_whole_package_is_read() -> None:
     assert source().keys() == ROOMS.keys()
+
+
+def test_no_file_is_too_long_to_read_at_one_sitting() -> None:
+    lines = {
+        path.relative_to(PACKAGE).as_posix(): path.read_text("utf-8").count("\n") for path in PACKAGE.rglob("*.py")
+    }
+    assert {name for name, count in lines.items() if count > LONGEST} == set()

@@ -95,10 +95,10 @@ class Admission(Listened):
                 now = machine.link.prepare(now, inside)
             admitted = machine.admit(asker, now, inside)
         if machine.changes or machine.listeners:
-            self._tell_of_admission(admitted, now)
+            self._notify_of_admission(admitted, now)
         return admitted
 
-    def _tell_of_admission(self, admitted: Permission | Period, now: float) -> None:
+    def _notify_of_admission(self, admitted: Permission | Period, now: float) -> None:
         try:
             try:
                 self._publish()
@@ -254,9 +254,9 @@ class Admission(Listened):
         if machine.undelivered:
             with first_error:
                 self._deliver()
-        if machine.lost and not self._warned:
+        if machine.dropped and not self._warned:
             with first_error:
-                self._warn_of_loss()
+                self._warn_of_dropping()
         first_error.raise_if_any()
 
     def _log_change(self, change: Change) -> None:
@@ -274,7 +274,7 @@ class Admission(Listened):
             reason=change.reason,
         )
 
-    def _warn_of_loss(self) -> None:
+    def _warn_of_dropping(self) -> None:
         with self._machine.lock:
             warned = self._warned
             self._warned = True

@@ -135,11 +135,14 @@ class Cache(Generic[V]):
             self.exchange(entry, None, value)
             return entry, value
 
-    def exchange(self, entry: Entry[V], former: V | None, kept: V | None) -> bool:
-        """Keep a value as the most recently used, or none. False: another thread was faster, nothing has changed."""
+    def exchange(self, entry: Entry[V], former: V | None, kept: V | None, above: int = -1) -> bool:
+        """Keep a value as the most recently used, or none. False: nothing has changed.
+
+        It changes only what is as it was before, and only while more than `above` values are kept.
+        """
         more = (kept is not None) - (former is not None)
         with self._lock:
-            if entry.kept is not former or (entry.removed and kept is not None):
+            if entry.kept is not former or (entry.removed and kept is not None) or self.count <= above:
                 return False
             if former is not None:
                 older, newer = entry.older, entry.newer

@@ -11,7 +11,7 @@
 
 A mode that an operator sets and `reset()` lead to a fresh CLOSED period from everywhere, FORCED_OPEN to an OPEN one
 without end. A permission belongs to the period that issued it, so a late result is known by `is not`: it counts in the
-totals alone. What happens in a state is told in `states`; the machine owns the transitions, and only those.
+totals alone. What happens in a state is in `states`; the machine owns the transitions, and only those.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class Machine:
         listeners: the functions that every result and every change is delivered to; replaced, never changed.
         changes: what has not been logged yet, oldest first.
         undelivered: what listeners have not been notified of yet, oldest first, and at most 1,000.
-        lost: how many changes were dropped because listeners did not take them.
+        dropped: how many changes listeners were never notified of, because too many waited for them.
     """
 
     __slots__ = (
         "changes",
         "config",
+        "dropped",
         "fast",
         "listeners",
         "lock",
-        "lost",
         "mode",
         "period",
         "start",
@@ -88,7 +88,7 @@ class Machine:
         self.start = ZERO
         self.changes: tuple[Change, ...] = ()
         self.undelivered: tuple[Change, ...] = ()
-        self.lost = 0
+        self.dropped = 0
         self.period: Period = self._first_period(mode, now)
         self.fast: Closed | None = None
         self.renew_fast()
@@ -327,7 +327,7 @@ class Machine:
             listeners, changes, undelivered = self.listeners, self.changes, self.undelivered
             logged = changes + new
             delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if listeners else ()
-            lost = len(undelivered) + len(new) - len(delivering) if listeners else 0
+            dropped = len(undelivered) + len(new) - len(delivering) if listeners else 0
             inherits_streak = not period.admits
             with self.lock:
                 if self.period is not former:
@@ -339,7 +339,7 @@ class Machine:
                 self.fast = None
                 self.changes = logged
                 self.undelivered = delivering
-                self.lost += lost
+                self.dropped += dropped
                 if mode is not None:
                     self.mode = mode
                 if inherits_streak:

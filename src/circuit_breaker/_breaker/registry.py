@@ -265,7 +265,9 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
 
     def _forget(self, entry: Entry[CircuitBreaker]) -> None:
         breaker = entry.kept
-        if breaker is not None and self._cache.exchange(entry, breaker, None) and not _may_go(breaker, self._clock()):
+        if breaker is None or not self._cache.exchange(entry, breaker, None, above=self._max_size):
+            return  # another thread has used it, or made room, meanwhile
+        if not _may_go(breaker, self._clock()):
             self._cache.exchange(entry, None, breaker)  # it has opened in between, when it was still kept
 
     def _warn_once(self) -> None:

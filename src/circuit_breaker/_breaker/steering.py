@@ -69,6 +69,7 @@ class Steering(Admission):
             retry_after_s=0.0 if admits_all else period.retry_after_s(machine, reading.book, now),
             probes_in_flight=len(in_flight(reading.book, machine.config, now)),
             shared=None if machine.link is None else machine.link.snapshot(period),
+            dropped_changes=machine.dropped,
         )
         self._publish()
         return snapshot

@@ -171,6 +171,7 @@ class CircuitSnapshot:
             probe slots are taken or the circuit is forced open.
         probes_in_flight: Probes that are running and not overdue.
         shared: What this process knows of the circuit in all processes. None: the breaker has no store.
+        dropped_changes: State changes that listeners never got, because 1,000 others were waiting for them.
     """
 
     name: str
@@ -186,6 +187,7 @@ class CircuitSnapshot:
     retry_after_s: float | None
     probes_in_flight: int
     shared: SharedSnapshot | None = None
+    dropped_changes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as a dict for JSON. An infinite or unknown time is None."""

@@ -30,7 +30,7 @@ from circuit_breaker._demo.server import Server
 
 LATEST: Final = 1.5  # how much longer than planned it may take on a busy machine until the circuit is closed again
 
-_retried: ContextVar[bool] = ContextVar("retried")  # whether the call under way was
+_retried: ContextVar[bool] = ContextVar("retried")  # whether the call under way was retried
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,12 @@ def quarter(
 
 @dataclass
 class Story:
-    """Lets the server fail and recover while callers call, and keeps what the library tells.
+    """Lets the server fail and recover while callers call, and keeps what the library reports.
 
     Attributes:
         show: is given each quarter of a second as it ends.
         over: the callers stop when it is true.
-        interrupted: somebody did not want to see the rest.
+        interrupted: the user has asked to stop.
     """
 
     plan: Plan
@@ -207,7 +207,7 @@ class Story:
 
     def happen(self, breaker: CircuitBreaker) -> Iterator[float]:
         """Run the story: yield how long to sleep, until it is over."""
-        before, told, due = breaker.snapshot(), 0, self.clock()
+        before, shown, due = breaker.snapshot(), 0, self.clock()
         for number in range(round(self.plan.quarters * LATEST)):
             if number >= self.plan.quarters and breaker.is_closed:
                 return
@@ -220,8 +220,8 @@ class Story:
                 return
             after = breaker.snapshot()
             with self._lock:
-                changes = self._changes[told:]
-            told += len(changes)
+                changes = self._changes[shown:]
+            shown += len(changes)
             self.show(quarter(self._now_s(), self.server.phase, before, after, changes))
             before = after
 

@@ -175,7 +175,7 @@ class CallLog:
                 try:
                     Path(former).replace(name)
                 except FileNotFoundError:
-                    pass  # there are not so many yet
+                    pass  # there are fewer
             if not older:
                 Path(path).unlink()
         return _File(path)
