@@ -136,7 +136,7 @@ class Cache(Generic[V]):
             return entry, value
 
     def exchange(self, entry: Entry[V], former: V | None, kept: V | None, above: int = -1) -> bool:
-        """Keep a value as the most recently used, or none; False: nothing has changed.
+        """Keep a value as the most recently used, or none. False: nothing has changed.
 
         It changes only what is as it was before, and only while more than `above` values are kept.
         """

@@ -171,7 +171,7 @@ class CircuitSnapshot:
             probe slots are taken or the circuit is forced open.
         probes_in_flight: Probes that are running and not overdue.
         shared: What this process knows of the circuit in all processes. None: the breaker has no store.
-        dropped_changes: Changes of state that listeners were never notified of, because 1,000 others waited for them.
+        dropped_changes: State changes that listeners never got, because 1,000 others were waiting for them.
     """
 
     name: str
