@@ -23,11 +23,11 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down
 
+from circuit_breaker import bulkhead, circuit_breaker, retry
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
 from circuit_breaker._common.words import CircuitMode, CircuitState
-from circuit_breaker._decorators import bulkhead, circuit_breaker, retry
 from circuit_breaker._retry.policy import RetryPolicy
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
 
@@ -110,7 +110,7 @@ def test_decorated_function_is_of_the_same_kind_and_has_its_guard_and_metadata(
 
 
 @every_kind
-def test_breaker_counts_every_kind_and_refuses_it_when_open(func: Any, is_of_kind: Any, result_of: Any) -> None:
+def test_breaker_counts_every_kind_and_rejects_it_when_open(func: Any, is_of_kind: Any, result_of: Any) -> None:
     decorated = circuit_breaker(failure_threshold=1)(func)
     result_of(decorated(1))
     assert decorated.circuit_breaker.stats.success_count == 1
@@ -120,7 +120,7 @@ def test_breaker_counts_every_kind_and_refuses_it_when_open(func: Any, is_of_kin
 
 
 @every_kind
-def test_bulkhead_refuses_every_kind_when_full(func: Any, is_of_kind: Any, result_of: Any) -> None:
+def test_bulkhead_rejects_every_kind_when_full(func: Any, is_of_kind: Any, result_of: Any) -> None:
     decorated = bulkhead(max_concurrent=1)(func)
     result_of(decorated(1))
     with decorated.bulkhead, pytest.raises(BulkheadFullError):
@@ -256,7 +256,7 @@ def test_subclass_that_calls_the_decorated_method_of_its_parent_shares_the_break
 
 
 class Remote:
-    """A method of something far away: it has whatever attribute is asked for."""
+    """A remote method: it has every attribute that is asked for."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -594,7 +594,7 @@ def test_value_that_equals_the_default_is_no_setting() -> None:
     ],
     ids=lambda part: part.__name__ if callable(part) else " ".join(part),
 )
-def test_wrong_setting_that_equals_its_default_is_refused_beside_the_object_that_takes_its_place(
+def test_wrong_setting_that_equals_its_default_is_rejected_beside_the_object_that_takes_its_place(
     decorator: Any, given: dict[str, Any], wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(TypeError, match=f"^{next(iter(wrong))} must be"):
@@ -632,7 +632,7 @@ def test_wrong_setting_that_equals_its_default_is_refused_beside_the_object_that
     ],
     ids=repr,
 )
-def test_wrong_setting_is_refused_when_the_decorator_is_called_and_named(
+def test_wrong_setting_is_rejected_when_the_decorator_is_called_and_named(
     decorator: Any, wrong: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=next(iter(wrong))):
@@ -669,7 +669,7 @@ def opened(make: Make) -> CircuitBreaker:
     return breaker
 
 
-def test_fallback_gets_the_refusal_and_all_arguments_and_its_value_is_returned(opened: CircuitBreaker) -> None:
+def test_fallback_gets_the_rejection_and_all_arguments_and_its_value_is_returned(opened: CircuitBreaker) -> None:
     calls: list[Any] = []
 
     def fallback(error: CircuitOpenError, *args: Any, **kwargs: Any) -> str:
@@ -693,7 +693,7 @@ def test_fallback_of_a_method_gets_the_instance(opened: CircuitBreaker) -> None:
     assert cached.method(1) == (cached, 1)
 
 
-def test_fallback_is_called_for_a_probe_that_is_refused(probing: Make) -> None:
+def test_fallback_is_called_for_a_probe_that_is_rejected(probing: Make) -> None:
     breaker = probing()
     decorated = circuit_breaker(breaker=breaker, fallback=lambda error, value: "fallback")(plain)
     permit = breaker.permit()
@@ -720,7 +720,7 @@ def test_fallback_is_never_called_for_an_error_out_of_the_function(
     assert raised.value is error
 
 
-def test_fallback_is_not_called_for_a_refusal_by_a_guard_inside(make: Make, opened: CircuitBreaker) -> None:
+def test_fallback_is_not_called_for_a_rejection_by_a_guard_inside(make: Make, opened: CircuitBreaker) -> None:
     @circuit_breaker(breaker=make("outer"), fallback=lambda error, value: "fallback")
     @circuit_breaker(breaker=opened)
     def function(value: int) -> str:
@@ -758,7 +758,9 @@ def test_call_and_blocks_know_no_fallback(opened: CircuitBreaker) -> None:
 
 @pytest.mark.parametrize("fallback", [None, lambda error, value: [][0]], ids=["refusal", "failing fallback"])
 @pytest.mark.parametrize("func", [plain, generator], ids=["function", "generator"])
-def test_refused_call_leaves_nothing_to_the_garbage_collector(func: Any, fallback: Any, opened: CircuitBreaker) -> None:
+def test_rejected_call_leaves_nothing_to_the_garbage_collector(
+    func: Any, fallback: Any, opened: CircuitBreaker
+) -> None:
     class Argument:
         pass
 

@@ -116,7 +116,7 @@ def _report(permit: Permit, request: httpx.Request, response: httpx.Response) ->
 
 
 class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of a response. Its end settles the permit: it is complete, it breaks off, or nobody reads on."""
+    """The body of a response. Its end settles the permit: it is complete, it breaks off, or the reader stops."""
 
     KEY = "circuit_breaker.body"  # its name among the extensions of the response
 

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = getattr(import_module(module), function)(given)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read this has left, so nobody waits for a message
+    except BrokenPipeError:  # the reader of the pipe has gone, so nobody reads a message
         discard(sys.stdout)
         return 1
     except OutputError as error:

@@ -93,7 +93,7 @@ def windows_of_time(func: Function, seconds: int) -> dict[str, Function]:
 
 
 def blocks() -> dict[str, AbstractContextManager[object]]:
-    """Return a guard to enter by `with`; circuitbreaker's is never refused."""
+    """Return a guard to enter by `with`; circuitbreaker's never rejects."""
     return _of_the_installed({"circuitbreaker": lambda it: it.CircuitBreaker(THRESHOLD), "interlock-cb": _interlock})
 
 

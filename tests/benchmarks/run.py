@@ -24,16 +24,19 @@ from typing import NamedTuple
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 
 import peers
-from cases import CASES, US, Case
+from case import BY_HAND, FLOOR, US, Case
+from cases import CASES
 from measures import NS, Measure
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+HEADLINES_BEGIN, HEADLINES_END = "<!-- headlines: begin -->", "<!-- headlines: end -->"
 HEADING = "### Python "
 
 ROUNDS = 400
 QUICK_ROUNDS = 60
 ATTEMPTS = 5
+YARDSTICKS = {FLOOR: "the least that does it", BY_HAND: "written by hand"}
 TOLERANCE = 2.0  # what `--check` allows, as a multiple of the target
 
 
@@ -127,7 +130,7 @@ def _result(case: Case, samples: dict[str, list[float]]) -> Result:
 
 
 def table(results: Iterable[Result]) -> list[str]:
-    """Return a table in Markdown, of which the columns are aligned."""
+    """Return what came out for every way, as a table in Markdown."""
     lines = [["case", "", "best", "median", "ratio", "target"]]
     for result in results:
         case = result.case
@@ -142,11 +145,43 @@ def table(results: Iterable[Result]) -> list[str]:
                     _target(case) if row.name.startswith(US) else "",
                 ]
             )
+    return _aligned(lines, 2)
+
+
+def headlines(results: Iterable[Result]) -> list[str]:
+    """Return what readers want first: this library beside the yardstick, and the fastest peer."""
+    lines = [["", US, "compared with", "ratio", "fastest peer"]]
+    for result in results:
+        case = result.case
+        ours = next(row for row in result.rows if row.name.startswith(US))
+        by_name = {row.name: row for row in result.rows}
+        rivals = sorted((row.best, row.name) for name, row in by_name.items() if name in peers.MODULES)
+        if case.headline is None or case.yardstick not in by_name:
+            continue
+        yardstick = by_name[case.yardstick]
+        lines.append(
+            [
+                case.headline,
+                _time(ours.best),
+                f"{YARDSTICKS.get(yardstick.name, yardstick.name)}: {_time(yardstick.best)}",
+                f"{ours.best / yardstick.best:.2f}",
+                f"{rivals[0][1]}: {_time(rivals[0][0])}" if rivals else "",
+            ]
+        )
+    return _aligned(lines, 1)
+
+
+def _time(ns: float) -> str:
+    return f"{ns / 1_000_000:,.1f} ms" if ns >= 1_000_000 else f"{ns:,.0f} ns"
+
+
+def _aligned(lines: list[list[str]], left: int) -> list[str]:
+    """Return a table in Markdown; its first columns are aligned to the left, the others to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    rule = ["-" * width if column < 2 else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    rule = ["-" * width if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
     padded = [
         [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         for line in lines
@@ -174,8 +209,8 @@ def conditions() -> str:
     return f"{', '.join(parts)}."
 
 
-def written_into(text: str, section: list[str]) -> str:
-    """Return the document with the section of this Python replaced, the others kept."""
+def written_into(text: str, section: list[str], first: list[str]) -> str:
+    """Return the document with the section of this Python replaced, the others kept; its head is of the newest."""
     head, _, rest = text.partition(BEGIN)
     measured, _, tail = rest.partition(END)
     sections = {part.partition("\n")[0]: part.rstrip() for part in measured.split(HEADING)[1:]}
@@ -183,6 +218,10 @@ def written_into(text: str, section: list[str]) -> str:
     sections[version] = "\n".join([version, "", *section])
     newest_last = sorted(sections, key=lambda name: [int(part) for part in name.split(".")])
     body = "\n\n".join(HEADING + sections[name] for name in newest_last)
+    if version == newest_last[-1] and HEADLINES_BEGIN in head:
+        before, _, rest = head.partition(HEADLINES_BEGIN)
+        after = rest.partition(HEADLINES_END)[2]
+        head = "\n".join([before + HEADLINES_BEGIN, "", *first, "", HEADLINES_END + after])
     return f"{head}{BEGIN}\n\n{body}\n\n{END}{tail}"
 
 
@@ -208,7 +247,8 @@ def main(arguments: list[str] | None = None, cases: Iterable[Case] = CASES) -> i
     lines = table(results)
     print(*lines, sep="\n")
     if options.markdown:
-        DOCUMENT.write_text(written_into(DOCUMENT.read_text("utf-8"), [conditions(), "", *lines]), "utf-8")
+        page = written_into(DOCUMENT.read_text("utf-8"), [conditions(), "", *lines], headlines(results))
+        DOCUMENT.write_text(page, "utf-8")
     verdicts = [verdict for result in results for verdict in result.verdicts()]
     missed = [verdict for verdict in verdicts if verdict.fails(tolerance or 1.0)]
     limit = f"{TOLERANCE:g} times the target" if options.check else "the target"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parent
-OURS = ("cases", "floors", "measures", "peers", "run")
+OURS = ("by_hand", "by_hand_cases", "case", "cases", "floors", "measures", "peers", "run")
 
 
 @pytest.fixture
@@ -83,3 +83,18 @@ def test_only_the_table_of_this_python_is_replaced(run: Any, monkeypatch: pytest
     assert written.endswith("after\n")
     assert [line for line in written.splitlines() if line.startswith("#")] == ["### Python 3.9", "### Python 3.13"]
     assert [ratio in written for ratio in ("1.10", "1.20", "1.30")] == [False, True, True]
+
+
+def test_the_head_of_the_page_shows_the_newest_python(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    document = tmp_path / "benchmarks.md"
+    document.write_text(f"{run.HEADLINES_BEGIN}{run.HEADLINES_END}\nmiddle\n{run.BEGIN}{run.END}", "utf-8")
+    monkeypatch.setattr(run, "DOCUMENT", document)
+    for version, costs in (("3.13.0", 11), ("3.9.1", 12)):
+        monkeypatch.setattr(run.platform, "python_version_tuple", lambda version=version: tuple(version.split(".")))
+        run.main(["--markdown"], [planted(run, costs, headline="a call"), planted(run, 5)])
+    first, middle, _ = document.read_text("utf-8").partition("middle")
+    assert middle
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in first.splitlines() if line.startswith("|")]
+    assert cells[2:] == [["a call", "11 ns", "the least that does it: 10 ns", "1.10", "pybreaker: 30 ns"]]

@@ -253,7 +253,7 @@ def test_child_tells_its_own_changes_though_another_thread_was_telling_at_the_fo
     done.set()
     thread.join()
     assert in_child == "['open', 'half_open']", "the parent delivers its own changes"
-    assert breaker.is_open  # whoever comes next delivers what is left
+    assert breaker.is_open  # the next call delivers the changes that are left
     assert told == ["open", "closed", "open"]
 
 

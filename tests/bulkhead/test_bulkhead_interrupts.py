@@ -33,12 +33,13 @@ class Interrupted:
         self._moment = moment
         self.sections = sections
 
-    def __enter__(self) -> None:
+    @property
+    def taken(self) -> bool:
         self._count("entered")
-        self._lock.__enter__()
+        return bool(self._lock.acquire())
 
-    def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
+    def release(self) -> None:
+        self._lock.release()
         self._count("left")
 
     def _count(self, moment: str) -> None:
@@ -76,6 +77,15 @@ def test_interrupt_at_any_locked_section_loses_no_slot(way: str, moment: str, kn
         found = interrupt(bulkhead, sections, body, moment)
         assert bulkhead.active_count == 0
     assert sections > 2
+
+
+@pytest.mark.parametrize("way", BULKHEAD)
+def test_interrupt_before_a_slot_is_taken_takes_none(way: str) -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    body = BULKHEAD[way].ready(bulkhead, lambda: None)
+    body()
+    assert interrupt(bulkhead, 1, body, "entered")
+    assert (bulkhead.active_count, bulkhead.snapshot().accepted_count) == (0, 1)
 
 
 @pytest.mark.parametrize("way", BULKHEAD)

@@ -22,8 +22,9 @@ from waiters import Waiters, first_in_line, soon
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, RetryPolicy
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
-from circuit_breaker._bulkhead.gates import ThreadGate, task_gate
+from circuit_breaker._bulkhead.gates import ThreadGate
 from circuit_breaker._bulkhead.line import Caller
+from circuit_breaker._common.async_library import AsyncioGate, task_gate
 from circuit_breaker._common.events import BulkheadRejected
 from circuit_breaker.exceptions import BulkheadFullError, UsageError
 
@@ -103,9 +104,10 @@ def test_task_served_before_its_time_is_over_stops_its_timer(monkeypatch: pytest
         bulkhead.release()
         assert await task is True
         assert [timer.cancelled() for timer in timers] == [True]
-        bulkhead._timeout_s = None
-        task = await in_line(bulkhead)
-        bulkhead.release()
+        patient = Bulkhead(max_concurrent=1, max_queue=1)
+        await patient.acquire_async()
+        task = await in_line(patient)
+        patient.release()
         assert await task is True
         assert len(timers) == 1
 
@@ -170,8 +172,8 @@ def test_task_woken_for_nothing_goes_on_waiting() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
         await bulkhead.acquire_async()
         task = await in_line(bulkhead)
-        assert bulkhead._line.ring.after is not None
-        gate = bulkhead._line.ring.after.gate
+        assert bulkhead._line.first is not None
+        gate = bulkhead._line.first.gate
         gate.open()
         gate.open()
         await settle()
@@ -182,10 +184,50 @@ def test_task_woken_for_nothing_goes_on_waiting() -> None:
     run(main())
 
 
+def test_task_served_in_the_moment_it_goes_to_sleep_does_not_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+        await bulkhead.acquire_async()
+        sleep = AsyncioGate.sleep
+
+        def release_and_sleep(gate: Any, caller: Any) -> Any:
+            bulkhead.release()  # as a destructor may
+            return sleep(gate, caller)
+
+        monkeypatch.setattr(AsyncioGate, "sleep", release_and_sleep)
+        assert await bulkhead.acquire_async() is True
+        assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
+
+    run(main())
+
+
+def test_slot_given_back_while_the_loop_waits_for_events_wakes_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+    bulkhead.acquire()
+    loop: Any = asyncio.new_event_loop()
+    select = loop._selector.select
+    woken: list[bool] = []
+
+    def release_and_select(timeout: float | None) -> Any:
+        if (timeout is None or timeout > 1_000) and not woken:
+            bulkhead.release()  # as a signal handler may
+            events = select(PATIENCE_S)
+            woken.append(bool(events))
+            return events
+        return select(timeout)
+
+    monkeypatch.setattr(loop._selector, "select", release_and_select)
+    try:
+        assert loop.run_until_complete(bulkhead.acquire_async()) is True
+    finally:
+        loop.close()
+    assert woken == [True]
+
+
 def test_waiting_for_a_slot_outside_of_a_task_is_a_usage_error() -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
-    with pytest.raises(UsageError, match="a running task of asyncio or trio"):
+    with pytest.raises(UsageError, match="takes a running task of asyncio or trio"):
         bulkhead.acquire_async().send(None)
     assert bulkhead.queued_count == 0
 
@@ -213,10 +255,10 @@ def test_collected_waiter_leaves_the_line() -> None:
         loop.run_until_complete(asyncio.sleep(0))
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         assert bulkhead.queued_count == 1
-        assert bulkhead._line.ring.after is not None
+        assert bulkhead._line.first is not None
         with bulkhead._line.lock:
             del task
-            bulkhead._line.ring.after.gate._future = None
+            bulkhead._line.first.gate._future = None
             gc.collect()
         assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
     finally:
@@ -377,6 +419,41 @@ def test_two_loops_of_one_thread_each_notice_their_end() -> None:
     assert bulkhead.queued_count == 1
     lost[1].loop.close()
     assert bulkhead.queued_count == 0
+
+
+def test_loops_that_take_turns_in_one_thread_get_one_timer_each() -> None:
+    bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=1e-9)
+    loops: list[Any] = [asyncio.new_event_loop() for _ in range(2)]
+    for _ in range(10):
+        for loop in loops:
+            assert loop.run_until_complete(bulkhead.acquire_async()) is False
+    assert [sum(not timer.cancelled() for timer in loop._scheduled) for loop in loops] == [1, 1]
+    for loop in loops:
+        loop.close()
+
+
+def test_one_waiter_whose_going_fails_keeps_none_of_the_others() -> None:
+    failures = [ValueError(), ValueError()]
+
+    def clock() -> float:
+        if broken and failures:
+            raise failures.pop()
+        return 0.0
+
+    broken = False
+    bulkhead = Bulkhead(max_concurrent=0, max_queue=3, clock=clock)
+    loop = asyncio.new_event_loop()
+    lost = [loop.create_task(bulkhead.acquire_async()) for _ in range(3)]
+    loop.run_until_complete(asyncio.sleep(0))
+    broken = True
+    with pytest.MonkeyPatch.context() as patch:
+        unraisable: list[Any] = []
+        patch.setattr(sys, "unraisablehook", lambda what: unraisable.append(what.exc_type))
+        loop.close()
+    assert unraisable == [ValueError]
+    assert (len(bulkhead._line.abandoned), bulkhead._line.queued) == (0, 0)
+    for task in lost:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 def test_loop_whose_timers_were_taken_away_loses_nobody_while_it_runs() -> None:

@@ -142,17 +142,18 @@ def test_slot_left_by_somebody_who_was_interrupted_is_taken_back_by_the_next_who
 
 def test_whoever_has_left_the_line_keeps_none_of_its_neighbours_alive() -> None:
     line = Bulkhead(max_concurrent=1, max_queue=4)._line
-    callers = [Caller() for _ in range(5)]
+    line.enter(Caller(), 4)
+    callers = [Caller() for _ in range(4)]
     for caller in callers:
         caller.gate = ThreadGate(None)
         line.enter(caller, 4)
-    left = callers.pop(3)
-    for caller in (callers[2], callers[3], callers[0]):
+    left = callers.pop(2)
+    for caller in (callers[1], callers[2], callers[0]):
         line.leave(caller)
     line.serve()
-    assert [(caller.before, caller.after) for caller in callers] == [(None, None)] * 4
-    assert (left.before, left.after, line.queued) == (line.ring, line.ring, 1)
-    assert (line.ring.before, line.ring.after) == (left, left)
+    assert [(caller.before, caller.after) for caller in callers] == [(None, None)] * 3
+    assert (left.before, left.after, line.queued) == (None, None, 1)
+    assert (line.first, line.last) == (left, left)
 
 
 # Served in the last moment
@@ -203,13 +204,15 @@ class Visited:
             visitor()
             self._visitor = visitor
 
-    def __enter__(self) -> None:
-        self._lock.__enter__()
+    @property
+    def taken(self) -> bool:
+        self._lock.acquire()
         self.visit()
+        return True
 
-    def __exit__(self, *error: Any) -> None:
+    def release(self) -> None:
         self.visit()
-        self._lock.__exit__(*error)
+        self._lock.release()
 
 
 VISITORS: dict[str, Callable[[Bulkhead], object]] = {
@@ -255,6 +258,17 @@ def test_destructor_in_a_locked_section_deadlocks_and_loses_nothing(visitor: str
     assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
     bulkhead.resize(4)
     assert [bulkhead.acquire() for _ in range(4)] == [True, True, True, False]
+
+
+def test_slot_taken_between_the_look_for_one_and_taking_the_lock_is_not_given_twice() -> None:
+    bulkhead = Bulkhead(max_concurrent=1)
+    bulkhead.call(int)
+    line = bulkhead._line
+    lock = line.lock
+    line.lock = Visited(lock, lambda: bulkhead.active_count or bulkhead.__enter__())  # type: ignore[assignment]
+    got = bulkhead.acquire()
+    line.lock = lock
+    assert (got, bulkhead.active_count, bulkhead.snapshot().rejected_count) == (False, 1, 1)
 
 
 def quietly(visit: Callable[[], object]) -> None:

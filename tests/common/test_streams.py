@@ -1,4 +1,4 @@
-"""The trampolines: what consumer and body say passes through, and the guard is told of everything once."""
+"""The trampolines: what consumer and body send passes through, and the guard is called once for each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from circuit_breaker._common.streams import Guard, guarded, guarded_async
 
 
 class Watch(Guard):
-    """Writes down what it is told, and raises at the step named."""
+    """Notes its calls, and raises at the step named."""
 
     watches_items = True
 
@@ -254,7 +254,7 @@ def returning() -> Iterator[Any]:
 
 
 class Returning(Generator[int, None, None]):
-    """Gives a value when it is closed, whatever Python it runs on."""
+    """Returns a value when it is closed, on any Python."""
 
     def send(self, value: object) -> int:
         return 1
@@ -287,7 +287,7 @@ def test_body_that_goes_on_when_it_is_closed_is_a_runtime_error_and_ends_the_gua
         assert story.watch.told == ["open", "resume", "pause", "RuntimeError"]
         await story.fails_with(Ended, story.send(None))
 
-    # The body is alive and stubborn still; its end is nobody's business here.
+    # The body is still running; how it ends does not matter here.
     asyncio.run(ending_quietly(main))
 
 
@@ -324,7 +324,7 @@ def test_empty_async_stream_ends_at_once() -> None:
 
 
 @pytest.mark.parametrize("fails", ["open", "resume", "pause", "gave", "end"])
-def test_guard_that_raises_is_heard_and_leaves_no_body_running(kind: Any, fails: str) -> None:
+def test_guard_that_raises_reaches_the_caller_and_leaves_no_body_running(kind: Any, fails: str) -> None:
     async def main() -> None:
         story = Story(kind, fails)
         if fails == "open":
@@ -352,7 +352,7 @@ def test_guard_that_raises_at_the_last_pause_wins_over_the_end(kind: Any) -> Non
     asyncio.run(main())
 
 
-def test_guard_is_told_of_items_for_as_long_as_it_watches_them(kind: Any) -> None:
+def test_guard_hears_of_items_for_as_long_as_it_watches_them(kind: Any) -> None:
     async def main() -> None:
         story = Story(kind)
         story.watch.watches_items = False
@@ -369,7 +369,7 @@ def test_guard_is_told_of_items_for_as_long_as_it_watches_them(kind: Any) -> Non
     asyncio.run(main())
 
 
-def test_guard_without_leave_and_without_wishes_does_nothing(kind: Any) -> None:
+def test_guard_without_leave_and_without_watching_does_nothing(kind: Any) -> None:
     async def main() -> None:
         driver, func = kind
         stream = driver(func, Guard())

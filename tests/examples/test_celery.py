@@ -14,6 +14,7 @@ import celery
 from celery.contrib.testing.worker import start_worker
 from example_files import example
 from faulty_server import PATIENCE_S
+from log_settings import logging_as_before
 
 from circuit_breaker import (
     Bulkhead,
@@ -127,7 +128,7 @@ def test_a_circuit_that_stays_open_until_somebody_closes_it_is_asked_again_all_t
     assert 900 <= waits[0] <= 1350
 
 
-def test_a_full_bulkhead_is_waited_for_as_well(app: Any, waits: list[float]) -> None:
+def test_a_full_bulkhead_is_waited_for_too(app: Any, waits: list[float]) -> None:
     reports = Bulkhead("reports", max_concurrent=0)
 
     @app.task(shared=False, base=recipe.CircuitTask)
@@ -209,7 +210,8 @@ class Queue:
 @pytest.fixture(scope="module")
 def queue() -> Iterator[Queue]:
     queue = Queue()
-    with start_worker(queue.app, pool="solo", perform_ping_check=False, shutdown_timeout=PATIENCE_S) as queue.worker:
+    worker = start_worker(queue.app, pool="solo", perform_ping_check=False, shutdown_timeout=PATIENCE_S)
+    with logging_as_before(), worker as queue.worker:  # a worker sets the level of the root logger
         yield queue
     queue.app.close()
 

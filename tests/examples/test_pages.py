@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from example_files import EXAMPLES, HOW_TO, code_blocks
 from faulty_server import FaultyServer
+from log_settings import logging_as_before
 
 PAGES = sorted(HOW_TO.glob("recipes-*.md"))
 
@@ -19,11 +19,10 @@ PAGES = sorted(HOW_TO.glob("recipes-*.md"))
 def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     prometheus_client = pytest.importorskip("prometheus_client", reason="needs the extra test")
     collectors = set(prometheus_client.REGISTRY._collector_to_names)
-    modules, root = set(sys.modules), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    modules = set(sys.modules)
     monkeypatch.syspath_prepend(EXAMPLES)
-    yield
-    root.handlers[:], root.level = handlers, level  # one of them configures logging
+    with logging_as_before():  # one of them configures logging
+        yield
     for collector in set(prometheus_client.REGISTRY._collector_to_names) - collectors:
         prometheus_client.REGISTRY.unregister(collector)
     if "structlog" in sys.modules:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gc
 import io
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from example_files import example
+from log_settings import logging_as_before
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerRegistry, RetryPolicy
 from circuit_breaker.testing import FakeClock
@@ -38,10 +38,8 @@ def try_each(*calls: object) -> None:
 
 @pytest.fixture
 def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
+    with logging_as_before():
+        yield
 
 
 @pytest.mark.usefixtures("_logging_as_before")
@@ -195,7 +193,7 @@ def test_every_metric_has_its_labels_and_a_description(watch: Watch) -> None:
         assert {len(labels) for labels in by_labels} == {len(metric.labels)}
 
 
-def test_what_has_no_metrics_is_told_so() -> None:
+def test_an_object_without_metrics_is_an_error() -> None:
     class Thing:
         def snapshot(self) -> int:
             return 5

@@ -189,11 +189,11 @@ def test_of_too_many_calls_the_newest_are_kept(read: Callable[..., Log]) -> None
 
 
 @pytest.mark.parametrize(("number", "what"), [(0, "no call in log"), (1, "1 call in log"), (49, "49 calls in log")])
-def test_too_few_calls_are_refused(read: Callable[..., Log], number: int, what: str) -> None:
+def test_too_few_calls_are_rejected(read: Callable[..., Log], number: int, what: str) -> None:
     assert refusal(read, LINES[:number]) == f"{what}: a replay needs at least 50, better a week of them"
 
 
-def test_a_month_without_a_call_is_refused(read: Callable[..., Log]) -> None:
+def test_a_month_without_a_call_is_rejected(read: Callable[..., Log]) -> None:
     message = refusal(read, [line(-1000), *[line(n + 1e9) for n in range(100)]])
     assert message.startswith("no call for 11,574 days, from 1970-01-01T00:00:00Z to 2001-09-09T02:03:20Z: if a clock")
     message = refusal(read, [line(-9e10 - 1000), *[line(n + 1e9) for n in range(100)]])
@@ -213,7 +213,7 @@ def test_stretches_with_rejected_calls_are_left_out(read: Callable[..., Log]) ->
     assert len(log.calls) == 1000 - 131 - 121
 
 
-def test_a_log_of_nothing_but_rejections_is_refused(read: Callable[..., Log]) -> None:
+def test_a_log_of_nothing_but_rejections_is_rejected(read: Callable[..., Log]) -> None:
     message = refusal(read, [line(number, "refused") for number in range(100)])
     assert message.startswith("no call in log once the stretches with rejected calls are left out")
 
@@ -230,7 +230,7 @@ def test_a_compressed_file_is_known_by_its_bytes(read: Callable[..., Log]) -> No
     assert "cannot read " in refusal(read, bytes(damaged))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(LogError, match=r"cannot read .*nowhere: No such file or directory"):
         read_log([str(tmp_path / "nowhere")], OURS, ALL, lambda what, part: None)
     with pytest.raises(LogError, match="Is a directory"):
@@ -247,7 +247,7 @@ def test_what_is_written_while_the_file_is_read_is_not_read(tmp_path: Path) -> N
     assert [block.lines for block in blocks] == [[b"d"]]
 
 
-def test_a_file_without_lines_is_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_lines_is_not_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LONGEST_LINE", 1000)
     path = tmp_path / "log"
     path.write_bytes(bytes(5000))
@@ -308,7 +308,7 @@ def test_times_are_read_in_many_forms(unit: str, value: Any, seconds: float) -> 
     ("unit", "value"),
     [(ISO, "soon"), (CLF, "24/Foo/2025:00:00:00 +0000"), (CLF, "24 Nov 2025"), (CLF, "99/Nov/2025:00:00:00 +0000")],
 )
-def test_what_is_no_time_is_refused(unit: str, value: str) -> None:
+def test_what_is_not_a_time_is_rejected(unit: str, value: str) -> None:
     with pytest.raises(LineError, match="at is no time"):
         row(Format(time=Column("at", unit)), at=value, ms=1, outcome="success")
 
@@ -430,7 +430,7 @@ def test_a_condition(text: str, holds: bool) -> None:
         "a=1 orb=2",
     ],
 )
-def test_what_is_no_condition_is_refused(text: str) -> None:
+def test_what_is_no_condition_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="takes COLUMN OP VALUE"):
         Condition(text)
 

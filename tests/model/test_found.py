@@ -81,13 +81,13 @@ def test_waiter_is_in_the_line_or_has_a_slot_at_every_moment() -> None:
     line = bulkhead._line
     waiter = threading.Thread(target=bulkhead.acquire)
     waiter.start()
-    while line.ring.after is line.ring:
+    while line.first is None:
         pass
-    caller = line.ring.after
+    caller = line.first
     lost: list[int] = []
 
     def look(frame: FrameType, event: str, argument: object) -> Any:
-        if line.ring.after is not caller and caller.holds is None:
+        if line.first is not caller and caller.holds is None:
             lost.append(frame.f_lineno)
         return look
 

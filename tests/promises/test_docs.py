@@ -28,6 +28,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from log_settings import logging_as_before
 from sybil import Document, Example, Region
 from sybil.document import PythonDocStringDocument
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
@@ -114,21 +115,14 @@ class Page:
 
 @contextlib.contextmanager
 def as_if_alone() -> Iterator[None]:
-    """Let a page set up logging as if nobody had, and meet no breakers that other tests have left behind."""
-    root, ours = logging.getLogger(), logging.getLogger("circuit_breaker")
-    before = [(logger, logger.handlers[:], logger.level) for logger in (root, ours)]
-    root.handlers[:] = []
+    """Hide the breakers of other tests from a page, and let it set up logging by itself."""
     gc.collect()
     alive, strangers = CircuitBreaker.instances, CircuitBreaker.instances()  # Celery, for one, keeps its tasks
     known = mock.patch.object(CircuitBreaker, "instances", lambda: [one for one in alive() if one not in strangers])
-    with known, warnings.catch_warnings():
+    with logging_as_before(), known, warnings.catch_warnings():
+        logging.getLogger().handlers[:] = []
         warnings.filterwarnings("ignore", r".*use of fork\(\) may lead to deadlocks", DeprecationWarning)
-        try:
-            yield
-        finally:
-            for logger, handlers, level in before:
-                logger.handlers[:] = handlers
-                logger.setLevel(level)
+        yield
 
 
 RUN_BY_EXAMPLES = {
@@ -264,6 +258,12 @@ def test_the_table_of_settings_is_that_of_the_code(heading: str) -> None:
     parameters = inspect.signature(SETTINGS[heading]).parameters.values()
     named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     assert tabled(heading) == [(parameter.name, in_words(parameter.default)) for parameter in named]
+
+
+def test_the_map_of_the_package_has_every_module_and_folder() -> None:
+    named = re.findall(r"^``(\w+)``", circuit_breaker.__doc__ or "", re.MULTILINE)
+    found = {path.stem for path in (REPOSITORY / "src" / "circuit_breaker").glob("[!.]*") if path.name != "py.typed"}
+    assert sorted(named) == sorted(found - {"__init__", "__pycache__"})
 
 
 def test_every_error_has_its_place() -> None:
@@ -404,7 +404,8 @@ def test_signatures_of_the_site_show_defaults_as_values(parsed: dict[Path, Parse
     names = {default for default in defaults.values() if re.match(r"[A-Za-z_]", default)}
     assert len(defaults) > 30
     assert names <= {"None", "True", "False", "CircuitMode.AUTO", "time.monotonic", "retry_after_hint"}
-    assert [one for one in parameters if re.search(r"<|^\w+: Any$|ForwardRef", one)] == []
+    untyped = [one for one in parameters if re.search(r"<|^\w+: Any$|ForwardRef", one)]
+    assert untyped == ["client: Any"]  # a Redis client of any library
     assert max(map(len, parameters)) <= 88  # what fits on a line
 
 

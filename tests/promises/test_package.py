@@ -25,7 +25,7 @@ EXTRAS = {"bench", "docs", "mutation", "proofs", "recipes", "redis", "test"}
 
 # Imports
 
-# All of the standard library that the package itself imports when it is imported; what these load is theirs.
+# All of the standard library that the package itself imports when all its names are; what these load is theirs.
 LOADED_BY_AN_IMPORT = [
     "__future__",
     "collections",
@@ -53,6 +53,7 @@ LOADED_BY_AN_IMPORT = [
 ]
 HEAVY = {"anyio", "asyncio", "concurrent", "email", "http", "json", "logging", "random", "socket", "ssl", "trio"}
 OF_OUR_OWN = "circuit_breaker"
+ALL_NAMES = "from circuit_breaker import *"
 LOADED_LATER = {"_demo", "_shared", "console", "insight", "stores"}  # loaded by those alone who ask for it
 
 USE_EACH = """
@@ -90,18 +91,39 @@ def test_the_list_is_that_of_the_source() -> None:
     assert sorted(names) == LOADED_BY_AN_IMPORT
 
 
-def test_an_import_loads_of_the_standard_library_what_is_listed() -> None:
-    modules = loaded("import circuit_breaker")
+def test_all_names_load_of_the_standard_library_what_is_listed() -> None:
+    modules = loaded(ALL_NAMES)
     assert modules - ours(modules) == loaded(f"import {', '.join(LOADED_BY_AN_IMPORT)}")
     assert {name.partition(".")[0] for name in modules} & HEAVY == set()
 
 
-def test_an_import_loads_nothing_that_only_some_ask_for() -> None:
+def test_the_package_alone_loads_next_to_nothing() -> None:
+    assert ours(loaded("import circuit_breaker")) == {"circuit_breaker"}
+
+
+@pytest.mark.parametrize(
+    ("name", "patterns"),
+    [
+        ("retry", {"_retry"}),
+        ("RetryPolicy", {"_retry"}),
+        ("circuit_breaker", {"_breaker"}),
+        ("CircuitBreakerRegistry", {"_breaker"}),
+        ("bulkhead", {"_bulkhead"}),
+        ("Bulkhead", {"_bulkhead"}),
+        ("CircuitState", set[str]()),
+    ],
+)
+def test_a_name_loads_its_own_pattern_only(name: str, patterns: set[str]) -> None:
+    rooms = {module.split(".")[1] for module in ours(loaded(f"from circuit_breaker import {name}")) if "." in module}
+    assert rooms - {"_common", "exceptions"} == patterns
+
+
+def test_all_names_load_nothing_that_only_some_ask_for() -> None:
     paths = [path.relative_to(PACKAGE.parent).with_suffix("") for path in PACKAGE.rglob("*.py")]
     paths = [path for path in paths if LOADED_LATER.isdisjoint(path.parts)]
     everything = {".".join(path.parts).removesuffix(".__init__") for path in paths}
-    lazy = {"circuit_breaker.testing", "circuit_breaker.__main__", "circuit_breaker._terminal"}
-    assert ours(loaded("import circuit_breaker")) == everything - lazy | {"circuit_breaker"}
+    lazy = {f"circuit_breaker.{name}" for name in ("testing", "__main__", "_terminal", "_common.typing")}
+    assert ours(loaded(ALL_NAMES)) == everything - lazy | {"circuit_breaker"}
 
 
 def test_the_errors_can_be_imported_from_their_module_first() -> None:
@@ -109,30 +131,31 @@ def test_the_errors_can_be_imported_from_their_module_first() -> None:
 
 
 def test_recording_loads_nothing_that_replaying_needs() -> None:
-    more = ours(loaded("import circuit_breaker.insight")) - ours(loaded("import circuit_breaker"))
+    more = ours(loaded(f"{ALL_NAMES}; import circuit_breaker.insight")) - ours(loaded(ALL_NAMES))
     assert more == {"circuit_breaker.insight", "circuit_breaker.insight.call_log"}
 
 
 def test_the_testing_aids_load_nothing_more() -> None:
-    assert loaded("import circuit_breaker.testing") - loaded("import circuit_breaker") == {"circuit_breaker.testing"}
+    more = loaded("from circuit_breaker import retry, testing") - loaded("from circuit_breaker import retry")
+    assert more == {"circuit_breaker.testing"}
 
 
 @pytest.mark.parametrize("make", ["CircuitBreaker()", "CircuitBreakerRegistry()", "Bulkhead()"])
-def test_the_first_object_loads_logging_alone(make: str) -> None:
+def test_the_first_object_loads_logging_only(make: str) -> None:
     before = f"import {', '.join(LOADED_BY_AN_IMPORT)}, logging"
     modules = loaded(f"from circuit_breaker import *\n{make}")
     assert modules - ours(modules) == loaded(before)
 
 
 def test_a_budget_loads_nothing() -> None:
-    assert loaded("from circuit_breaker import *\nRetryBudget()") == loaded("import circuit_breaker")
+    assert loaded("from circuit_breaker import *\nRetryBudget()") == loaded(ALL_NAMES)
 
 
 def test_a_policy_loads_random_too_and_calls_load_nothing() -> None:
     before = f"import {', '.join(LOADED_BY_AN_IMPORT)}, logging, random"
     modules = loaded(USE_EACH)
     assert modules - ours(modules) == loaded(before)
-    assert ours(modules) == ours(loaded("import circuit_breaker"))
+    assert ours(modules) == ours(loaded(ALL_NAMES))
 
 
 # Distributions

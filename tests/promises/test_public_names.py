@@ -5,6 +5,7 @@ Whatever changes here changes for users. Nothing in this file is computed from t
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import os
@@ -130,7 +131,7 @@ SIGNATURES = {
     "BulkheadRejected": "bulkhead_name, active_count, queued_count, waited_s=None",
     "CircuitSnapshot": """
         name, state, machine_state, mode, stats, window_calls, window_failures, window_slow, error_rate,
-        slow_call_rate, retry_after_s, probes_in_flight, shared=None""",
+        slow_call_rate, retry_after_s, probes_in_flight, shared=None, dropped_changes=0""",
     "BulkheadSnapshot": """
         name, max_concurrent, max_queue, active_count, queued_count, accepted_count, rejected_count, timed_out_count,
         peak_active_count, total_wait_s""",
@@ -393,7 +394,25 @@ def test_the_public_modules_are_these() -> None:
     }
 
 
-def test_a_star_import_gives_the_public_names_alone() -> None:
+def test_each_name_comes_from_the_module_that_type_checkers_see() -> None:
+    source = ast.parse(Path(package.__file__).read_bytes())
+    (seen,) = (node for node in source.body if isinstance(node, ast.If) and not isinstance(node.test, ast.UnaryOp))
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom)]
+    assert package._HOMES == {alias.name: node.module for node in imports for alias in node.names}
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'circuit_breaker' has no attribute 'CircuitBraker'"):
+        getattr(package, "CircuitBraker")  # noqa: B009
+    with pytest.raises(ImportError, match="CircuitBraker"):
+        exec("from circuit_breaker import CircuitBraker")
+
+
+def test_all_names_are_listed_before_they_are_loaded() -> None:
+    assert set(dir(package)) >= PUBLIC
+
+
+def test_a_star_import_gives_the_public_names_only() -> None:
     namespace: dict[str, Any] = {}
     exec("from circuit_breaker import *", namespace)
     assert namespace.keys() - {"__builtins__"} == PUBLIC
@@ -506,7 +525,7 @@ def test_the_attributes_of_an_object_that_only_methods_change_cannot_be_assigned
             setattr(owner, name, 1)
 
 
-def test_a_refusal_of_a_breaker_looks_like_one_made_by_hand() -> None:
+def test_a_rejection_of_a_breaker_looks_like_one_made_by_hand() -> None:
     breaker = package.CircuitBreaker("api", mode=package.CircuitMode.FORCED_OPEN)
     with pytest.raises(package.CircuitOpenError) as raised:
         breaker.call(int)
@@ -523,7 +542,7 @@ def test_a_refusal_of_a_breaker_looks_like_one_made_by_hand() -> None:
     assert public(refusal) == MEMBERS["CircuitOpenError"].keys()
 
 
-def test_a_refusal_of_a_bulkhead_looks_like_one_made_by_hand() -> None:
+def test_a_rejection_of_a_bulkhead_looks_like_one_made_by_hand() -> None:
     with pytest.raises(package.BulkheadFullError) as raised:
         package.Bulkhead("api", 0).call(int)
     assert public(raised.value) == MEMBERS["BulkheadFullError"].keys()
@@ -537,7 +556,7 @@ def test_the_dict_of_an_error_has_the_promised_keys(error: package.ResilienceErr
     assert list(error.to_dict()) == ["error_type", "error_code", "message", "context"]
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     assert package.__version__.replace(".", "").isdecimal()
 
 

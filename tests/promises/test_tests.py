@@ -89,7 +89,7 @@ def that_cannot_fail(files: Suite) -> Iterator[str]:
 
 
 def assertions_that_always_hold(files: Suite) -> Iterator[str]:
-    """Of a constant, or of a tuple or a generator, which are true whatever is in them."""
+    """A constant, or a tuple or a generator, which is always true."""
     kinds = (ast.Constant, ast.Dict, ast.GeneratorExp, ast.JoinedStr, ast.Lambda, ast.List, ast.Set, ast.Tuple)
     for file, tree in files.items():
         for node in ast.walk(tree):

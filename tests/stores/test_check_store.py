@@ -36,7 +36,7 @@ def test_one_store_for_all_passes() -> None:
     assert {"crowd", "swap"} <= {circuit.name for circuit in store.circuits()}
 
 
-def test_what_is_no_store_is_refused() -> None:
+def test_what_is_not_a_store_is_rejected() -> None:
     with pytest.raises(TypeError, match="store must be a store"):
         check_store(object)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fleet import Fleet, Unreachable
+from members import Fleet, Unreachable
 
 from circuit_breaker import CircuitMode, CircuitState, StateChanged
 from circuit_breaker.stores import MemoryStore
@@ -75,7 +75,7 @@ def test_auto_leaves_an_open_circuit_open() -> None:
     assert (fleet.record.epoch, fleet.states()) == (epoch, {OPEN})
 
 
-def test_an_order_is_told_as_a_change_for_all(fleet: Fleet) -> None:
+def test_an_order_is_reported_as_a_change_for_all(fleet: Fleet) -> None:
     fleet.admin.force_open("api")
     fleet.exchange()
     (change,) = [event for event in fleet.members[0].events if isinstance(event, StateChanged)]
@@ -123,7 +123,7 @@ def test_orders_to_a_half_open_circuit_end_its_probes() -> None:
 # The mode of one process
 
 
-def test_the_own_mode_wins_over_an_order_in_its_process_alone(fleet: Fleet) -> None:
+def test_the_own_mode_wins_over_an_order_in_its_process_only(fleet: Fleet) -> None:
     own = fleet.members[0]
     own.breaker.mode = FORCED_CLOSED
     fleet.admin.force_open("api")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from failures import Down
-from fleet import Fleet, Member, Unreachable
+from members import Fleet, Member, Unreachable
 
 from circuit_breaker import CircuitMode, CircuitOpenError, CircuitState
 

@@ -39,8 +39,8 @@ def soon(future: Future[Any]) -> Any:
 
 def first_in_line(bulkhead: Bulkhead) -> Any:
     """Return the caller that is served next."""
-    first = bulkhead._line.ring.after
-    assert first is not bulkhead._line.ring
+    first = bulkhead._line.first
+    assert first is not None
     return first
 
 

@@ -1,27 +1,25 @@
-"""At most so many at once, for threads and tasks together: the ways to take a slot and to give it back.
-
-Whoever must give something up for sure, whatever interrupts it, adds itself to `abandoned` of the line before anything
-else. That is one call of C code; the line takes back what it had at once, or when it serves the next time.
-"""
+"""A limit on calls that run at once, for threads and tasks: the ways to take a slot and to give it back."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from itertools import repeat
 from types import EllipsisType, TracebackType
-from typing import Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from .._common import checks
-from .._common.events import BulkheadRejected, Listened, Listener, notify, open_log
+from .._common.events import Listener, open_log
 from .._common.pattern import Args, Function, Kwargs, OnlyOne, Pattern, check_finished
-from .._common.streams import AsyncStream, Guard, Stream
-from .._common.typing import Protected, ProtectedFunction
-from ..exceptions import BulkheadFullError, UsageError
-from .gates import ThreadGate, task_gate
+from .._common.streams import Guard
+from ..exceptions import UsageError
+from .admission import Admission
 from .line import Caller, Line
 from .snapshot import BulkheadSnapshot
+from .stream import StreamCaller
+
+if TYPE_CHECKING:
+    from .._common.typing import Protected, ProtectedFunction
 
 __all__ = ["Bulkhead"]
 
@@ -35,24 +33,24 @@ _Policy = TypeVar("_Policy")
 _NOT_ON_THE_WAY: Final = ("acquire", "acquire_async", "release")
 
 
-class Bulkhead(Pattern, Listened, OnlyOne):
-    """Never lets more than `max_concurrent` callers in at once, and never lets more than `max_queue` wait for a slot.
+class Bulkhead(Pattern, Admission, OnlyOne):
+    """Limits how many calls run at once, and how many callers wait for a slot.
 
-    One object serves any number of threads, asyncio tasks of any event loops and trio tasks at the same time. They wait
-    in one line, first come, first served; a slot goes from the holder that leaves straight to the first in the line.
-    Cancelling a wait loses no slot, and leaves no trace.
+    Threads, asyncio tasks of any event loop and trio tasks may share one object. They wait in one queue and are served
+    in the order in which they came. Cancelling a wait gives its place back and loses no slot.
 
     Args:
-        name: shown in errors, events and snapshots.
-        max_concurrent: how many may be inside, >= 0; 0 rejects everybody, or lets them wait.
-        max_queue: how many may wait, >= 0; 0 rejects at once when every slot is taken.
-        timeout_s: seconds that a caller waits at most, >= 0, or a timedelta; both 0.0 and None mean no limit.
-        listeners: functions that are given a `BulkheadRejected` for every rejection, outside every lock.
-        clock: a function that returns monotonic seconds, for what is told of waits; time-outs are measured by the
-            clock of the thread's or task's own library.
+        name: Shown in errors, events and snapshots.
+        max_concurrent: Slots: how many calls may run at once, >= 0. 0: none; callers are rejected, or wait if there is
+            a queue.
+        max_queue: How many callers may wait for a slot, >= 0. 0: a call is rejected at once when all slots are taken.
+        timeout_s: Seconds that a caller waits at most, >= 0, or a `timedelta`. 0.0 and None both mean no limit.
+        listeners: Functions that get a `BulkheadRejected` for every rejection, outside every lock.
+        clock: A function that returns monotonic seconds, for reported waits only. Timeouts are measured with the clock
+            of the running thread or event loop.
 
     Raises:
-        TypeError, ValueError: a setting is of the wrong type or out of range.
+        TypeError, ValueError: A setting has the wrong type or is out of range.
     """
 
     _attribute = "bulkhead"
@@ -62,8 +60,8 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         for name in _NOT_ON_THE_WAY:
             if getattr(cls, name) is not getattr(Bulkhead, name):
                 raise TypeError(
-                    f"{cls.__name__} overrides {name}(), which calls, blocks and decorated functions do not go "
-                    "through: use listeners=, or wrap the bulkhead in a class of your own"
+                    f"{cls.__name__} overrides {name}(), but calls, blocks and decorated functions do not use "
+                    f"{name}(): use listeners=, or wrap the bulkhead in a class of your own"
                 )
 
     def __init__(
@@ -80,6 +78,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         self._name = checks.text("name", name)
         self._max_queue = checks.count("max_queue", max_queue, 0)
         self._timeout_s = _checked_timeout(timeout_s)
+        self._patience_s = self._timeout_s or None  # that of a caller without a time-out of its own; None: no limit
         self._listeners = checks.functions("listeners", listeners)
         self._line = Line(
             checks.count("max_concurrent", max_concurrent, 0),
@@ -93,44 +92,45 @@ class Bulkhead(Pattern, Listened, OnlyOne):
 
     @property
     def name(self) -> str:
-        """The name that errors, events and snapshots show."""
+        """The name, shown in errors, events and snapshots."""
         return self._name
 
     @property
     def max_queue(self) -> int:
-        """How many may wait for a slot."""
+        """How many callers may wait for a slot."""
         return self._max_queue
 
     @property
     def timeout_s(self) -> float | None:
-        """Seconds that a caller waits at most; both 0.0 and None mean no limit."""
+        """Seconds that a caller waits at most. 0.0 and None both mean no limit."""
         return self._timeout_s
 
     @property
     def max_concurrent(self) -> int:
-        """How many may be inside at once; `resize()` changes it."""
+        """How many calls may run at once. `resize()` changes it."""
         return self._line.limit
 
     @property
     def active_count(self) -> int:
-        """How many are inside; more than `max_concurrent` for a while after it was made smaller."""
+        """How many calls are running. After `resize()` to fewer slots it may be above `max_concurrent` for a while."""
         return self._served_line().inside
 
     @property
     def available_slots(self) -> int:
-        """How many could enter at once."""
+        """How many slots are free."""
         snapshot = self.snapshot()
         return max(0, snapshot.max_concurrent - snapshot.active_count)
 
     @property
     def queued_count(self) -> int:
-        """How many wait for a slot."""
+        """How many callers are waiting for a slot."""
         return self._served_line().queued
 
     def snapshot(self) -> BulkheadSnapshot:
         """Return a consistent copy of all figures."""
         line = self._served_line()
-        with line.lock:
+        _ = line.lock.taken
+        try:
             limit = line.limit
             accepted = line.accepted
             inside = line.inside
@@ -139,6 +139,8 @@ class Bulkhead(Pattern, Listened, OnlyOne):
             timed_out = line.timed_out
             peak = line.peak
             total_wait_s = line.total_wait_s
+        finally:
+            line.lock.release()
         return BulkheadSnapshot(
             name=self._name,
             max_concurrent=limit,
@@ -162,91 +164,47 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     # Entering and leaving by hand
 
     def acquire(self, *, timeout_s: float | timedelta | EllipsisType | None = ...) -> bool:
-        """Take a slot, waiting in the line if there is a place, and return True; or return False if rejected.
+        """Take a slot and return True, or return False if the call is rejected. Waits if the queue has a place.
 
-        Every True must be followed by one `release()`, from any thread or task.
+        After each True, call `release()` once, from any thread or task.
 
         Args:
-            timeout_s: seconds that this caller waits at most, >= 0, or a timedelta; 0 does not wait, None has no limit.
-                Without it, the `timeout_s` of the bulkhead holds.
+            timeout_s: Seconds to wait at most, >= 0, or a `timedelta`. 0: do not wait. None: no limit. If left out, the
+                `timeout_s` of the bulkhead is used.
 
         Raises:
-            UsageError: it would have to wait, and this thread runs an event loop: use `acquire_async()`.
-            TypeError, ValueError: `timeout_s` is of the wrong type or out of range.
+            UsageError: It would have to wait, but this thread runs an event loop: use `acquire_async()`.
+            TypeError, ValueError: `timeout_s` has the wrong type or is out of range.
         """
         patience_s = self._patience_s if timeout_s is ... else _checked_timeout(timeout_s)
         return self._take_free() or self._take(Caller(), patience_s)
 
     async def acquire_async(self, *, timeout_s: float | timedelta | EllipsisType | None = ...) -> bool:
-        """Take a slot, waiting in the line if there is a place, and return True; or return False if rejected.
+        """Take a slot and return True, or return False if the call is rejected. Waits if the queue has a place.
 
-        Every True must be followed by one `release()`, from any thread or task. Cancelling leaves the line, and loses
-        no slot.
+        After each True, call `release()` once, from any thread or task. Cancelling leaves the queue and loses no slot.
 
         Args:
-            timeout_s: seconds that this caller waits at most, >= 0, or a timedelta; 0 does not wait, None has no limit.
-                Without it, the `timeout_s` of the bulkhead holds.
+            timeout_s: Seconds to wait at most, >= 0, or a `timedelta`. 0: do not wait. None: no limit. If left out, the
+                `timeout_s` of the bulkhead is used.
 
         Raises:
-            UsageError: it would have to wait, and this is no task of asyncio or trio.
-            TypeError, ValueError: `timeout_s` is of the wrong type or out of range.
+            UsageError: It would have to wait, but this is not a task of asyncio or trio.
+            TypeError, ValueError: `timeout_s` has the wrong type or is out of range.
         """
         patience_s = self._patience_s if timeout_s is ... else _checked_timeout(timeout_s)
         return self._take_free() or await self._take_async(Caller(), patience_s)
 
     def release(self) -> None:
-        """Give one slot back, to the first in the line if somebody waits; from any thread or task.
+        """Give one slot back. If callers are waiting, the first of them gets it. Safe from any thread or task.
 
         Raises:
-            UsageError: no slot is held; nothing has changed.
+            UsageError: No slot is taken. Nothing has changed.
         """
-        Bulkhead.__exit__(self, None, None, None)  # a subclass may call this from its own
-
-    def resize(self, max_concurrent: int) -> None:
-        """Set how many may be inside: more serve the line at once, fewer take effect as holders leave.
-
-        At 0 those who wait keep waiting, under their time-out. Safe from any thread or task.
-
-        Raises:
-            TypeError, ValueError: as at construction.
-        """
-        limit = checks.count("max_concurrent", max_concurrent, 0)
         line = self._line
         try:
-            with line.lock:
-                line.limit = limit
-                line.free_below = 0
-            line.serve()
-        except BaseException:
-            line.serve()
-            raise
-
-    def __enter__(self) -> Bulkhead:
-        # The same as _take_free(), written out for speed.
-        line = self._line
-        taken = False
-        try:
-            with line.lock:
-                if line.inside < line.free_below:
-                    line.inside += 1
-                    line.accepted += 1
-                    taken = True
-                    return self
-        except BaseException:
-            if taken:
-                self.release()
-            raise
-        caller = Caller()
-        if not self._take(caller, self._patience_s):
-            raise self._rejection(caller)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        line = self._line
-        try:
-            with line.lock:
+            _ = line.lock.taken
+            try:
                 if line.inside:
                     line.inside -= 1
                     if not line.queued:
@@ -257,12 +215,68 @@ class Bulkhead(Pattern, Listened, OnlyOne):
                     held = True
                 else:
                     held = False
-            line.serve()
+            finally:
+                line.lock.release()
+            line.hand_over()
         except BaseException:
             line.serve()
             raise
         if not held:
             raise UsageError(f"Bulkhead {self._name!r}: release() without a held slot")
+
+    def resize(self, max_concurrent: int) -> None:
+        """Change how many calls may run at once.
+
+        More slots serve waiting callers at once. Fewer slots take effect as running calls end. At 0, waiting callers
+        keep waiting until their timeout. Safe from any thread or task.
+
+        Args:
+            max_concurrent: The new number of slots, >= 0.
+
+        Raises:
+            TypeError, ValueError: `max_concurrent` has the wrong type or is out of range.
+        """
+        limit = checks.count("max_concurrent", max_concurrent, 0)
+        line = self._line
+        try:
+            _ = line.lock.taken
+            try:
+                line.limit = limit
+                line.free_below = 0
+            finally:
+                line.lock.release()
+            line.serve()
+        except BaseException:
+            line.serve()
+            raise
+
+    def __enter__(self) -> Bulkhead:
+        # The same as _take_free(), written out for speed.
+        line = self._line
+        entered = False
+        try:
+            _ = line.lock.taken
+            try:
+                if line.inside < line.free_below:
+                    line.inside += 1
+                    line.accepted += 1
+                    entered = True
+                    return self
+            finally:
+                line.lock.release()
+        except BaseException:
+            if entered:
+                self.release()
+            raise
+        caller = Caller()
+        if not self._take(caller, self._patience_s):
+            raise self._rejection(caller)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.release()
 
     async def __aenter__(self) -> Bulkhead:
         if not self._take_free():
@@ -274,7 +288,7 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        self.__exit__(kind, error, trace)
+        self.release()
 
     # Calling and decorating
 
@@ -285,11 +299,15 @@ class Bulkhead(Pattern, Listened, OnlyOne):
     @overload
     def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, object, object, Bulkhead]: ...
     def __call__(self, func: Any, /) -> Any:
-        """Return func, of whatever kind, such that each call holds a slot; a generator does from first item to end."""
+        """Return the function such that each call holds a slot. A generator holds one from its first item to its end.
+
+        Raises:
+            TypeError: It is not a function.
+        """
         return self._decorate(func)
 
     def _new_guard(self) -> Guard:
-        return _StreamCaller(self)
+        return StreamCaller(self, self._patience_s)
 
     def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
         # Written out, because the entry of every function is a place where Ctrl-C may land: here a slot is taken, or
@@ -297,11 +315,14 @@ class Bulkhead(Pattern, Listened, OnlyOne):
         line = self._line
         caller = Caller()
         try:
-            with line.lock:
+            _ = line.lock.taken
+            try:
                 if line.inside < line.free_below:
                     line.inside += 1
                     line.accepted += 1
                     caller.holds = line.epoch
+            finally:
+                line.lock.release()
             if caller.holds is None and not self._take(caller, self._patience_s):
                 raise self._rejection(caller)
             result = func(*args, **kwargs)
@@ -309,136 +330,51 @@ class Bulkhead(Pattern, Listened, OnlyOne):
             return result
         finally:
             try:
-                with line.lock:
+                _ = line.lock.taken
+                try:
                     if caller.holds is line.epoch:
                         caller.holds = None
                         line.inside -= 1 if line.inside else 0  # somebody's stray release() may have been for this one
+                finally:
+                    line.lock.release()
                 if line.queued:
-                    line.serve()
+                    line.hand_over()
             except BaseException:
                 line.abandoned.add(caller)
                 line.serve()
                 raise
 
     async def _run_async(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
+        # The same, and written out for the same reason.
+        line = self._line
         caller = Caller()
         try:
-            if not await self._take_async(caller, self._patience_s):
-                raise self._rejection(caller)
-            return await func(*args, **kwargs)
-        finally:
-            self._line.abandoned.add(caller)
-            self._line.serve()
-
-    def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
-        with self._line.lock:
-            if self._listeners is before:
-                self._listeners = after
-                return True
-        return False
-
-    # Taking a slot: the same steps for threads and tasks, and two ways to sleep
-
-    @property
-    def _patience_s(self) -> float | None:
-        """How long a caller waits that brings no time-out of its own; None: without a limit."""
-        return self._timeout_s or None
-
-    def _take_free(self) -> bool:
-        """Take a slot if that takes no second look, and tell whether it was taken."""
-        line = self._line
-        taken = False
-        try:
-            with line.lock:
+            _ = line.lock.taken
+            try:
                 if line.inside < line.free_below:
                     line.inside += 1
                     line.accepted += 1
-                    taken = True
-        except BaseException:
-            if taken:
-                self.release()
-            raise
-        return taken
-
-    def _take(self, caller: Caller, patience_s: float | None) -> bool:
-        line = self._line
-        try:
-            if self._has_to_wait(caller, patience_s, ThreadGate):
-                for _ in repeat(None):
-                    if line.wait_is_over(caller, caller.gate.sleep(caller)):
-                        break
-        except BaseException:
-            line.abandoned.add(caller)
-            line.serve()
-            raise
-        return self._is_admitted(caller)
-
-    async def _take_async(self, caller: Caller, patience_s: float | None) -> bool:
-        line = self._line
-        try:
-            if self._has_to_wait(caller, patience_s, task_gate):
-                for _ in repeat(None):
-                    if line.wait_is_over(caller, await caller.gate.sleep(caller)):
-                        break
-        except BaseException:
-            line.abandoned.add(caller)
-            line.serve()
-            raise
-        return self._is_admitted(caller)
-
-    def _has_to_wait(self, caller: Caller, patience_s: float | None, new_gate: Callable[[float | None], Any]) -> bool:
-        """Give the caller a slot, a rejection, or a gate and a place in the line; the last is to wait."""
-        line = self._line
-        places = 0 if patience_s == 0 else self._max_queue
-        if line.abandoned:
-            line.serve()
-        if not line.enter(caller, places):
-            caller.gate = new_gate(patience_s)
-            caller.line = line
-            caller.since = line.now()
-            line.enter(caller, places)
-        return caller.waits is not None
-
-    def _is_admitted(self, caller: Caller) -> bool:
-        """Tell whether the caller has a slot, and listeners if it was rejected."""
-        if caller.rejected and self._listeners:
-            notify(self._listeners, BulkheadRejected(self._name, caller.active, caller.queued, caller.waited_s))
-        return not caller.rejected
-
-    def _rejection(self, caller: Caller) -> BulkheadFullError:
-        message, waited = f"Bulkhead {self._name!r} is full", {}
-        if caller.waited_s is not None:
-            message, waited = f"Timed out waiting for a slot of bulkhead {self._name!r}", {"waited_s": caller.waited_s}
-        return BulkheadFullError(
-            message,
-            self._name,
-            self.max_concurrent,
-            active_count=caller.active,
-            queued_count=caller.queued,
-            max_queue=self._max_queue,
-            **waited,
-        )
-
-
-class _StreamCaller(Caller, Guard):
-    """The caller of a stream: it has a slot from the first item to the end."""
-
-    def __init__(self, bulkhead: Bulkhead) -> None:
-        self._bulkhead = bulkhead
-        self.leave = bulkhead._line.abandoned.add
-
-    def open(self, func: Callable[..., Stream], args: Args, kwargs: Kwargs) -> tuple[Stream, Any]:
-        if not self._bulkhead._take(self, self._bulkhead._patience_s):
-            raise self._bulkhead._rejection(self)
-        return super().open(func, args, kwargs)
-
-    async def open_async(self, func: Callable[..., AsyncStream], args: Args, kwargs: Kwargs) -> tuple[AsyncStream, Any]:
-        if not await self._bulkhead._take_async(self, self._bulkhead._patience_s):
-            raise self._bulkhead._rejection(self)
-        return await super().open_async(func, args, kwargs)
-
-    def end(self, error: BaseException | None) -> None:
-        self._bulkhead._line.serve()
+                    caller.holds = line.epoch
+            finally:
+                line.lock.release()
+            if caller.holds is None and not await self._take_async(caller, self._patience_s):
+                raise self._rejection(caller)
+            return await func(*args, **kwargs)
+        finally:
+            try:
+                _ = line.lock.taken
+                try:
+                    if caller.holds is line.epoch:
+                        caller.holds = None
+                        line.inside -= 1 if line.inside else 0
+                finally:
+                    line.lock.release()
+                if line.queued:
+                    line.hand_over()
+            except BaseException:
+                line.abandoned.add(caller)
+                line.serve()
+                raise
 
 
 def _checked_timeout(timeout_s: Any) -> float | None:

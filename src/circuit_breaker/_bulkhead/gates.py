@@ -1,4 +1,4 @@
-"""Where those sleep who wait for a slot: a thread on a lock, a task on what its library has.
+"""Where those sleep who wait for a slot: here a thread, on a lock; for tasks, their library has gates.
 
 A gate belongs to one caller, and knows how long it may sleep. That it was opened is a hint to look again, never a
 promise of a slot.
@@ -10,8 +10,7 @@ import threading
 import time
 from math import inf
 
-from .._common import async_library
-from .._common.async_library import AsyncioGate, Sleeper, TrioGate
+from .._common.async_library import Sleeper, runs_event_loop
 from ..exceptions import UsageError
 
 
@@ -21,7 +20,7 @@ class ThreadGate:
     __slots__ = ("_bolt", "_deadline")
 
     def __init__(self, timeout_s: float | None) -> None:
-        if async_library.runs_event_loop():
+        if runs_event_loop():
             raise UsageError("acquire() would have to wait, and this thread runs an event loop: use acquire_async()")
         self._deadline = inf if timeout_s is None else time.monotonic() + timeout_s
         self._bolt = threading.Lock()
@@ -38,15 +37,3 @@ class ThreadGate:
         """Sleep until the gate is opened, and return True; or return False when the time is over."""
         left_s = self._deadline - time.monotonic()
         return self._bolt.acquire(True, -1 if left_s == inf else min(max(left_s, 0.0), threading.TIMEOUT_MAX))
-
-
-def task_gate(timeout_s: float | None) -> AsyncioGate | TrioGate:
-    """Return a gate for the task that runs here.
-
-    Raises:
-        UsageError: there is none, or of a library that is neither asyncio nor trio.
-    """
-    gate = async_library.task_gate(timeout_s)
-    if gate is None:
-        raise UsageError("acquire_async() would have to wait, which takes a running task of asyncio or trio")
-    return gate

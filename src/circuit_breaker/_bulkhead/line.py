@@ -7,11 +7,12 @@ a few assignments with nothing in between, which is why the line is linked by ha
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from .._common import fork
-from .._common.lock import RLock
+from .._common.lock import ReadRLock
 
 
 class Caller:
@@ -20,26 +21,33 @@ class Caller:
     Attributes:
         holds: the line's epoch in which it was given a slot; None: it has none.
         waits: the line's epoch in which it stands in the line; None: it does not.
-        rejected: there is no slot for it; then `active` and `queued` say how full it was.
-        waited_s: how long it stood in the line, by the clock of the line; None: it never did.
+        rejected: there is no slot for it.
+        active, queued: how many were inside, and how many others waited, when it was rejected.
         gate: where it sleeps, made when it first has to wait.
-        since: when it began to wait, by the clock of the line.
         line: where it waits.
-        before, after: its neighbours in the line.
+        since: when it began to wait, by the clock of the line.
+        waited_s: how long it stood in the line; None: it never did.
+        before, after: its neighbours in the line; None: there is none.
     """
 
-    # Defaults of the class, so that making one is a single call of C code.
-    holds: object | None = None
-    waits: object | None = None
-    rejected = False
-    active = 0
-    queued = 0
-    waited_s: float | None = None
-    gate: Any = None
-    since: float = 0.0
-    line: Any = None
-    before: Any = None
-    after: Any = None
+    __slots__ = (
+        *("holds", "waits", "rejected", "active", "queued", "gate", "line", "since", "waited_s", "before", "after"),
+        "__weakref__",
+    )
+
+    def __init__(self) -> None:
+        self.holds: object | None = None
+        self.waits: object | None = None
+        self.rejected = False
+        self.gate: Any = None
+        self.since = 0.0
+        self.waited_s: float | None = None
+        # The others are set when there is something to say.
+        self.active: int
+        self.queued: int
+        self.line: Line
+        self.before: Caller | None
+        self.after: Caller | None
 
     def lost(self) -> None:
         """Leave for good, because the event loop in which it slept is closed."""
@@ -63,22 +71,24 @@ class Line:
         "accepted",
         "clock",
         "epoch",
+        "first",
         "free_below",
         "held_in_parent",
         "inside",
+        "last",
         "limit",
         "lock",
         "peak",
         "queued",
         "rejected",
-        "ring",
         "timed_out",
         "total_wait_s",
     )
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
-        self.clock = clock
-        self.lock = RLock()
+        self.clock = clock if clock is time.monotonic else lambda: float(clock())
+        """It may be code of the caller's, so it is not asked under the lock."""
+        self.lock = ReadRLock()
         self.limit = limit
         self.inside = 0
         self.free_below = 0
@@ -89,7 +99,8 @@ class Line:
         self.timed_out = 0
         self.total_wait_s = 0.0
         self.queued = 0
-        self.ring = _empty_ring()
+        self.first: Caller | None = None
+        self.last: Caller | None = None
         self.epoch = object()
         """The time since the last fork; a slot of another epoch is the parent's."""
         self.held_in_parent = 0
@@ -98,16 +109,13 @@ class Line:
         """Callers that are gone, for whoever serves next; adding one is a call of C code, which no interrupt splits."""
         fork.survive(self)
 
-    def now(self) -> float:
-        """Return the time by the clock, which is the caller's: never to be asked under the lock."""
-        return float(self.clock())
-
     def enter(self, caller: Caller, places: int) -> bool:
         """Give the caller a slot, a rejection, or, if it has a gate, one of so many places in the line.
 
         Return False if it has to wait and so needs a gate first.
         """
-        with self.lock:
+        _ = self.lock.taken
+        try:
             if self.inside < self.limit and not self.queued:
                 self.inside += 1
                 self.accepted += 1
@@ -126,20 +134,24 @@ class Line:
                 self.free_below = 0
                 self.queued += 1
                 caller.waits = self.epoch
-                caller.before = self.ring.before
-                caller.after = self.ring
-                self.ring.before.after = caller
-                self.ring.before = caller
+                caller.before = self.last
+                caller.after = None
+                if self.last is None:
+                    self.first = caller
+                else:
+                    self.last.after = caller
+                self.last = caller
+        finally:
+            self.lock.release()
         return True
 
     def wait_is_over(self, caller: Caller, opened: bool) -> bool:
-        """Tell whether the caller need not sleep again, after its gate was opened or its time was over."""
+        """Tell whether the caller need not sleep again, though it was woken without a slot, or its time is over."""
+        self.serve()  # whoever opened the gate may have been interrupted before it gave the slot
         if caller.holds is None:
-            self.serve()  # whoever opened the gate may have been interrupted before it gave the slot
-            if caller.holds is None:
-                if opened:
-                    return False
-                self.leave(caller, timed_out=True)
+            if opened:
+                return False
+            self.leave(caller, timed_out=True)
         return True
 
     def serve(self) -> None:
@@ -148,42 +160,46 @@ class Line:
         To be called after whatever made a slot free.
         """
         try:
-            self._serve()
+            self.hand_over()
         except BaseException:
-            self._serve()
+            self.hand_over()
             raise
 
-    def _serve(self) -> None:
+    def hand_over(self) -> None:
+        """Do the same, but leave what an interrupt keeps undone to whoever serves next."""
         if self.abandoned:
             self._take_back()
-        caller = self.ring.after
-        while caller is not self.ring and self.inside < self.limit:
+        caller = self.first
+        while caller is not None and self.inside < self.limit:
             # The gate opens first. What is raised meanwhile leaves the caller in the line, at worst awake for nothing:
             # it serves the line itself, and sleeps again.
-            self._give(caller, caller.gate.open(), self.now())
-            caller = self.ring.after
-
-    def _give(self, caller: Caller, awake: bool, now: float) -> None:
-        """Give a slot to the caller, or if nobody wakes up there any more, only its place to the next."""
-        with self.lock:
-            if caller is self.ring.after and self.inside < self.limit:
-                if awake:
-                    # First of all: its caller may look just now, without the lock, and must find itself in the line or
-                    # with a slot. Who finds neither sleeps again, and nobody comes back to wake it.
-                    caller.holds = self.epoch
-                    self.inside += 1
-                    self.accepted += 1
-                    if self.inside > self.peak:
-                        self.peak = self.inside
-                caller.before.after = caller.after
-                caller.after.before = caller.before
-                caller.before = None
-                caller.after = None
-                caller.waits = None
-                waited_s = now - caller.since if now > caller.since else 0.0
-                caller.waited_s = waited_s
-                self.total_wait_s += waited_s
-                self.queued -= 1
+            wakes_up = caller.gate.open()
+            now = self.clock()
+            _ = self.lock.taken
+            try:
+                if caller is self.first and self.inside < self.limit:
+                    if wakes_up:
+                        # First of all: its caller may look just now, without the lock, and must find itself in the line
+                        # or with a slot. Who finds neither sleeps again, and nobody comes back to wake it.
+                        caller.holds = self.epoch
+                        self.inside += 1
+                        self.accepted += 1
+                        if self.inside > self.peak:
+                            self.peak = self.inside
+                    self.first = caller.after
+                    if caller.after is None:
+                        self.last = None
+                    else:
+                        caller.after.before = None
+                    caller.after = None
+                    caller.waits = None
+                    waited_s = now - caller.since if now > caller.since else 0.0
+                    caller.waited_s = waited_s
+                    self.total_wait_s += waited_s
+                    self.queued -= 1
+            finally:
+                self.lock.release()
+            caller = self.first
 
     def _take_back(self) -> None:
         for caller in self.abandoned.copy():
@@ -195,11 +211,18 @@ class Line:
 
         A caller that timed out is rejected, but keeps a slot that it was given in the last moment.
         """
-        now = self.now() if caller.waits is not None else 0.0
-        with self.lock:
+        now = self.clock() if caller.waits is not None else 0.0
+        _ = self.lock.taken
+        try:
             if caller.waits is self.epoch:
-                caller.before.after = caller.after
-                caller.after.before = caller.before
+                if caller.before is None:
+                    self.first = caller.after
+                else:
+                    caller.before.after = caller.after
+                if caller.after is None:
+                    self.last = caller.before
+                else:
+                    caller.after.before = caller.before
                 caller.before = None
                 caller.after = None
                 caller.waits = None
@@ -217,21 +240,17 @@ class Line:
             elif caller.holds is self.epoch:
                 caller.holds = None
                 self.inside -= 1 if self.inside else 0  # somebody's stray release() may have been for this one
+        finally:
+            self.lock.release()
 
     def _after_fork_in_child(self) -> None:
         # The holders and the line are the parent's. Slots of a former epoch come back without effect; a nameless
         # release() cannot be told apart, so as many are allowed as slots were held.
-        self.lock = RLock()
+        self.lock = ReadRLock()
         self.held_in_parent += self.inside
         self.inside = 0
         self.queued = 0
-        self.ring = _empty_ring()
+        self.first = None
+        self.last = None
         self.abandoned = set()
         self.epoch = object()
-
-
-def _empty_ring() -> Caller:
-    """Return the one place in a ring that is nobody's: the first in the line comes after it, the last before it."""
-    ring = Caller()
-    ring.before = ring.after = ring
-    return ring

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
+from collections.abc import Callable
+from contextlib import ExitStack
 from math import inf
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary, ref
+
+from ..exceptions import UsageError
 
 _modules = sys.modules
 
@@ -61,55 +65,19 @@ class Sleeper(Protocol):
         """Do what is due when the sleeper never wakes up, because its event loop is closed."""
 
 
-def task_gate(timeout_s: float | None) -> AsyncioGate | TrioGate | None:
-    """Return a gate for the task that runs here, which sleeps there so long at most; None outside of both libraries."""
-    trio = running_trio()
+def task_gate(timeout_s: float | None) -> AsyncioGate | TrioGate:
+    """Return a gate for the task that runs here, which sleeps there so long at most; None: without a limit.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    trio = running_trio() if "trio" in _modules else None
     if trio is not None:
         return TrioGate(trio, timeout_s)
     loop = running_loop()
-    return None if loop is None else AsyncioGate(loop, timeout_s)
-
-
-class AsyncioGate:
-    """An asyncio task sleeps on a future, which only the thread of its own loop touches."""
-
-    __slots__ = ("_deadline", "_future", "_loop")
-
-    def __init__(self, loop: Any, timeout_s: float | None) -> None:
-        self._loop = loop
-        self._future = loop.create_future()
-        self._deadline = None if timeout_s is None else loop.time() + min(timeout_s, _LONGEST_S)
-
-    def open(self) -> bool:
-        """Wake the sleeper, who may be awake already; False: its event loop is closed."""
-        if running_loop() is self._loop:
-            self._wake(True)
-            return True
-        try:
-            self._loop.call_soon_threadsafe(self._wake, True)
-        except RuntimeError:
-            if self._loop.is_closed():
-                return False
-            raise
-        return True
-
-    async def sleep(self, sleeper: Sleeper) -> bool:
-        """Sleep until the gate is opened, and return True; or return False when the time is over."""
-        if self._future.done():
-            self._future = self._loop.create_future()
-        timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._wake, False)
-        sleepers = _sleepers_of(self._loop)
-        sleepers.add(sleeper)
-        try:
-            return await self._future  # type: ignore[no-any-return]
-        finally:
-            sleepers.discard(sleeper)
-            if timer is not None:
-                timer.cancel()
-
-    def _wake(self, opened: bool) -> None:
-        if not self._future.done():
-            self._future.set_result(opened)
+    if loop is None:
+        raise UsageError("waiting here takes a running task of asyncio or trio, and there is none")
+    return AsyncioGate(loop, timeout_s)
 
 
 class _LoopEnd:
@@ -129,26 +97,84 @@ class _LoopEnd:
 
     def __del__(self) -> None:
         if self.loop.is_closed():
-            for sleeper in self.sleepers.copy():
-                sleeper.lost()
+            with ExitStack() as everybody:  # even if one raises
+                for sleeper in self.sleepers.copy():
+                    everybody.callback(sleeper.lost)
 
 
-class _Here(threading.local):
-    """The loop in which a task of this thread slept last."""
-
-    end: Any = staticmethod(lambda: None)  # a weak reference to its _LoopEnd
+def _nothing() -> None:
+    """Stand for a weak reference to what is gone."""
 
 
-_here = _Here()
+class _LoopEnds(threading.local):
+    """Weak references to the end of each loop in which tasks of this thread slept, and of the last one."""
+
+    def __init__(self) -> None:
+        self.last: Callable[[], _LoopEnd | None] = _nothing
+        self.of: WeakKeyDictionary[Any, Callable[[], _LoopEnd | None]] = WeakKeyDictionary()
 
 
-def _sleepers_of(loop: Any) -> set[Sleeper]:
-    end = _here.end()
+_ends = _LoopEnds()
+
+
+def _sleepers_in(loop: Any) -> set[Sleeper]:
+    end = _ends.last()
     if end is None or end.loop is not loop:
-        end = _LoopEnd(loop)
-        _here.end = weakref.ref(end)
-    sleepers: set[Sleeper] = end.sleepers
-    return sleepers
+        end = _ends.of.get(loop, _nothing)()
+        if end is None:
+            end = _LoopEnd(loop)
+            _ends.of[loop] = ref(end)
+        _ends.last = ref(end)
+    return end.sleepers
+
+
+class AsyncioGate:
+    """An asyncio task sleeps on a future, which only the thread of its own loop touches."""
+
+    __slots__ = ("_deadline", "_future", "_loop")
+
+    def __init__(self, loop: Any, timeout_s: float | None) -> None:
+        self._loop = loop
+        self._future = loop.create_future()
+        self._deadline = None if timeout_s is None else loop.time() + min(timeout_s, _LONGEST_S)
+
+    def open(self) -> bool:
+        """Wake the sleeper, who may be awake already; False: its event loop is closed."""
+        try:
+            task = _modules["asyncio"].current_task()
+        except RuntimeError:
+            task = None  # no loop runs here
+        if task is not None and task.get_loop() is self._loop:
+            self._wake(True)
+            return True
+        # From another thread; or from a destructor or a signal handler here, when the loop may be about to wait.
+        try:
+            self._loop.call_soon_threadsafe(self._wake, True)
+        except RuntimeError:
+            if self._loop.is_closed():
+                return False
+            raise
+        return True
+
+    async def sleep(self, sleeper: Sleeper) -> bool:
+        """Sleep until the gate is opened, and return True; or return False when the time is over."""
+        sleepers = _sleepers_in(self._loop)
+        timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._wake, False)
+        sleepers.add(sleeper)
+        try:
+            return await self._future  # type: ignore[no-any-return]
+        finally:
+            sleepers.discard(sleeper)
+            if timer is not None:
+                timer.cancel()
+
+    def shut(self) -> None:
+        """Let the next sleep last until the gate is opened again; to be done before looking whether to sleep on."""
+        self._future = self._loop.create_future()
+
+    def _wake(self, opened: bool) -> None:
+        if not self._future.done():
+            self._future.set_result(opened)
 
 
 class TrioGate:
@@ -172,11 +198,13 @@ class TrioGate:
 
     async def sleep(self, _: Sleeper) -> bool:
         """Sleep until the gate is opened, and return True; or return False when the time is over."""
-        if self._event.is_set():
-            self._event = self._trio.Event()
         with self._trio.move_on_at(self._deadline) as scope:
             await self._event.wait()
         return not scope.cancelled_caught
+
+    def shut(self) -> None:
+        """Let the next sleep last until the gate is opened again; to be done before looking whether to sleep on."""
+        self._event = self._trio.Event()
 
     def _wake(self) -> None:
         self._event.set()

@@ -1,4 +1,4 @@
-"""What lives here is made whole again in a forked child, where the locks of other threads would stay held for ever."""
+"""Objects that get new locks in a forked child, where locks of other threads would stay held for ever."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 class _Reference(weakref.ref[Any]):
-    """Two of them are equal if they are one, whatever their objects call equal."""
+    """Compares by identity, even if the object defines its own equality."""
 
     __slots__ = ()
     __eq__ = object.__eq__

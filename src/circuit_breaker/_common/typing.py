@@ -1,4 +1,4 @@
-"""Types for type checkers alone: of decorated functions, which are plain functions at run time, and of settings.
+"""Types of decorated functions and of decorators, for type checkers alone: at run time these are plain functions.
 
 Of a decorated function, the last three parameters say which objects guard it: its circuit breaker, its retry policy and
 its bulkhead; `object` where it has none. They are covariant, so a function with more guards goes where fewer are asked
@@ -8,8 +8,7 @@ for, and an attribute is there exactly when its guard is, since only a pattern c
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .pattern import Pattern
 
@@ -24,25 +23,6 @@ _Policy = TypeVar("_Policy")
 _Bulkhead = TypeVar("_Bulkhead")
 _Rest = ParamSpec("_Rest")
 _Self = TypeVar("_Self")
-_Taken_contra = TypeVar("_Taken_contra", contravariant=True)
-_Read_co = TypeVar("_Read_co", covariant=True)
-
-
-class Setting(Generic[_Taken_contra, _Read_co]):
-    """A field of a frozen dataclass that takes more types than it is read as."""
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __get__(self, instance: None, owner: object, /) -> _Read_co: ...
-        @overload
-        def __get__(self, instance: object, owner: object, /) -> _Read_co: ...
-        def __get__(self, instance: object, owner: object, /) -> Any: ...
-        def __set__(self, instance: object, value: _Taken_contra, /) -> None: ...
-
-
-Seconds: TypeAlias = Setting[float | timedelta, float]
-OptionalSeconds: TypeAlias = Setting[float | timedelta | None, float | None]
 
 
 class Protected(Generic[_P, _R_co, _Breaker_co, _Policy_co, _Bulkhead_co]):

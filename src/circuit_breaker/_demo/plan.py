@@ -22,7 +22,7 @@ LONGEST_S: Final = 3600
 
 
 class Phase(Enum):
-    """How the server is."""
+    """The states of the server."""
 
     HEALTHY = "healthy"
     FAILS = "fails"
@@ -36,7 +36,7 @@ ENDS: Final = {Phase.HEALTHY: 0.2, Phase.FAILS: 0.45, Phase.HANGS: 0.7, Phase.RE
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens within so many seconds."""
+    """What happens within the given number of seconds."""
 
     seconds: float
 

@@ -95,7 +95,7 @@ class Fleet:
         return replace(self._template, state=self._state, machine_state=self._state, stats=stats)
 
     def ending(self) -> Ending:
-        """Return what there is to tell."""
+        """Return the figures of the summary."""
         ending = self._story.ending(self, Bulkhead("server"))
         _, _, _, retries, saved = self._sums()
         return replace(ending, retries=retries, saved=saved, processes=len(self._callers))
@@ -105,7 +105,7 @@ class Fleet:
 
 
 def run(story: Story, number: int) -> Ending:
-    """Let so many processes call until the story is over; return what there is to tell."""
+    """Let so many processes call until the story is over; return the figures of the summary."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "circuits.db")
         store = SQLiteStore(path, timeout_s=plan.STORE_TIMEOUT_S)

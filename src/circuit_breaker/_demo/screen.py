@@ -112,7 +112,7 @@ def screen(out: TextIO | None, plain: bool, environ: Mapping[str, str]) -> Plain
 
 
 def code(plan: Plan, on_a_loop: bool, processes: int | None = None) -> list[str]:
-    """Return what is at work, as the code that it is."""
+    """Return the code that is running."""
     callers, function = ("Eight tasks", "async def") if on_a_loop else ("Eight threads", "def")
     store, shared = [], ""
     if processes is not None:
@@ -195,7 +195,7 @@ def _bar(figure: int, most: int, marks: Marks) -> str:
 
 
 def summary(ending: Ending, paint: Paint = no_colours) -> list[str]:
-    """Return what to remember, at a glance."""
+    """Return the summary."""
     breaker, bulkhead = ending.breaker.stats, ending.bulkhead
     last = f" bulkhead  let at most {bulkhead.peak_active_count} in at once, rejected {bulkhead.rejected_count:,}"
     if ending.processes is not None:

@@ -1,4 +1,4 @@
-"""A real web server that is healthy, fails, hangs and recovers, as it is told."""
+"""A real web server that is healthy, fails, hangs and recovers, as the plan says."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Server:
             time.sleep(0.02)
         if phase is Phase.FAILS:
             return 500
-        # Even a healthy server has its hiccups, for which there is retry.
+        # A healthy server fails now and then, too. Retries are for that.
         return 503 if next(self._requests) % HICCUP_EVERY == 0 else 200
 
 
@@ -74,7 +74,7 @@ class _Http(ThreadingTCPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a caller who has given up is no error
+        if not isinstance(sys.exception(), OSError):  # a caller who has given up is not an error
             super().handle_error(request, client_address)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def guarded(story: Story, store: Store | None = None) -> Guarded:
     """Return a function that calls the server through all three patterns; with a store, processes share the circuit."""
     url, timeout_s = f"http://127.0.0.1:{story.server.port}/", story.plan.timeout_s
-    opener = build_opener(ProxyHandler({}))  # whatever proxy the environment names, this server is here
+    opener = build_opener(ProxyHandler({}))  # this server is local, so no proxy of the environment applies
 
     @retry(max_retries=plan.MAX_RETRIES, backoff_base=plan.BACKOFF_BASE_S, listeners=[story.listen])
     @circuit_breaker("server", reset_timeout_s=story.plan.reset_timeout_s, listeners=[story.listen], store=store)
@@ -42,7 +42,7 @@ def guarded(story: Story, store: Store | None = None) -> Guarded:
 
 
 def run(story: Story) -> Ending:
-    """Let the threads call until the story is over; return what there is to tell."""
+    """Let the threads call until the story is over; return the figures of the summary."""
     fetch = guarded(story)
 
     def work() -> None:

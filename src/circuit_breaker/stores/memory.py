@@ -15,7 +15,7 @@ __all__ = ["Board", "MemoryStore"]
 
 
 class Board:
-    """What several `MemoryStore`s share; each of them then stands for a process of its own."""
+    """What several `MemoryStore` objects share. Each of them then stands for a process of its own."""
 
     # The lock guards the three dicts. `change` of an update is called outside it.
 

@@ -300,6 +300,8 @@ class Everything:
         logger = logging.getLogger("circuit_breaker")
         logger.addHandler(self.handler)
         before, logger.propagate = logger.propagate, False
+        level = logger.level
+        logger.setLevel(logging.INFO)
         loop = asyncio.new_event_loop()
         waiting = loop.create_task(self.waited.acquire_async())
         loop.run_until_complete(asyncio.sleep(0))  # now it is in the line
@@ -321,6 +323,7 @@ class Everything:
             loop.close()
             logger.removeHandler(self.handler)
             logger.propagate = before
+            logger.setLevel(level)
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def test_memory_check_finds_a_kept_frame(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(flat_memory, "Bulkhead", Keeping)
     finding = flat_memory.frames_of_failures(1_000)
     assert not finding.holds
-    assert "bulkhead, with; bulkhead, async with" in finding.figure
+    assert "kept: bulkhead, with" in finding.figure
 
 
 @needs_fork
@@ -113,7 +113,7 @@ def test_fork_check_finds_children_that_fail_or_hang(monkeypatch: pytest.MonkeyP
         (CircuitBreaker, "_delivering"),
         (Line, "lock"),
         (Line, "epoch"),
-        (Line, "forgiven"),
+        (Line, "held_in_parent"),
         (RetryBudget, "_lock"),
         (CircuitBreakerRegistry, "_cache._lock"),
         (FakeClock, "_lock"),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import circuit_breaker._bulkhead.bulkhead
+import circuit_breaker._bulkhead.admission
 from circuit_breaker import (
     Bulkhead,
     BulkheadFullError,
@@ -34,6 +34,11 @@ CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.H
 class NoLock:
     """A lock that lets everybody in."""
 
+    taken = True
+
+    def release(self) -> None:
+        pass
+
     def __enter__(self) -> NoLock:
         return self
 
@@ -41,11 +46,31 @@ class NoLock:
         pass
 
 
+class ReadLock:
+    """A `ReadRLock` made of the lock of the explorer, which does not see a subclass of the real one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.release = self._lock.release
+
+    @property
+    def taken(self) -> bool:
+        return self._lock.acquire()
+
+    def __enter__(self) -> bool:
+        return self.taken
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
 def take_its_locks() -> None:
     """Let modules that have imported a lock by its name make the explorer's, which it puts into `threading`."""
     for name, module in [*sys.modules.items()]:
         if name.startswith("circuit_breaker.") and hasattr(module, "RLock"):
             module.RLock = threading.RLock
+        if name.startswith("circuit_breaker.") and hasattr(module, "ReadRLock"):
+            module.ReadRLock = ReadLock
 
 
 class Circuit:
@@ -420,7 +445,8 @@ class Pool:
     """A bulkhead, and how many were inside at most."""
 
     def __init__(self, broken: bool, limit: int, queue: int, timeout_s: float = 0.0, taken: int = 0) -> None:
-        circuit_breaker._bulkhead.bulkhead.ThreadGate = SignalGate  # type: ignore[misc, attr-defined]
+        take_its_locks()
+        circuit_breaker._bulkhead.admission.ThreadGate = SignalGate  # type: ignore[misc, attr-defined]
         self.bulkhead = Bulkhead("pool", limit, queue, timeout_s, clock=lambda: 1000.0)
         for _ in range(taken):
             self.bulkhead.acquire()

@@ -35,7 +35,7 @@ class Choice:
         circuit: the name of a circuit; None: there must be only one.
         processes: how many made the calls, where the log does not say which made which; None: it says, or it was one.
         begin: the wall-clock seconds of the earliest call; `end`: of the latest.
-        max_calls: of more calls the newest so many.
+        max_calls: if there are more calls, only this number of the newest are read.
     """
 
     circuit: str | None = None

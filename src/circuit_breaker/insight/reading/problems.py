@@ -34,7 +34,7 @@ class Unread:
             self.first.append(f"{place}: {why}: {shown!r}")
 
     def check(self, lines: int) -> None:
-        """Raise if they are too many of so many lines."""
+        """Raise if too many of the lines, given by their number, are wrong."""
         if self.count > TOLERATED * lines:
             share = f"{self.count:,} of {lines:,} lines"
             raise LogError("\n  ".join([f"cannot read {share} (at most 1 in 100 is passed over):", *self.first]))
