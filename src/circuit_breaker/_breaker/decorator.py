@@ -79,7 +79,13 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
         ValueError: A setting is out of range.
     """
     given = Given(circuit_breaker, args, settings)
-    given.check_first(CircuitBreaker, "breaker=", "name=", str)
+    remedies: dict[type, str] = {
+        CircuitBreaker: "breaker=",
+        CircuitBreakerConfig: "config=",
+        BaseException: "config=CircuitBreakerConfig(failure_exceptions=...)",
+        int: "failure_threshold=",
+    }
+    given.check_first(remedies, "name=")
     fallback = given.fallback(None)
     short = ("failure_threshold", "reset_timeout_s")
     if given.takes_place("breaker", CircuitBreaker):

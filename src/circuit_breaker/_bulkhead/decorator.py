@@ -63,7 +63,7 @@ def bulkhead(*args: Any, **settings: Any) -> Any:
         ValueError: A setting is out of range.
     """
     given = Given(bulkhead, args, settings)
-    given.check_first(Bulkhead, "bulkhead=", "name=", str)
+    given.check_first({Bulkhead: "bulkhead=", int: "max_concurrent="}, "name=")
     if given.takes_place("bulkhead", Bulkhead):
         given.stands_alone("bulkhead", except_for=("name",))
     make = partial(Bulkhead, **given.some("max_concurrent", "max_queue", "timeout_s", "listeners", "clock"))

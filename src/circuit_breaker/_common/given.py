@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from inspect import iscoroutinefunction, isgeneratorfunction
-from typing import Any, get_overloads
+from typing import Any, cast, get_overloads
 
 from . import checks
 from .fallback import Fallback
@@ -39,17 +39,16 @@ class Given(dict[str, Any]):
         super().__init__(defaults | dict(zip(names, args, strict=False)) | settings)
         self["listeners"] = checks.functions("listeners", self["listeners"])  # read once, since it may be an iterator
 
-    def check_first(self, kind: type, remedy: str, meaning: str, takes: type) -> None:
-        """Reject a first argument that is an object of the pattern, a function beside settings, a class, ..."""
+    def check_first(self, remedies: dict[type, str], meaning: str) -> None:
+        """Reject a first argument that belongs elsewhere, and say where; `remedies`: how each kind is given instead."""
         first = self[self._first]
-        if isinstance(first, kind):
-            raise TypeError(f"{self._name}() takes a {kind.__name__} as {remedy}, got {first!r} as its first argument")
-        if isinstance(first, type) and issubclass(first, BaseException):
-            raise TypeError(
-                f"{self._name}() takes exception types by name, as retryable_exceptions= or in config=, "
-                f"got {first.__name__} as its first argument"
-            )
-        if isinstance(first, type) and first is not takes:
+        kind = first if isinstance(first, type) else type(first)
+        if issubclass(kind, BaseException) or _are_exceptions(first):
+            kind = BaseException
+        for wrong, remedy in remedies.items():
+            if issubclass(kind, wrong) and not isinstance(first, bool):
+                raise TypeError(f"{self._name}() got {first!r} as {self._first}: pass it as {remedy}")
+        if isinstance(first, type):
             raise TypeError(f"{self._name}() decorates functions, got the class {first.__name__}: decorate its methods")
         if _is_function(first):
             raise TypeError(
@@ -114,6 +113,10 @@ class Given(dict[str, Any]):
 
 def _is_function(first: object) -> bool:
     return (callable(first) and not isinstance(first, type | Pattern)) or isinstance(first, staticmethod | classmethod)
+
+
+def _are_exceptions(first: object) -> bool:
+    return isinstance(first, tuple | list) and any(isinstance(kind, type) for kind in cast("list[object]", first))
 
 
 def _check_fallback(fallback: Fallback, func: Any) -> None:

@@ -97,7 +97,7 @@ def retry(*args: Any, **settings: Any) -> Any:
         ValueError: A setting is out of range.
     """
     given = Given(retry, args, settings)
-    given.check_first(RetryPolicy, "policy=", "max_retries=", int)
+    given.check_first({RetryPolicy: "policy=", BaseException: "retryable_exceptions="}, "max_retries=")
     fallback = given.fallback(Exception)
     if given.takes_place("policy", RetryPolicy):
         given.stands_alone("policy", except_for=("fallback", "fallback_on"))

@@ -105,8 +105,8 @@ class Settings:
     def get_delay(self, attempt: int) -> float:
         """Return the seconds to wait after a failed attempt, with a new random number for the jitter each time.
 
-        They are finite and never negative. They are never above `backoff_max`, unless a `delay=` function returns more;
-        it is called with None for the error.
+        They are finite and never negative. They are never above `backoff_max`, unless a `delay=` function returns more.
+        That function is called with None for the error.
 
         Args:
             attempt: The number of the failed attempt, >= 0. The first is 0.
