@@ -105,7 +105,7 @@ class Settings:
     def get_delay(self, attempt: int) -> float:
         """Return the seconds to wait after a failed attempt, with a new random number for the jitter each time.
 
-        They are finite and never negative. They are never above `backoff_max`, unless a `delay=` function returns more; it
+        They are finite, never negative and never above `backoff_max`, unless a `delay=` function returns more, which
         is called with None for the error.
 
         Args:
