@@ -35,7 +35,7 @@ class FakeClock:
         TypeError, ValueError: `start` is not a finite number.
     """
 
-    # `_lock` guards `_now` and `sleeps`. It is an RLock because a signal handler may read the clock.
+    # `_lock` guards `_now`; under it nothing is called. An RLock, for a signal handler may advance the clock.
 
     def __init__(self, start: float = 0.0) -> None:
         self._lock = RLock()
