@@ -190,8 +190,8 @@ def warnings(findings: Findings) -> list[str]:
     days = log.length_s / DAY_S
     if days < 7 and not findings.picked.figures.false_alarms:
         found.append(
-            f"The log is {wording.seconds(log.length_s)} long. It has no false alarm, but that only shows that there are "
-            f"fewer than {_rate(3 / days)}. Record for a week to know more."
+            f"The log is {wording.seconds(log.length_s)} long. It has no false alarm, but that only shows that "
+            f"there are fewer than {_rate(3 / days)}. Record for a week to know more."
         )
     return found
 
