@@ -24,7 +24,7 @@ def interrupt_at(moment: int, body: Callable[[], object], inside: str | tuple[st
     at the jump back of a loop. No interrupt comes anywhere else.
     """
     moments = 0
-    after_call: dict[FrameType, bool] = {}
+    after_call: set[int] = set()  # the ids of frames, which are not kept alive
 
     def pass_moment() -> None:
         nonlocal moments
@@ -35,15 +35,17 @@ def interrupt_at(moment: int, body: Callable[[], object], inside: str | tuple[st
     def trace_code(frame: FrameType, event: str, _: Any) -> Any:
         if event == "opcode":
             operation = _operations(frame.f_code).get(frame.f_lasti, "")
-            is_moment = after_call.pop(frame, False) or operation == "JUMP_BACKWARD"
-            after_call[frame] = operation.startswith("CALL")
+            is_moment = id(frame) in after_call or operation == "JUMP_BACKWARD"
+            after_call.discard(id(frame))
+            if operation.startswith("CALL"):
+                after_call.add(id(frame))
             if is_moment:
                 pass_moment()
         return trace_code
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_back is not None:
-            after_call.pop(frame.f_back, None)  # it called Python code, after which CPython does not look
+        # What was called is Python code, after which CPython does not look; and another frame may have had this id.
+        after_call.difference_update((id(frame.f_back), id(frame)))
         if not frame.f_code.co_filename.startswith(inside):
             return None
         frame.f_trace_opcodes = True
