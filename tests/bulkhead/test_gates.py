@@ -184,6 +184,30 @@ def test_task_woken_for_nothing_goes_on_waiting() -> None:
     run(main())
 
 
+def test_destructor_that_gives_a_slot_back_while_a_task_is_woken_wakes_it_once() -> None:
+    async def main() -> None:
+        bulkhead = Bulkhead(max_concurrent=2, max_queue=1)
+        await bulkhead.acquire_async()
+        await bulkhead.acquire_async()
+        task = await in_line(bulkhead)
+        visits = [bulkhead.release]
+
+        class Future(asyncio.Future[bool]):
+            def set_result(self, result: bool, /) -> None:
+                if visits:
+                    visits.pop()()  # as a destructor may
+                super().set_result(result)
+
+        gate = first_in_line(bulkhead).gate
+        gate._future = Future()
+        bulkhead.release()
+        assert gate._future.result() is True
+        assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
+        task.cancel()  # it sleeps at the future that was there before
+
+    run(main())
+
+
 def test_task_served_in_the_moment_it_goes_to_sleep_does_not_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=1)

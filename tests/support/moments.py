@@ -33,7 +33,9 @@ def interrupt_at(moment: int, body: Callable[[], object], inside: str | tuple[st
             raise KeyboardInterrupt
 
     def trace_code(frame: FrameType, event: str, _: Any) -> Any:
-        if event == "opcode":
+        if event == "exception":
+            after_call.discard(id(frame))  # the call failed, after which CPython does not look
+        elif event == "opcode":
             operation = _operations(frame.f_code).get(frame.f_lasti, "")
             is_moment = id(frame) in after_call or operation == "JUMP_BACKWARD"
             after_call.discard(id(frame))
