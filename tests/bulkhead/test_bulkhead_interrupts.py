@@ -108,7 +108,9 @@ def test_interrupt_at_any_locked_section_reaches_the_caller(way: str) -> None:
 
 
 @pytest.mark.parametrize("leave", ["release", "resize", "call", "generator"])
-def test_interrupt_after_any_locked_section_leaves_nobody_waiting_for_a_free_slot(leave: str, waiters: Waiters) -> None:
+def test_interrupt_after_any_locked_section_leaves_no_caller_waiting_for_a_free_slot(
+    leave: str, waiters: Waiters
+) -> None:
     sections = 0
     found = True
     while found:

@@ -146,7 +146,7 @@ class Line:
         return True
 
     def wait_is_over(self, caller: Caller, opened: bool) -> bool:
-        """Return whether a caller that woke up without a slot has one now, or its time is over; else it sleeps again."""
+        """Return whether a caller that woke up without a slot has one now, or its time is over."""
         self.serve()  # the caller that opened the gate may have been interrupted before it gave the slot
         if caller.holds is None:
             if opened:
