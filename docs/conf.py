@@ -40,6 +40,8 @@ navigation = {
         "Test your code": "how-to/testing",
         "See what happens": "how-to/observing",
         "Run in workers": "how-to/workers",
+        "Share a circuit between processes": "how-to/shared-circuits",
+        "See and steer shared circuits": "how-to/console",
         "Migrate": "how-to/migrating",
     },
     "Recipes": {

@@ -12,6 +12,7 @@ Where things are. A folder imports only from those above it, and the three patte
 ``stores``          the stores for shared circuits: SQLite, Redis, memory
 ``testing``         a clock that is moved by hand, retries that do not sleep, a check for stores
 ``insight``         a log of calls, and settings that are derived from it
+``console``         a page and a terminal view of shared circuits, and orders for them
 ``_terminal``       what the commands share: arguments, marks, colours
 ``_demo``           the demonstration
 ``__main__``        `python -m circuit_breaker`: the demonstration, `replay`, `simulate`

@@ -12,6 +12,8 @@ from circuit_breaker._terminal import CANNOT_WRITE, INTERRUPTED, PROGRAM, Output
 # The module and the function of each command, loaded when it is asked for; without a name it is the demonstration.
 COMMANDS: Final = {
     "": ("circuit_breaker._demo.command", "main"),
+    "console": ("circuit_breaker.console.command", "console"),
+    "watch": ("circuit_breaker.console.command", "watch"),
     "replay": ("circuit_breaker.insight.command", "replay"),
     "simulate": ("circuit_breaker.insight.command", "simulate"),
 }

@@ -125,6 +125,10 @@ def as_if_alone() -> Iterator[None]:
         yield
 
 
+RUN_BY_EXAMPLES = {
+    "console",
+    "shared-circuits",
+}  # by tests/examples/test_shared_pages.py, with files and other libraries
 with_code = [page for page in map(Page, PAGES + MODULES) if page.blocks]
 
 
@@ -147,7 +151,7 @@ def test_the_code_of_a_page_runs_and_prints_what_it_shows(path: Path, tmp_path: 
 def test_no_code_of_a_page_is_left_out(path: Path) -> None:
     opening = FENCE.findall(path.read_text("utf-8"))[::2]
     assert len([fence for fence in opening if fence.startswith("python")]) == len(Page(path).blocks)
-    of_recipes = {"py"} if path.stem.startswith("recipes-") else set()
+    of_recipes = {"py"} if path.stem.startswith("recipes-") or path.stem in RUN_BY_EXAMPLES else set()
     assert {fence for fence in opening if not fence.startswith("python")} <= NO_CODE | of_recipes
 
 
@@ -202,6 +206,7 @@ def test_the_api_page_has_every_public_name() -> None:
         r"^\.\. auto(?:class|function):: circuit_breaker\.(\S+)$", (DOCS / "reference/api.md").read_text("utf-8"), re.M
     )
     names = [*circuit_breaker.__all__, *(f"testing.{name}" for name in testing.__all__), "insight.CallLog"]
+    names.append("console.application")
     names += [f"stores.{name}" for name in stores.__all__ if name != "Change"]  # which is an alias of a type
     assert sorted(documented) == sorted(names)
 

@@ -215,11 +215,12 @@ def tracked() -> set[str]:
     return set(done.stdout.split("\0")) - {""}
 
 
-def test_the_wheel_holds_the_package_its_marker_of_types_and_its_licence(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_the_package_its_page_its_marker_of_types_and_its_licence(wheel: zipfile.ZipFile) -> None:
     modules = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py")}
+    page = {path.relative_to(PACKAGE.parent).as_posix() for path in (PACKAGE / "console" / "static").iterdir()}
     about = f"circuit_breaker_stdlib-{circuit_breaker.__version__}.dist-info"
     facts = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
-    assert set(wheel.namelist()) == modules | {"circuit_breaker/py.typed"} | facts
+    assert set(wheel.namelist()) == modules | page | {"circuit_breaker/py.typed"} | facts
     assert wheel.read("circuit_breaker/py.typed") == b""
 
 

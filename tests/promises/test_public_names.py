@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import circuit_breaker as package
-from circuit_breaker import exceptions, insight, stores, testing
+from circuit_breaker import console, exceptions, insight, stores, testing
 
 PUBLIC = {
     "Attempt",
@@ -140,6 +140,7 @@ SIGNATURES = {
     "testing.check_store": "make",
     "testing.instant_retries": "*, max_retries=None",
     "testing.no_retries": "",
+    "console.application": "store, control=None",
     "insight.CallLog": "path, *, max_bytes=67108864, keep=4, clock=monotonic",
 }
 # Nobody but the package makes these: a permit comes from a breaker, an attempt from a policy.
@@ -296,7 +297,7 @@ METHODS = {
 
 def found(name: str) -> Any:
     module, _, name = name.rpartition(".")
-    return getattr({"": package, "testing": testing, "insight": insight}[module], name)
+    return getattr({"": package, "console": console, "testing": testing, "insight": insight}[module], name)
 
 
 def made(name: str) -> Any:
@@ -379,12 +380,18 @@ def test_the_package_exports_what_is_promised() -> None:
 
 def test_nothing_else_in_the_package_has_a_public_name() -> None:
     public = {name for name in vars(package) if not name.startswith("_")}
-    assert public - PUBLIC <= {"exceptions", "insight", "stores", "testing"}
+    assert public - PUBLIC <= {"console", "exceptions", "insight", "stores", "testing"}
 
 
 def test_the_public_modules_are_these() -> None:
     names = {path.stem for path in Path(package.__file__).parent.iterdir() if path.suffix != ".typed"}
-    assert {name for name in names if not name.startswith("_")} == {"exceptions", "insight", "stores", "testing"}
+    assert {name for name in names if not name.startswith("_")} == {
+        "console",
+        "exceptions",
+        "insight",
+        "stores",
+        "testing",
+    }
 
 
 def test_each_name_comes_from_the_module_that_type_checkers_see() -> None:
@@ -413,7 +420,13 @@ def test_a_star_import_gives_the_public_names_only() -> None:
 
 @pytest.mark.parametrize(
     ("module", "names"),
-    [(exceptions, OF_EXCEPTIONS), (insight, {"CallLog"}), (stores, OF_STORES), (testing, OF_TESTING)],
+    [
+        (console, {"application"}),
+        (exceptions, OF_EXCEPTIONS),
+        (insight, {"CallLog"}),
+        (stores, OF_STORES),
+        (testing, OF_TESTING),
+    ],
 )
 def test_the_other_public_modules_export_what_is_promised(module: types.ModuleType, names: set[str]) -> None:
     assert module.__all__ == sorted(names)
@@ -439,7 +452,7 @@ def test_the_signature_is_the_promised_one(name: str) -> None:
 
 
 def test_every_public_name_is_described_here() -> None:
-    everything = PUBLIC | {f"testing.{name}" for name in OF_TESTING} | {"insight.CallLog"}
+    everything = PUBLIC | {f"testing.{name}" for name in OF_TESTING} | {"console.application", "insight.CallLog"}
     assert SIGNATURES.keys() | MADE_FOR_USERS | BUILT_IN | ENUMS.keys() == everything
     classes = {name for name in everything if isinstance(found(name), type)}
     assert classes - ENUMS.keys() - {"CodomyrmexError"} == MEMBERS.keys()

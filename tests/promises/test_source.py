@@ -124,6 +124,8 @@ LATE = {
 ROOMS |= {"_demo": set(), "_demo.plan": set(), "_demo.server": {"_demo.plan"}}
 ROOMS["_demo.story"] = {"_demo.plan", "_demo.server"}
 ROOMS["_demo.screen"] = ROOMS["_demo.threads"] = ROOMS["_demo.tasks"] = {"_demo", "_demo.plan", "_demo.story"}
+ROOMS["_demo.caller"] = {"_demo", "_demo.plan", "_demo.server", "_demo.story", "_demo.threads", "_terminal", "stores"}
+ROOMS["_demo.processes"] = {"_demo", "_demo.plan", "_demo.story", "stores"}
 ROOMS["_demo.command"] = {room for room in ROOMS if room.startswith("_demo")} | {"_terminal"}
 ROOMS["_demo.screen"] = ROOMS["_demo.screen"] | {"_terminal"}
 ROOMS["_terminal"] = set()
@@ -169,8 +171,24 @@ ROOMS |= {
 }
 ROOMS["insight.command"] = breaker("config") | {room for room in ROOMS if room.startswith("insight")} | {"_terminal"}
 
+# The console reads stores, and knows nothing of breakers.
+CONSOLE_STORES = COMMON | set(SHARED)
+ROOMS |= {
+    "console.rows": CONSOLE_STORES,
+    "console.history": CONSOLE_STORES | {"console.rows"},
+    "console.watcher": CONSOLE_STORES | {"console.rows", "console.history"},
+    "console.data": CONSOLE_STORES | {"console.rows", "console.history", "console.watcher"},
+    "console.application": CONSOLE_STORES | {"console.data", "console.watcher"},
+    "console": {"console.application"},
+    "console.server": {"console.application"},
+    "console.sources": {"stores"},
+    "console.table": {"_terminal", "console.rows", "console.history", "console.watcher"},
+    "console.screen": {"_terminal", "console.rows", "console.table", "console.watcher"},
+}
+ROOMS["console.command"] = {room for room in ROOMS if room.startswith("console")} | {"_terminal"}
+
 PACKAGES = {"_breaker.states", "_common", "_breaker", "_retry", "_bulkhead", "_demo"}
-PACKAGES |= {"_shared", "insight", "insight.reading", "insight.report", "stores"}
+PACKAGES |= {"_shared", "console", "insight", "insight.reading", "insight.report", "stores"}
 
 Source: TypeAlias = dict[str, ast.Module]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +173,14 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-def locked(path: Path) -> sqlite3.Cursor:
-    return sqlite3.connect(path, isolation_level=None).execute("CREATE TABLE x (y)").execute("BEGIN EXCLUSIVE")
+def locked(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("CREATE TABLE x (y)").execute("BEGIN EXCLUSIVE")
+    return connection
 
 
 def strange_tables(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE circuit (something_else)")
 
 
@@ -191,7 +195,7 @@ WRONG = [garbage, folder, locked, strange_tables, no_folder]
 def test_with_a_file_that_cannot_be_used_each_breaker_goes_on_by_itself(
     make: Callable[..., SQLiteStore], path: Path, wrong: Callable[[Path], object]
 ) -> None:
-    held = wrong(path)  # the lock lasts as long as this
+    held = wrong(path)
     store = make()
     with pytest.raises(Exception):  # noqa: B017 - whatever SQLite or the system says
         add(store)
@@ -204,7 +208,8 @@ def test_with_a_file_that_cannot_be_used_each_breaker_goes_on_by_itself(
         breaker.call(int)
     with pytest.raises(Exception):  # noqa: B017
         store.reset("api")
-    del held
+    if isinstance(held, sqlite3.Connection):
+        held.close()  # as long lasts the lock
 
 
 def _fail() -> None:
@@ -248,7 +253,7 @@ def test_a_file_that_is_locked_for_long_is_an_error_and_then_is_not(
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         add(store)
-    other.execute("ROLLBACK")
+    other.close()
     assert add(store) == 2
 
 
@@ -286,7 +291,7 @@ def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
     store = make()
     breaker, other = CircuitBreaker("api", CONFIG, store=store), CircuitBreaker("other", CONFIG, store=store)
     store.sync()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement)
     store.sync()
     assert breaker.snapshot().shared.link == "away"  # type: ignore[union-attr]
@@ -299,7 +304,7 @@ def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
 def test_members_that_are_garbage_are_passed_over(make: Callable[..., SQLiteStore], path: Path) -> None:
     store = make()
     store.exchange([], MemberLine("good", member_text({"api": "closed"}, 1.0, 60.0)))
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for number, line in enumerate([7, None, b"\xff", "garbage", "[]", '{"host": 7}', "[" * 50_000]):
             connection.execute("INSERT INTO member VALUES (?, ?, ?)", (f"bad{number}", line, 1e9))
         connection.execute("INSERT INTO member VALUES ('worse', '{}', 'yesterday')")
@@ -322,7 +327,7 @@ def test_what_has_not_been_used_for_a_day_is_deleted(
         now[0] += 3_601.0
         store.exchange([Report("kept", {}, [])], MemberLine("kept", member_text({}, 0.0, 1e9)))
     assert [circuit.name for circuit in store.circuits()] == ["kept"]
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute("SELECT count(*) FROM total").fetchone() == (1,)
         assert connection.execute("SELECT key FROM member").fetchall() == [("kept",)]
 
@@ -352,3 +357,13 @@ def test_many_threads_may_use_one_store(make: Callable[..., SQLiteStore]) -> Non
     for thread in threads:
         thread.join(PATIENCE_S)
     assert add(store, 0) == 160
+
+
+def test_a_store_that_nobody_has_any_more_closes_its_file(path: Path) -> None:
+    store = SQLiteStore(path, timeout_s=PATIENCE_S)
+    assert list(store.circuits()) == []
+    (kept,) = store._idle
+    del store
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        kept.connection.execute("SELECT 1")

@@ -361,7 +361,18 @@ def test_a_store_that_hangs_is_noticed_by_whoever_asks(make: Callable[..., Block
     assert breaker.snapshot().shared.link == "away"  # type: ignore[union-attr]
     until(lambda: [event for event in lost if isinstance(event, StoreLost)])
     (event,) = [event for event in lost if isinstance(event, StoreLost)]
-    assert event.reason.startswith("no answer for 0.")
+    assert event.reason == "no answer for more than 0.06 s"
+
+
+def test_a_store_that_hangs_is_seen_by_whoever_looks(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=0.01, interval_s=0.02)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    store.stop_at("exchange")
+    assert store.stopped.wait(PATIENCE_S)
+    until(lambda: breaker.snapshot().shared.link == "away")  # type: ignore[union-attr]
+    store.release()
+    until(lambda: breaker.snapshot().shared.link == "joined")  # type: ignore[union-attr]
 
 
 @needs_timer
@@ -500,3 +511,15 @@ def test_at_the_end_a_store_that_hangs_keeps_nobody_for_long(tmp_path: Path) -> 
         tmp_path,
     )
     assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_whoever_syncs_is_answered_though_another_exchange_comes_between() -> None:
+    store = MemoryStore(manual=True)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    talker = talker_of(store)
+    talker.request(talker._exchange_now)
+    syncing = threading.Thread(target=store.sync, daemon=True)
+    syncing.start()
+    syncing.join(PATIENCE_S)
+    assert not syncing.is_alive()

@@ -13,6 +13,10 @@ MAX_CONCURRENT: Final = 4
 MAX_QUEUE: Final = 2
 PAUSE_S: Final = 0.05
 QUARTER_S: Final = 0.25
+INTERVAL_S: Final = 0.1  # how often processes exchange what they know; in earnest it is 1 s
+STORE_TIMEOUT_S: Final = 1.0
+FEWEST_PROCESSES: Final = 2
+MOST_PROCESSES: Final = 64
 SHORTEST_S: Final = 3
 LONGEST_S: Final = 3600
 

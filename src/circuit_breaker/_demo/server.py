@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from itertools import count
@@ -54,6 +55,14 @@ class Server:
             return 500
         # A healthy server fails now and then, too. Retries are for that.
         return 503 if next(self._requests) % HICCUP_EVERY == 0 else 200
+
+
+@dataclass
+class Elsewhere:
+    """A server in another process, which is told there how to be."""
+
+    port: int
+    phase: Phase = Phase.HEALTHY
 
 
 class _Http(ThreadingTCPServer):

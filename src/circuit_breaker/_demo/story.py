@@ -12,13 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 from circuit_breaker import (
     Bulkhead,
     BulkheadFullError,
     BulkheadSnapshot,
-    CircuitBreaker,
     CircuitOpenError,
     CircuitSnapshot,
     CircuitState,
@@ -26,7 +25,7 @@ from circuit_breaker import (
     StateChanged,
 )
 from circuit_breaker._demo.plan import QUARTER_S, Phase, Plan
-from circuit_breaker._demo.server import Server
+from circuit_breaker._demo.server import Elsewhere, Server
 
 LATEST: Final = 1.5  # how much longer than planned it may take on a busy machine until the circuit is closed again
 
@@ -77,6 +76,7 @@ class Ending:
         changes: what the circuit did, in order.
         retries: how many attempts were made beyond the first.
         saved: how many calls were answered only because of them.
+        processes: how many shared the circuit; None: it is of one.
     """
 
     chapters: dict[Phase, Chapter]
@@ -85,6 +85,7 @@ class Ending:
     bulkhead: BulkheadSnapshot
     retries: int = 0
     saved: int = 0
+    processes: int | None = None
 
     @property
     def opened(self) -> Change | None:
@@ -156,6 +157,15 @@ def quarter(
     )
 
 
+class Watched(Protocol):
+    """A breaker, as far as the story looks at it."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def snapshot(self) -> CircuitSnapshot: ...
+
+
 @dataclass
 class Story:
     """Lets the server fail and recover while callers call, and keeps what the library reports.
@@ -167,7 +177,7 @@ class Story:
     """
 
     plan: Plan
-    server: Server
+    server: Server | Elsewhere
     show: Callable[[Quarter], object]
     over: bool = False
     interrupted: bool = False
@@ -205,9 +215,10 @@ class Story:
             with self._lock:
                 self._saved += 1
 
-    def happen(self, breaker: CircuitBreaker) -> Iterator[float]:
+    def happen(self, breaker: Watched) -> Iterator[float]:
         """Run the story: yield how long to sleep, until it is over."""
-        before, shown, due = breaker.snapshot(), 0, self.clock()
+        self._began = due = self.clock()
+        before, shown = breaker.snapshot(), 0
         for number in range(round(self.plan.quarters * LATEST)):
             if number >= self.plan.quarters and breaker.is_closed:
                 return
@@ -234,13 +245,13 @@ class Story:
         self.over = True
         self.server.phase = Phase.RECOVERED
 
-    def ending(self, breaker: CircuitBreaker, bulkhead: Bulkhead) -> Ending:
+    def ending(self, breaker: Watched, bulkhead: Bulkhead) -> Ending:
         """Return the figures of the summary."""
         final = breaker.snapshot()
         with self._lock:
             return Ending(self._chapters, list(self._changes), final, bulkhead.snapshot(), self._retries, self._saved)
 
-    def _turn(self, phase: Phase, breaker: CircuitBreaker) -> None:
+    def _turn(self, phase: Phase, breaker: Watched) -> None:
         if phase not in self._chapters:
             self._chapters[phase] = Chapter(self._now_s(), breaker.snapshot())
             self.server.phase = phase

@@ -170,7 +170,7 @@ class Link:
         forced = breaker is not None and record is not None and record.mode is machine_of(breaker).mode is not AUTO
         for_all = isinstance(period, OpenForAll | HalfOpenForAll) or (forced and not period.admits)
         return SharedSnapshot(
-            link="away" if self.alone else "new" if self.fresh else "joined",
+            link="away" if self.alone or talker.hangs() else "new" if self.fresh else "joined",
             open_for=None if period.admits else "all" if for_all else "process",
             epoch=epoch_of(record),
             since_s=None if record is None or circuit is None else circuit.age_s(record, now),

@@ -103,12 +103,15 @@ class Talker(Worker):
             self.wait(reply)
         return True
 
+    def hangs(self) -> bool:
+        """Tell whether the thread has not come back from the store for too long."""
+        since = self._trying_since
+        return since is not None and self.clock() - since > AWAY_AFTER_INTERVALS * self.interval_s
+
     def notice(self) -> None:
         """Notice that the thread has not come back from the store for too long."""
-        since = self._trying_since
-        waited_s = 0.0 if since is None else self.clock() - since
-        if waited_s > AWAY_AFTER_INTERVALS * self.interval_s and not self.away:
-            self._lose(f"no answer for {waited_s:.3g} s")
+        if self.hangs() and not self.away:
+            self._lose(f"no answer for more than {AWAY_AFTER_INTERVALS * self.interval_s:.3g} s")
 
     def has_lost(self, name: str) -> bool:
         """Tell whether nothing can be learnt of this circuit, though the store may answer."""
@@ -123,7 +126,7 @@ class Talker(Worker):
         """Exchange now, for all breakers; raise what the store raised."""
         links, reply = self.links(), Reply()
         work: list[Work] = [partial(self._join, link, Reply()) for link in links]
-        work.append(partial(self._waiting.append, reply))
+        work.append(partial(self._await, reply))
         if self.manual:
             with self._turn:
                 self.do_all()
@@ -142,8 +145,11 @@ class Talker(Worker):
 
     # Work, for the thread
 
+    def _await(self, reply: Reply) -> None:
+        self._waiting.append(reply)  # to the list of this moment: each exchange begins another one
+
     def _join(self, link: Link, reply: Reply) -> None:
-        self._waiting.append(reply)
+        self._await(reply)
         self._due = -inf
         self.activate(link)
 
@@ -159,7 +165,7 @@ class Talker(Worker):
             return
         circuit = self._circuit(breaker.name)
         if link not in circuit.links:
-            circuit.links.append(link)
+            circuit.links += (link,)
             if self.away or circuit.lost is not None:
                 self._tell([breaker], StoreLost(breaker.name, circuit.lost or self._reason))
         circuit.wake(self.clock())

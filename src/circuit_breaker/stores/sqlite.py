@@ -48,12 +48,15 @@ class SQLiteStore(BaseStore):
     def __init__(
         self, path: str | os.PathLike[str], *, interval_s: float | timedelta = 1.0, timeout_s: float | timedelta = 0.25
     ) -> None:
+        self._idle: list[_Connection] = []  # at most one for each thread that was here at once
         super().__init__(interval_s=interval_s, timeout_s=timeout_s)
         self._path = _checked(path)
-        self._idle: list[_Connection] = []  # at most one for each thread that was here at once
         self._renewed: dict[str, float] = {}  # when a circuit was noted as used
         self._pruned_at = -DAY_S
         fork.survive(self)
+
+    def __del__(self) -> None:
+        self._before_fork()
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._path)!r})"
@@ -166,7 +169,7 @@ class SQLiteStore(BaseStore):
         return kept
 
     def _before_fork(self) -> None:
-        """Close what a child must not inherit."""
+        """Close what a child must not inherit, and what nobody uses any more."""
         idle, self._idle = self._idle, []
         for kept in idle:
             kept.end(self._path)
