@@ -47,7 +47,7 @@ class Link:
     """One breaker's tie to its circuit.
 
     `prepare`, `note`, `wake`, `wish` and `reset_for_all` are for whoever calls the breaker, all else is for the
-    talker's thread. What both use is written under the machine's lock.
+    talker's thread. The machine's lock guards which of several callers asks for a lease.
 
     Attributes:
         known: the record that the breaker follows; None: there is none.
@@ -197,8 +197,8 @@ class Link:
         machine = machine_of(breaker)
         with machine.lock:
             period, totals, mode = machine.period, machine.totals, machine.own_mode
-            successes, failures, slow, streak = period.successes, period.failures, period.slow, period.streak
-            rejected = totals.rejected
+            successes, failures, slow = period.successes, period.failures, period.slow
+            streak, rejected = period.streak, totals.rejected
             calls = totals.successes + totals.failures + totals.ignored + totals.shadow_rejected + rejected
         calls += successes + failures
         called, self._sum = calls != self._sum, calls
@@ -319,12 +319,11 @@ class Link:
                 if granted:
                     period.add_lease(machine, Leased(token, breaker._clock()))
         finally:
-            pause_s = max(self._ask_pause_s, ASK_AGAIN_TIMES * (talker.clock() - began))
-            self._ask_pause_s = min(2 * self._ask_pause_s, talker.interval_s)
-            with machine.lock:
-                self._asking = False
-                if not granted:
-                    self._ask_after = breaker._clock() + pause_s
+            if not granted:
+                pause_s = max(self._ask_pause_s, ASK_AGAIN_TIMES * (talker.clock() - began))
+                self._ask_pause_s = min(2 * self._ask_pause_s, talker.interval_s)
+                self._ask_after = breaker._clock() + pause_s
+            self._asking = False
 
 
 def machine_of(breaker: CircuitBreaker) -> SharedMachine:
