@@ -46,8 +46,8 @@ class Grown(NamedTuple):
 class Link:
     """One breaker's tie to its circuit.
 
-    `prepare`, `note`, `wake`, `wish` and `reset_for_all` are for whoever calls the breaker, all else is for the
-    talker's thread. The machine's lock guards which of several callers asks for a lease.
+    `prepare`, `note`, `wake`, `wish`, `follow_anew` and `reset_for_all` are for whoever calls the breaker, all else is
+    for the talker's thread. The machine's lock guards which of several callers asks for a lease.
 
     Attributes:
         known: the record that the breaker follows; None: there is none.
@@ -77,8 +77,7 @@ class Link:
         self._forget()
 
     def _forget(self) -> None:
-        self.known: Record | None = None
-        self.fresh = True
+        self.follow_anew()
         self._polite = False  # its last probe failed: next time the others ask first
         self._asking = False
         self._ask_after = -inf
@@ -161,6 +160,11 @@ class Link:
         breaker = self._breaker()
         if breaker is not None:
             self.talker.request(partial(self.talker.change, breaker.name, changes.reset(self.talker.name)))
+
+    def follow_anew(self) -> None:
+        """Follow no record until the next one is read: the breaker has gone its own way."""
+        self.known: Record | None = None
+        self.fresh = True
 
     def snapshot(self, period: Period) -> SharedSnapshot:
         """Return what is known of the circuit in all processes; `period` is the breaker's."""

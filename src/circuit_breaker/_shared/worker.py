@@ -25,8 +25,8 @@ class Worker:
     replies in the same way. Where `manual` is set there is no thread, and work waits for `do_all`.
     """
 
-    # `_lock` guards which thread is the worker's. Nothing is called under it. `_turn` is for tests alone: a store without
-    # a thread does its work under it, on the caller's.
+    # `_lock` guards which thread is the worker's. Nothing is called under it. `_turn` is for tests alone: without a
+    # thread, a caller does the work under it.
 
     def __init__(self, timeout_s: float, manual: bool) -> None:
         self.timeout_s = timeout_s
