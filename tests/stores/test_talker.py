@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -554,6 +555,44 @@ def test_a_first_call_waits_for_no_store_that_is_away(make: Callable[..., Blocki
     began = time.monotonic()
     assert CircuitBreaker("new", CONFIG, store=store).call(int) == 0
     assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_a_store_that_hangs_is_noticed_by_a_first_call(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=0.01, timeout_s=LONG_S)
+    known = CircuitBreaker("known", CONFIG, store=store)
+    assert known.call(int) == 0
+    store.stop_at("exchange")
+    assert store.stopped.wait(PATIENCE_S)
+    until(talker_of(store).hangs)
+    began = time.monotonic()
+    assert CircuitBreaker("new", CONFIG, store=store).call(int) == 0
+    assert time.monotonic() - began < PATIENCE_S / 2
+    assert talker_of(store).away
+
+
+def test_a_first_call_that_needs_a_lease_too_waits_no_longer_than_it_may(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Recording(queue.SimpleQueue):  # type: ignore[type-arg]
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                waits.append(timeout or 0.0)
+            return super().get(block, timeout)
+
+    store = make(interval_s=LONG_S, timeout_s=0.05)
+    half_open(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    store.sync()
+    assert breaker.state is CircuitState.HALF_OPEN
+    breaker._machine.join(False)  # type: ignore[attr-defined] # as after a silence
+    store.stop_at("exchange")
+    monkeypatch.setattr(talker_module, "SimpleQueue", Recording)
+    monkeypatch.setattr(worker, "SimpleQueue", Recording)
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+    assert waits == [0.05, 0.0]
 
 
 def test_a_call_that_needs_a_lease_is_rejected_where_no_thread_can_be_started(

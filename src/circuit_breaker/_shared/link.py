@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from functools import partial
 from itertools import repeat
@@ -109,15 +110,18 @@ class Link:
         if breaker is None:
             return now
         machine = machine_of(breaker)
-        if not machine.joined and self.talker.join(self):
-            machine.join(True)
-            now = breaker._clock()
+        waited_s = 0.0
+        if not machine.joined:
+            began = time.monotonic()
+            if self.talker.join(self):
+                machine.join(True)
+                now, waited_s = breaker._clock(), time.monotonic() - began
         period = machine.look(now)
         if isinstance(period, HalfOpenForAll) and not period.leases:
             self.talker.notice()
             rides = any(probe.issuer is period and not probe.is_overdue(machine.config, now) for probe in inside)
             if not rides and not self.alone and self._begin_to_ask(machine, period, now):
-                self.talker.ask(partial(self._ask, period))
+                self.talker.ask(partial(self._ask, period), waited_s)
                 now = breaker._clock()
         return now
 

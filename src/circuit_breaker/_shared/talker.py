@@ -91,6 +91,7 @@ class Talker(Worker):
             return True
         if self.here() or not self.request(partial(self._join, link, reply)):
             return False
+        self.notice()
         if not self.away:
             self.wait(reply)
         return True

@@ -52,21 +52,21 @@ class Worker:
         self._work.put(work)
         return self.manual or self._start()
 
-    def ask(self, work: Work) -> None:
-        """Have something done, and wait for that, but not for long; on the worker's own thread nobody waits."""
+    def ask(self, work: Work, waited_s: float = 0.0) -> None:
+        """Have something done, and wait for that, see `wait`."""
         if self.manual:
             with self._turn:
                 self._do(work)
             return
         reply: Reply = SimpleQueue()
         if self.request(partial(self._answer, work, reply)):
-            self.wait(reply)
+            self.wait(reply, waited_s)
 
-    def wait(self, reply: Reply) -> None:
-        """Wait for a reply, at most `timeout_s`; on the worker's own thread not at all."""
+    def wait(self, reply: Reply, waited_s: float = 0.0) -> None:
+        """Wait for a reply, at most `timeout_s` less what the call has waited; on the worker's own thread not at all."""
         if not self.here():
             try:
-                reply.get(timeout=self.timeout_s)
+                reply.get(timeout=max(0.0, self.timeout_s - waited_s))
             except Empty:
                 pass
 
