@@ -63,7 +63,7 @@ class Worker:
             self.wait(reply, waited_s)
 
     def wait(self, reply: Reply, waited_s: float = 0.0) -> None:
-        """Wait for a reply, at most `timeout_s` less what the call has waited; on the worker's own thread not at all."""
+        """Wait for a reply, at most `timeout_s` less what was waited; on the worker's own thread not at all."""
         if not self.here():
             try:
                 reply.get(timeout=max(0.0, self.timeout_s - waited_s))
