@@ -411,7 +411,14 @@ WRONG_FIRST: list[tuple[Callable[[], Any], str]] = [
     (lambda: retry("3"), "max_retries must be"),
     (lambda: circuit_breaker("a", 5, 30.0, CONFIG), "at most 3 positional arguments, got 4"),
     (lambda: circuit_breaker("a", name="b"), "multiple values for argument 'name'"),
-    (lambda: retry(retries=3), "unexpected keyword argument 'retries'"),
+    (lambda: circuit_breaker("a", CONFIG), r"got CircuitBreakerConfig.* as failure_threshold: pass it as config="),
+    (
+        lambda: circuit_breaker("a", success_threshold=1),
+        r"takes success_threshold=1 inside config: use config=CircuitBreakerConfig\(success_threshold=1\)",
+    ),
+    (lambda: circuit_breaker(fail_max=3), "unexpected keyword argument 'fail_max': it takes name, failure_threshold, "),
+    (lambda: retry(retries=3), "unexpected keyword argument 'retries': it takes max_retries, backoff_base, "),
+    (lambda: bulkhead(limit=3), "unexpected keyword argument 'limit': it takes name, max_concurrent, "),
     (lambda: circuit_breaker(fallback_on=OSError), "needs fallback="),
 ]
 

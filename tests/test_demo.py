@@ -83,6 +83,12 @@ def test_an_unknown_argument_is_one_line_and_status_2(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "python -m circuit_breaker: unrecognized arguments: --minutes 1\n"
 
 
+def test_an_unknown_command_is_rejected_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["wach", "sqlite:circuits.db"]) == 2
+    message = "python -m circuit_breaker: 'wach' is not a command: there are console, watch, replay, simulate\n"
+    assert capsys.readouterr().err == message
+
+
 def test_help_tells_every_option_and_every_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--help"])

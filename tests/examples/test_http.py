@@ -323,6 +323,15 @@ def test_a_retry_waits_for_as_long_as_the_server_asks(
     assert 7 <= event.delay_s <= 7.1
 
 
+def test_log_lines_and_events_of_a_retry_name_the_method_and_the_host(
+    client: Client, server: FaultyServer, told: list[RetryScheduled]
+) -> None:
+    server.will(answer(503))
+    client.send("GET", server.url)
+    host = server.url.removeprefix("http://").rstrip("/")
+    assert str(told[0].function).endswith(f"(GET {host})")
+
+
 def test_too_many_requests_are_returned_in_the_end(client: Client, server: FaultyServer) -> None:
     server.will(*[answer(429, b"later", retry_after="1")] * 4)
     assert client.send("GET", server.url) == Answer(429, b"later")

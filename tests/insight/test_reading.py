@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -89,29 +90,29 @@ def test_what_may_be_missing_may_be_missing(read: Callable[..., Log]) -> None:
 @pytest.mark.parametrize(
     ("unreadable", "why"),
     [
-        ("no json", "no JSON"),
-        ("[1, 2]", "no JSON object"),
-        ('{"a": ' * 100_000, "no JSON"),
+        ("no json", "not JSON"),
+        ("[1, 2]", "not a JSON object"),
+        ('{"a": ' * 100_000, "not JSON"),
         ('{"ms": 1, "outcome": "success"}', "no t"),
         ('{"t": 1, "outcome": "success"}', "no ms"),
         ('{"t": 1, "ms": 1}', "no outcome"),
         ('{"t": 1, "ms": 1, "outcome": 5}', "outcome is none of success, failure, ignored, refused"),
         ('{"t": 1, "ms": 1, "outcome": "ok"}', "outcome is none of success, failure, ignored, refused"),
-        ('{"t": "x", "ms": 1, "outcome": "success"}', "t is no number"),
-        ('{"t": true, "ms": 1, "outcome": "success"}', "t is no number"),
-        ('{"t": NaN, "ms": 1, "outcome": "success"}', "t is no time since 1970"),
-        ('{"t": 1e999, "ms": 1, "outcome": "success"}', "t is no time since 1970"),
+        ('{"t": "x", "ms": 1, "outcome": "success"}', "t is not a number"),
+        ('{"t": true, "ms": 1, "outcome": "success"}', "t is not a number"),
+        ('{"t": NaN, "ms": 1, "outcome": "success"}', "t is not a time since 1970"),
+        ('{"t": 1e999, "ms": 1, "outcome": "success"}', "t is not a time since 1970"),
         (
             '{"t": 1763942400000, "ms": 1, "outcome": "success"}',
-            "t is no time since 1970; perhaps it is in milliseconds",
+            "t is not a time since 1970; if it is in milliseconds, give --time t:ms",
         ),
-        ('{"t": 1, "ms": -1, "outcome": "success"}', "ms is no duration"),
-        ('{"t": 1, "ms": NaN, "outcome": "success"}', "ms is no duration"),
-        ('{"t": 1, "ms": Infinity, "outcome": "success"}', "ms is no duration"),
-        ('{"t": 1, "ms": "x", "outcome": "success"}', "ms is no number"),
-        ('{"t": 1, "ms": false, "outcome": "success"}', "ms is no number"),
+        ('{"t": 1, "ms": -1, "outcome": "success"}', "ms is not a duration"),
+        ('{"t": 1, "ms": NaN, "outcome": "success"}', "ms is not a duration"),
+        ('{"t": 1, "ms": Infinity, "outcome": "success"}', "ms is not a duration"),
+        ('{"t": 1, "ms": "x", "outcome": "success"}', "ms is not a number"),
+        ('{"t": 1, "ms": false, "outcome": "success"}', "ms is not a number"),
         ('{"t": 1, "ms": 1' + "0" * 400 + ', "outcome": "success"}', "ms is no"),
-        ("\0\1\2\xff", "no JSON"),
+        ("\0\1\2\xff", "not JSON"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_counted_and_shown(read: Callable[..., Log], unreadable: str, why: str) -> None:
@@ -126,13 +127,41 @@ def test_a_line_that_cannot_be_read_is_counted_and_shown(read: Callable[..., Log
 def test_of_many_such_lines_the_first_three_are_shown(read: Callable[..., Log]) -> None:
     lines = [line(number) for number in range(1000)]
     log = read([*lines, *("no json",) * 5])
-    assert log.notes[0].count("no JSON") == 3
+    assert log.notes[0].count("not JSON") == 3
 
 
 def test_more_than_one_in_a_hundred_is_too_many(read: Callable[..., Log]) -> None:
     message = refusal(read, [*LINES, "first", "second"])
     assert message.startswith("cannot read 2 of 102 lines (at most 1 in 100 is passed over):\n")
-    assert "log:101: no JSON: 'first'" in message
+    assert "log:101: not JSON: 'first'" in message
+
+
+def test_lines_that_are_not_json_lead_to_the_options_for_other_logs(read: Callable[..., Log]) -> None:
+    message = refusal(read, ["GET / 200"] * 100)
+    assert message.endswith(
+        "\nCallLog did not write these lines: say what they hold with --pattern, --csv, --time, ..."
+    )
+    named = Format(duration=Column("took", "s"))
+    assert "CallLog" not in refusal(read, ["GET / 200"] * 100, named)
+
+
+def test_a_missing_column_leads_to_the_option_that_names_it(read: Callable[..., Log]) -> None:
+    stamped = Format(pattern=re.compile(r"^(?P<t>\d+)"), failed=Condition("t<0"))
+    assert "log:1: no ms, which --duration may name otherwise: '1'" in refusal(read, ["1"] * 100, stamped)
+    timed = Format(pattern=re.compile(r"^(?P<ms>\d+)"), failed=Condition("ms<0"))
+    assert "log:1: no t, which --time may name otherwise: '1'" in refusal(read, ["1"] * 100, timed)
+
+
+def test_the_time_of_an_access_log_leads_to_its_unit(read: Callable[..., Log]) -> None:
+    form = Format(pattern=re.compile(r"\[(?P<at>.*)\]"), time=Column("at", EITHER), failed=Condition("at=0"))
+    message = refusal(read, ["[28/Nov/2025:14:05:09 +0100]"] * 100, form)
+    assert "log:1: at is not a time (number of seconds or ISO 8601); give --time at:clf: " in message
+
+
+def test_a_pattern_that_matches_nothing_is_named(read: Callable[..., Log]) -> None:
+    message = refusal(read, ["GET / 200"] * 100, Format(pattern=re.compile("(?P<t>POST)")))
+    assert message.endswith(" 100 of 100 lines are not calls by --pattern")
+    assert "by --only" in refusal(read, LINES, Format(only=(Condition("circuit=b"),)))
 
 
 def test_empty_lines_are_passed_over(read: Callable[..., Log]) -> None:
@@ -309,7 +338,7 @@ def test_times_are_read_in_many_forms(unit: str, value: Any, seconds: float) -> 
     [(ISO, "soon"), (CLF, "24/Foo/2025:00:00:00 +0000"), (CLF, "24 Nov 2025"), (CLF, "99/Nov/2025:00:00:00 +0000")],
 )
 def test_what_is_not_a_time_is_rejected(unit: str, value: str) -> None:
-    with pytest.raises(LineError, match="at is no time"):
+    with pytest.raises(LineError, match="at is not a time"):
         row(Format(time=Column("at", unit)), at=value, ms=1, outcome="success")
 
 

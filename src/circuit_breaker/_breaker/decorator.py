@@ -78,7 +78,7 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
             function.
         ValueError: A setting is out of range.
     """
-    given = Given(circuit_breaker, args, settings)
+    given = Given(circuit_breaker, args, settings, CircuitBreakerConfig)
     remedies: dict[type, str] = {
         CircuitBreaker: "breaker=",
         CircuitBreakerConfig: "config=",

@@ -6,6 +6,7 @@ The settings of each are listed once, in the last of its overloads, with their d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from inspect import iscoroutinefunction, isgeneratorfunction
 from typing import Any, cast, get_overloads
 
@@ -16,9 +17,14 @@ from .pattern import Pattern, WrongKindError, kind_of, qualified_name
 
 
 class Given(dict[str, Any]):
-    """The settings that a decorator was given, those left out with their defaults; or the function, if it is bare."""
+    """The settings that a decorator was given, those left out with their defaults; or the function, if it is bare.
 
-    def __init__(self, decorator: Any, args: tuple[Any, ...], settings: dict[str, Any]) -> None:
+    `config` is the dataclass that `config=` takes: settings that belong there get a hint.
+    """
+
+    def __init__(
+        self, decorator: Any, args: tuple[Any, ...], settings: dict[str, Any], config: type | None = None
+    ) -> None:
         listed: Any = get_overloads(decorator)[-1]
         self._name = decorator.__name__
         names = listed.__code__.co_varnames[: listed.__code__.co_argcount]
@@ -32,12 +38,23 @@ class Given(dict[str, Any]):
         twice = set(names[: len(args)]) & set(settings)
         if twice:
             raise TypeError(f"{self._name}() got multiple values for argument {twice.pop()!r}")
-        for name in settings:
+        for name, value in settings.items():
             if name not in defaults:
-                raise TypeError(f"{self._name}() got an unexpected keyword argument {name!r}")
+                raise self._unknown(name, value, defaults, config)
+        for name, value in zip(names[1:], args[1:], strict=False):
+            if config is not None and isinstance(value, config):
+                raise TypeError(f"{self._name}() got {value!r} as {name}: pass it as config=")
         self._defaults = defaults
         super().__init__(defaults | dict(zip(names, args, strict=False)) | settings)
         self["listeners"] = checks.functions("listeners", self["listeners"])  # read once, since it may be an iterator
+
+    def _unknown(self, name: str, value: object, known: Iterable[str], config: type | None) -> TypeError:
+        """Return the error for a setting that the decorator does not take; `config`: the class that may have it."""
+        if config is not None and name in {field.name for field in fields(config)}:
+            given = f"{name}={value!r}"
+            return TypeError(f"{self._name}() takes {given} inside config: use config={config.__name__}({given})")
+        takes = ", ".join(known)
+        return TypeError(f"{self._name}() got an unexpected keyword argument {name!r}: it takes {takes}")
 
     def check_first(self, remedies: dict[type, str], meaning: str) -> None:
         """Reject a first argument that belongs elsewhere, and say where; `remedies`: how each kind is given instead."""
