@@ -15,7 +15,7 @@ Where things are. A folder imports only from those above it, and the three patte
 ``console``         a page and a terminal view of shared circuits, and orders for them
 ``_terminal``       what the commands share: arguments, marks, colours
 ``_demo``           the demonstration
-``__main__``        `python -m circuit_breaker`: the demonstration, `replay`, `simulate`
+``__main__``        `python -m circuit_breaker`: the demonstration and all commands
 ==================  ====================================================================================
 """
 

@@ -296,7 +296,7 @@ def test_forgotten_breakers_are_no_part_of_the_child(make: Make) -> None:
 def test_what_died_just_before_the_fork_is_passed_by(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     breaker, dead = make(), make()
     lock = breaker._machine.lock
-    monkeypatch.setattr(_fork, "_living", dict.fromkeys([_fork._Reference(dead), _fork._Reference(breaker)]))
+    monkeypatch.setattr(_fork, "_living", dict.fromkeys([_fork.Reference(dead), _fork.Reference(breaker)]))
     del dead
     _fork._in_child()
     assert breaker._machine.lock is not lock

@@ -204,7 +204,7 @@ def test_every_way_from_state_to_state_is_reported_with_its_reason(make: Make, c
         StateChanged("api", OPEN, HALF_OPEN, "open for 30 s"),
         StateChanged("api", HALF_OPEN, OPEN, "a probe failed"),
         StateChanged("api", OPEN, HALF_OPEN, "open for 31.5 s"),
-        StateChanged("api", HALF_OPEN, CLOSED, "1 probes succeeded"),
+        StateChanged("api", HALF_OPEN, CLOSED, "1 probe succeeded"),
         StateChanged("api", CLOSED, OPEN, "mode forced_open"),
         StateChanged("api", OPEN, CLOSED, "reset"),
     ]

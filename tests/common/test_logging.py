@@ -64,7 +64,7 @@ def test_each_change_is_a_line_and_opening_is_a_warning(
         ("circuit_breaker", logging.INFO, "circuit 'api': open -> half_open: open for 30 s"),
         ("circuit_breaker", logging.WARNING, "circuit 'api': half_open -> open: a probe failed"),
         ("circuit_breaker", logging.INFO, "circuit 'api': open -> half_open: open for 30 s"),
-        ("circuit_breaker", logging.INFO, "circuit 'api': half_open -> closed: 1 probes succeeded"),
+        ("circuit_breaker", logging.INFO, "circuit 'api': half_open -> closed: 1 probe succeeded"),
         ("circuit_breaker", logging.WARNING, "circuit 'api': closed -> open: mode forced_open"),
         ("circuit_breaker", logging.INFO, "circuit 'api': open -> closed: reset"),
     ]

@@ -263,7 +263,7 @@ PLAIN = (
     *(ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.IfExp, ast.Name, ast.Attribute, ast.Subscript, ast.Constant),
     *(ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop),
 )
-LOCKED = ("_breaker.", "_bulkhead.", "_retry.", "_common.", "testing")
+LOCKED = ("_breaker.", "_bulkhead.", "_retry.", "_common.", "_shared.", "stores.", "console.", "testing")
 
 
 def locked_sections(tree: ast.AST) -> Iterator[list[ast.stmt]]:

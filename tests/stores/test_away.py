@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from members import FlakyStore, Fleet, Member, Unreachable
 
-from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitState
+from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitState, StateChanged
 from circuit_breaker._shared.process import talker_of
 from circuit_breaker.stores import Board, MemoryStore, StoreFound, StoreLost
 from circuit_breaker.testing import FakeClock
@@ -125,6 +125,25 @@ def test_a_probe_that_has_a_lease_counts_for_a_member_that_is_alone(fleet: Fleet
     permit.success()
     fleet.members[0].succeed()
     assert fleet.members[0].state is CLOSED
+
+
+def test_a_call_that_is_never_made_while_it_is_away_leaves_its_slot_to_the_next(fleet: Fleet) -> None:
+    fleet.open()
+
+    def listener(event: object) -> None:
+        if isinstance(event, StateChanged):
+            raise KeyboardInterrupt
+
+    own = fleet.members[0]
+    lose(fleet)
+    assert talker_of(own.store).away
+    own.breaker.add_listener(listener)
+    fleet.clock.advance(5.0)
+    with pytest.raises(KeyboardInterrupt):
+        own.breaker.call(int)
+    own.breaker.remove_listener(listener)
+    assert own.breaker.snapshot().probes_in_flight == 0
+    assert own.breaker.call(int) == 0
 
 
 def test_a_probe_that_fails_while_it_is_away_reopens_for_its_own_member_only(fleet: Fleet) -> None:
@@ -326,6 +345,26 @@ def test_an_order_makes_an_unreadable_record_readable(fleet: Fleet) -> None:
     assert fleet.states() == {CLOSED}
     assert {member.shared.link for member in fleet.members} == {"joined"}
     assert store_events(fleet.members[0])[-1] == StoreFound("api")
+
+
+def test_what_is_no_order_leaves_an_unreadable_record_as_it_is(fleet: Fleet) -> None:
+    fleet.open()
+    spoil(fleet, "garbage")
+    fleet.members[0].breaker.reset()
+    fleet.interval(2)
+    assert fleet.board._records["api"] == "garbage"
+    assert fleet.members[0].state is CLOSED
+
+
+def test_a_process_that_ends_while_the_store_is_away_asks_nothing_of_it(fleet: Fleet) -> None:
+    fleet.start()
+    own = fleet.members[0]
+    own.store.lose_requests = True
+    fleet.interval(5)
+    assert own.shared.link == "away"
+    asked = dict(own.store.asked)
+    talker_of(own.store).farewell()
+    assert own.store.asked == asked
 
 
 @pytest.mark.parametrize("total", [-1, 2**60])

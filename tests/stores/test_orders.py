@@ -175,6 +175,40 @@ def test_a_process_that_leaves_its_own_mode_joins_at_its_next_call() -> None:
     assert own.is_rejected()
 
 
+@pytest.mark.parametrize("order", ["force_open", "force_closed"])
+def test_a_process_without_a_mode_of_its_own_cannot_leave_an_order(fleet: Fleet, order: str) -> None:
+    getattr(fleet.admin, order)("api")
+    fleet.exchange()
+    own = fleet.members[0].breaker
+    ordered = own.mode
+    own.mode = AUTO
+    assert own.mode is ordered is not AUTO
+    fleet.interval(3)
+    assert own.mode is ordered
+
+
+def test_a_process_that_had_its_own_mode_for_a_moment_obeys_the_order_again(fleet: Fleet) -> None:
+    fleet.admin.force_closed("api")
+    fleet.exchange()
+    own = fleet.members[0]
+    own.breaker.mode = FORCED_OPEN
+    own.breaker.mode = AUTO
+    own.fail(9)
+    fleet.interval(2)
+    assert (own.breaker.mode, own.state) == (FORCED_CLOSED, CLOSED)
+
+
+def test_a_process_that_had_its_own_mode_for_a_moment_closes_no_circuit() -> None:
+    fleet = Fleet()
+    fleet.half_open()
+    own = fleet.members[0]
+    own.breaker.mode = FORCED_CLOSED
+    own.breaker.mode = AUTO
+    fleet.exchange()
+    assert fleet.record.state is HALF_OPEN
+    assert own.state is HALF_OPEN
+
+
 def test_a_breaker_made_in_a_mode_keeps_it(fleet: Fleet) -> None:
     breaker = fleet.members[0].another(mode=FORCED_OPEN)
     assert not breaker.allow_request()

@@ -109,10 +109,21 @@ def test_an_asynchronous_client_is_rejected() -> None:
         RedisStore(Redis(socket_timeout=1.0))
 
 
+def with_connections(socket_timeout: float | None) -> Any:
+    """Return a client whose connections have a time-out by default, of which its settings say nothing."""
+
+    class Connection(redis.Connection):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(socket_timeout=socket_timeout, **settings)
+
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=Connection))
+
+
 NO_TIMEOUT: dict[str, Callable[[], Any]] = {
     "redis-py": lambda: redis.Redis(socket_timeout=None),
     "its pool": lambda: redis.Redis(connection_pool=redis.ConnectionPool(socket_timeout=None)),
     "valkey-py": lambda: valkey.Valkey(),
+    "its connections": lambda: with_connections(socket_timeout=None),
     "a URL": lambda: redis.Redis.from_url("redis://localhost", socket_timeout=None),
 }
 
@@ -123,6 +134,10 @@ def test_a_client_without_a_timeout_is_rejected(client: str) -> None:
         pytest.skip("needs valkey-py")
     with pytest.raises(ValueError, match=r"a client with a socket_timeout, such as redis.Redis\(socket_timeout=0.25\)"):
         RedisStore(NO_TIMEOUT[client]())
+
+
+def test_a_client_whose_connections_have_a_timeout_by_default_is_taken() -> None:
+    assert "Redis" in repr(RedisStore(with_connections(socket_timeout=3.0)))
 
 
 def test_a_client_whose_timeout_cannot_be_seen_is_taken() -> None:
@@ -140,8 +155,9 @@ def test_a_prefix_that_is_not_a_text_is_rejected() -> None:
 def test_two_stores_of_one_server_and_prefix_are_one_member() -> None:
     stores = [RedisStore(redis.Redis(port=1234)), RedisStore(redis.Redis(port=1234, socket_timeout=2.0))]
     others = [RedisStore(redis.Redis(port=1235)), RedisStore(redis.Redis(port=1234), "other:")]
-    assert talker_of(stores[0]) is talker_of(stores[1])
-    assert len({id(talker_of(store)) for store in [stores[0], *others]}) == 3
+    talkers = [talker_of(store) for store in [*stores, *others]]
+    assert talkers[0] is talkers[1]
+    assert len(set(talkers)) == 3
 
 
 # Keys
@@ -333,6 +349,13 @@ def test_what_the_server_rejects_at_a_change_comes_out(server: RedisServer, make
     client.lpush("circuits:record:api", "a list")
     with pytest.raises(redis.ResponseError):
         store.reset("api")
+
+
+@needs_redis_server
+def test_a_server_that_is_full_rejects_a_change(make: Callable[..., RedisStore]) -> None:
+    with RedisServer("--maxmemory", "1", "--maxmemory-policy", "noeviction") as full:
+        with pytest.raises(redis.RedisError, match=r"(?i)memory|abort"):
+            make(full.client(redis.Redis)).reset("api")
 
 
 # A server that goes and comes back

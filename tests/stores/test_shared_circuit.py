@@ -359,22 +359,62 @@ def test_a_result_counts_in_its_epoch_only(fleet: Fleet) -> None:
 
 
 def test_an_unused_lease_goes_back_after_an_interval(fleet: Fleet) -> None:
-    fleet.half_open()
-
-    def listener(event: object) -> None:
-        raise KeyboardInterrupt
-
-    breaker = fleet.members[0].another(listeners=[listener])
-    breaker.remove_listener(listener)
-    breaker.call(int)
+    leave_a_lease_unused(fleet)
     fleet.exchange()
-    breaker.add_listener(listener)
-    with pytest.raises(KeyboardInterrupt):
-        breaker.permit().ignore()
-    fleet.exchange()
+    assert fleet.record.probes_out == 1
     fleet.clock.advance(1.0)
     fleet.exchange()
     assert fleet.record.probes_out == 0
+
+
+def test_an_unused_lease_serves_the_next_call(fleet: Fleet) -> None:
+    breaker = leave_a_lease_unused(fleet)
+    asked = dict(fleet.members[0].store.asked)
+    assert breaker.call(int) == 0
+    assert fleet.members[0].store.asked == asked
+    fleet.exchange()
+    assert (fleet.record.state, fleet.record.probes_out) == (HALF_OPEN, 0)
+
+
+def test_at_the_end_of_a_process_its_leases_go_back(fleet: Fleet) -> None:
+    leave_a_lease_unused(fleet)
+    talker_of(fleet.members[0].store).farewell()
+    assert fleet.record.probes_out == 0
+
+
+def leave_a_lease_unused(fleet: Fleet) -> CircuitBreaker:
+    """Let a call of the first member get a lease, and never be made: a listener raises before."""
+    fleet.open()
+
+    def listener(event: object) -> None:
+        if isinstance(event, StateChanged) and event.new_state is HALF_OPEN:
+            raise KeyboardInterrupt
+
+    breaker = fleet.members[0].another(listeners=[listener])
+    assert not breaker.allow_request()
+    fleet.clock.advance(5.0)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.call(int)
+    assert fleet.record.probes_out == 1
+    return breaker
+
+
+def test_a_failed_probe_is_sent_only_once_it_is_known_for_how_long_the_circuit_opens() -> None:
+    fleet = Fleet(reset_timeout_s=lambda openings: ask(openings))
+    seen: list[CircuitState | None] = []
+
+    def ask(openings: int) -> float:
+        if openings:
+            own.sync()
+            seen.append(fleet.record.state)
+        return 5.0 + openings
+
+    own = fleet.members[0]
+    fleet.half_open()
+    own.fail()
+    own.sync()
+    assert seen[0] is HALF_OPEN
+    assert fleet.record.retry_after_s == 6.0
 
 
 # The rules of whoever opened

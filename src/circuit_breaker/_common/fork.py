@@ -16,8 +16,8 @@ class Survivor(Protocol):
 _T = TypeVar("_T")
 
 
-class _Reference(weakref.ref[Any]):
-    """Compares by identity, even if the object defines its own equality."""
+class Reference(weakref.ref[Any]):
+    """A weak reference that compares by identity, even if the object defines its own equality."""
 
     __slots__ = ()
     __eq__ = object.__eq__
@@ -26,13 +26,13 @@ class _Reference(weakref.ref[Any]):
 
 # In the order of their making, in a dict, which takes half the memory of a set. Taken out by C code alone: a Python
 # callback would swallow a Ctrl-C that lands in it.
-_living: dict[_Reference, None] = {}
+_living: dict[Reference, None] = {}
 _forget = _living.__delitem__
 
 
 def survive(survivor: Survivor) -> None:
     """Call `_after_fork_in_child` of this object in every forked child, for as long as it lives."""
-    _living[_Reference(survivor, _forget)] = None
+    _living[Reference(survivor, _forget)] = None
 
 
 def living(kind: type[_T]) -> list[_T]:

@@ -36,3 +36,8 @@ class Outcome(Enum):
     SUCCESS = "success"
     FAILURE = "failure"
     IGNORED = "ignored"
+
+
+def probes_succeeded(number: int) -> str:
+    """Return why a circuit closes, for the log and for people."""
+    return "1 probe succeeded" if number == 1 else f"{number} probes succeeded"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
@@ -48,7 +47,7 @@ class Talker(Worker):
         self.interval_s: float = getattr(given, "interval_s", 1.0)
         self.clock: Callable[[], float] = getattr(given, "clock", time.monotonic)
         self.lease_s = LEASE_INTERVALS * self.interval_s
-        self._links: list[weakref.ref[Link]] = []
+        self._links: dict[fork.Reference, None] = {}  # to those of all breakers that are alive
         super().__init__(getattr(given, "timeout_s", 0.25), getattr(given, "manual", False))
         fork.survive(self)
 
@@ -76,14 +75,7 @@ class Talker(Worker):
 
     def add(self, link: Link) -> None:
         """Know the link of a breaker, which nobody has called yet."""
-        reference = weakref.ref(link)
-        with self._lock:
-            self._links.append(reference)
-            number = len(self._links)
-        if number >= 8 and number & (number - 1) == 0:  # now and then forget those that are gone
-            living = [each for each in self._links[:number] if each() is not None]
-            with self._lock:
-                self._links[:number] = living
+        self._links[fork.Reference(link, self._links.__delitem__)] = None
 
     def links(self) -> list[Link]:
         """Return the links of all breakers that are alive."""
@@ -99,6 +91,7 @@ class Talker(Worker):
             return True
         if self.here() or not self.request(partial(self._join, link, reply)):
             return False
+        self.notice()
         if not self.away:
             self.wait(reply)
         return True

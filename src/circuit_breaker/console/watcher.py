@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from threading import Lock
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from .._common import fork
+from .._common.lock import RLock
 from .._shared.process import checked
 from .._shared.protocol import Member, Store
 from .._shared.record import printable
@@ -55,13 +55,13 @@ class Watcher:
     def __init__(self, store: object, clock: Callable[[], float] = time.monotonic) -> None:
         self.store: Store = checked(store)
         self.clock = clock
-        self._lock = Lock()
+        self._lock = RLock()
         self._next_at = -inf
         self._view = View(error=NOT_READ_YET)
         fork.survive(self)
 
     def _after_fork_in_child(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()
         self._next_at = -inf
 
     def look(self) -> View:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Final
 
-from ..._common.words import CircuitState, Outcome
+from ..._common.words import CircuitState, Outcome, probes_succeeded
 from ..config import CircuitBreakerConfig
 from ..rules import WindowCounts
 from ..totals import Tally
@@ -174,7 +174,7 @@ class HalfOpen(Period):
         if book.failures >= config.half_open_failure_threshold:
             return machine.open(self, now, why_reopened(outcome), self.led_by)
         if book.successes >= config.success_threshold:
-            machine.close(self, now, f"{book.successes} probes succeeded")
+            machine.close(self, now, probes_succeeded(book.successes))
         return None
 
     def free(self, machine: Machine, probe: Probe) -> None:
