@@ -43,7 +43,7 @@ class Given(dict[str, Any]):
                 raise self._unknown(name, value, defaults, config)
         for name, value in zip(names[1:], args[1:], strict=False):
             if config is not None and isinstance(value, config):
-                raise TypeError(f"{self._name}() got {value!r} as {name}: pass it as config=")
+                raise TypeError(f"{self._name}() got a {config.__name__} as {name}: pass it as config=")
         self._defaults = defaults
         super().__init__(defaults | dict(zip(names, args, strict=False)) | settings)
         self["listeners"] = checks.functions("listeners", self["listeners"])  # read once, since it may be an iterator
