@@ -455,6 +455,16 @@ def test_a_plain_function_that_returns_an_awaitable_is_a_type_error(
         assert guard.active_count == 0
 
 
+@pytest.mark.parametrize("pattern", [CircuitBreaker, Bulkhead, RetryPolicy])
+def test_a_plain_function_may_return_generators_but_no_generator_that_is_a_coroutine(pattern: Any) -> None:
+    results: list[Any] = [iter([1]), generator(1), generator(2), generator_based_coroutine(3)]
+    func = pattern()(lambda: results.pop(0))
+    for _ in range(3):
+        func()
+    with pytest.raises(TypeError, match="must be awaited"):
+        func()
+
+
 class Awaitable:
     def __await__(self) -> Any:
         yield

@@ -132,13 +132,15 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 if not _typing.TYPE_CHECKING:
 
     def __getattr__(name):
-        if name not in _HOMES:
+        if name not in _HOMES and name != "exceptions":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
+        if name == "exceptions":  # type checkers see it imported above
+            return import_module(f"{__name__}.exceptions")
         value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "exceptions"})

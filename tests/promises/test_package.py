@@ -101,6 +101,10 @@ def test_the_package_alone_loads_next_to_nothing() -> None:
     assert ours(loaded("import circuit_breaker")) == {"circuit_breaker"}
 
 
+def test_the_exceptions_are_in_reach_though_nothing_was_asked_for() -> None:
+    assert "circuit_breaker.exceptions" in loaded("import circuit_breaker; circuit_breaker.exceptions.CircuitOpenError")
+
+
 @pytest.mark.parametrize(
     ("name", "patterns"),
     [

@@ -232,7 +232,7 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
 
     def _wrap_plain(self, func: Function) -> Function:
         machine, clock = self._machine, self._clock
-        finished: type[object] = NoneType  # the type of the last result that needed no awaiting
+        finished: type[object] = NoneType  # results of this type need no check
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             nonlocal finished
@@ -243,8 +243,7 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
             try:
                 result: object = func(*args, **kwargs)
                 if type(result) is not finished:
-                    check_finished(func, result)
-                    finished = type(result)
+                    finished = check_finished(func, result)
             except BaseException as error:
                 now = clock()
                 self._settle_error(fast, now, now - started, error)

@@ -75,7 +75,8 @@ class CircuitBreakerConfig:
         failure_result: A function that gets the returned value and returns whether it is a failure. None: no value is.
         retry_after: A function that gets the exception that opened the circuit and returns how many seconds the server
             asks for, or None. `retry_after_hint` is one. The circuit stays open for at least that long. In an exception
-            group it gets each exception, and the longest time counts. None: the circuit reads no hints.
+            group it gets each exception, and the longest time counts. A returned value gives no hint, even if
+            `failure_result` says that it is a failure. None: the circuit reads no hints.
         retry_after_max_s: The longest hint that is respected, in seconds, >= 0. A longer one is cut to this.
         half_open_failure_threshold: Failed probes that open the circuit again, >= 1.
         failure_threshold_within_s: Seconds within which the failures in a row must have happened, > 0. None: at any

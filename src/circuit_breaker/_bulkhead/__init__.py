@@ -1,1 +1,1 @@
-"""The bulkhead: its slots, its queue, and where waiting callers sleep."""
+"""The bulkhead: its slots, its queue, and the gates at which waiting callers sleep."""

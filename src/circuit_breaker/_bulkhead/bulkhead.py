@@ -1,4 +1,4 @@
-"""A limit on calls that run at once, for threads and tasks: the ways to take a slot and to give it back."""
+"""`Bulkhead`: the ways to take a slot and to give it back, for threads and tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Breaker = TypeVar("_Breaker")
 _Policy = TypeVar("_Policy")
 
 
-# What calls do not go through, so that overriding it would change little.
+# Calls do not use these methods, so a subclass that overrides them would change nothing for calls.
 _NOT_ON_THE_WAY: Final = ("acquire", "acquire_async", "release")
 
 
@@ -78,7 +78,7 @@ class Bulkhead(Pattern, Admission, OnlyOne):
         self._name = checks.text("name", name)
         self._max_queue = checks.count("max_queue", max_queue, 0)
         self._timeout_s = _checked_timeout(timeout_s)
-        self._patience_s = self._timeout_s or None  # that of a caller without a time-out of its own; None: no limit
+        self._patience_s = self._timeout_s or None  # of a caller that brings no timeout of its own; None: no limit
         self._listeners = checks.functions("listeners", listeners)
         self._line = Line(
             checks.count("max_concurrent", max_concurrent, 0),
@@ -155,7 +155,7 @@ class Bulkhead(Pattern, Admission, OnlyOne):
         )
 
     def _served_line(self) -> Line:
-        """Return the line once nothing is left to do in it that somebody was interrupted in."""
+        """Return the line, after finishing in it what an interrupted caller has left undone."""
         line = self._line
         if line.abandoned or line.queued:
             line.serve()
@@ -299,7 +299,7 @@ class Bulkhead(Pattern, Admission, OnlyOne):
     @overload
     def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, object, object, Bulkhead]: ...
     def __call__(self, func: Any, /) -> Any:
-        """Return the function such that each call holds a slot. A generator holds one from its first item to its end.
+        """Return the function with a slot held by each call. A generator holds one from its first item to its end.
 
         Raises:
             TypeError: It is not a function.
@@ -310,8 +310,8 @@ class Bulkhead(Pattern, Admission, OnlyOne):
         return StreamCaller(self, self._patience_s)
 
     def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
-        # Written out, because the entry of every function is a place where Ctrl-C may land: here a slot is taken, or
-        # given back, and known to be so, with no such place in between.
+        # Written out, because Ctrl-C may land at the entry of every function. Here it cannot land between taking a slot
+        # and noting that it was taken, nor between giving it back and noting that.
         line = self._line
         caller = Caller()
         try:
@@ -334,7 +334,7 @@ class Bulkhead(Pattern, Admission, OnlyOne):
                 try:
                     if caller.holds is line.epoch:
                         caller.holds = None
-                        line.inside -= 1 if line.inside else 0  # somebody's stray release() may have been for this one
+                        line.inside -= 1 if line.inside else 0  # a release() too many may have given this slot back
                 finally:
                     line.lock.release()
                 if line.queued:

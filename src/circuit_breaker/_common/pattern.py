@@ -101,8 +101,11 @@ PLAIN_RESULTS: Final = frozenset({NoneType, bool, bytes, dict, float, int, list,
 """Types that `check_finished` need not be asked about."""
 
 
-def check_finished(func: Function, result: object) -> None:
+def check_finished(func: Function, result: object) -> type[object]:
     """Reject a result that is still to be awaited: it would count as a success before the call has ended.
+
+    Return a type whose results need no check: that of this result, but not that of generators, some of which are
+    coroutines.
 
     Raises:
         WrongKindError: the result is a coroutine or another awaitable; a coroutine is closed.
@@ -116,6 +119,7 @@ def check_finished(func: Function, result: object) -> None:
             f"{func!r} is a plain function but returned {result!r}, which must be awaited, so the call has only begun: "
             "decorate the `async def` itself, below its other decorators, or use call_async()"
         )
+    return NoneType if kind is GeneratorType else kind
 
 
 class _Awaited:

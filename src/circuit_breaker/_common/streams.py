@@ -84,7 +84,7 @@ class Guard:
         """Called when the body has given an item, after `pause`."""
 
     def end(self, error: BaseException | None) -> None:
-        """Called once, when the iteration is over. None: the stream is exhausted.
+        """Called when the iteration is over, and once more if that raises. None: the stream is exhausted.
 
         GeneratorExit says that the consumer stopped early, perhaps by way of the garbage collector, in the middle of
         anything.
@@ -141,6 +141,9 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
                 if guard.leave is not None:
                     guard.leave(guard)
                 guard.end(ended)
+            except BaseException:
+                guard.end(ended)  # an interrupt may have come before the first one did anything
+                raise
             finally:
                 said = ended = None  # an exception in a frame of its own traceback is a reference cycle
         return value
@@ -200,6 +203,9 @@ def guarded_async(  # noqa: C901
                 if guard.leave is not None:
                     guard.leave(guard)
                 guard.end(ended)
+            except BaseException:
+                guard.end(ended)  # an interrupt may have come before the first one did anything
+                raise
             finally:
                 said = ended = None  # an exception in a frame of its own traceback is a reference cycle
 

@@ -178,7 +178,7 @@ class RetryPolicy(Settings, Pattern):
         if self.budget is not None or self.retry_result is not None:
             return super()._wrap_plain(func)
         clock = self.clock
-        finished: type[object] = NoneType  # the type of the last result, which needed no awaiting
+        finished: type[object] = NoneType  # results of this type need no check
 
         # What `_run` does with these settings.
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -187,8 +187,7 @@ class RetryPolicy(Settings, Pattern):
             try:
                 value: object = func(*args, **kwargs)
                 if type(value) is not finished:
-                    check_finished(func, value)
-                    finished = type(value)
+                    finished = check_finished(func, value)
                 return value
             except REPEATABLE as error:
                 plan = Plan(self, func, started)
