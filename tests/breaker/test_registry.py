@@ -10,7 +10,6 @@ import pickle
 import random
 import sys
 import threading
-import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -773,6 +772,7 @@ def test_a_streak_that_the_window_has_forgotten_is_still_in_mind(clock: Clock) -
 
 
 def test_memory_stays_flat_however_many_keys_come() -> None:
+    tracemalloc = pytest.importorskip("tracemalloc", reason="PyPy does not trace memory", exc_type=ImportError)
     registry = CircuitBreakerRegistry()
     keys = (f"key {number}" for number in count())
 

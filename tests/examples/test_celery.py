@@ -14,7 +14,7 @@ import celery
 from celery.contrib.testing.worker import start_worker
 from example_files import example
 from faulty_server import PATIENCE_S
-from logs import logging_as_before
+from logging_state import logging_as_before
 
 from circuit_breaker import (
     Bulkhead,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from example_files import EXAMPLES, HOW_TO, code_blocks
 from faulty_server import FaultyServer
-from logs import logging_as_before
+from logging_state import logging_as_before
 
 PAGES = sorted(HOW_TO.glob("recipes-*.md"))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from example_files import example
-from logs import logging_as_before
+from logging_state import logging_as_before
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerRegistry, RetryPolicy
 from circuit_breaker.testing import FakeClock

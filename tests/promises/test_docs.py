@@ -28,7 +28,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from logs import logging_as_before
+from logging_state import logging_as_before
 from sybil import Document, Example, Region
 from sybil.document import PythonDocStringDocument
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
