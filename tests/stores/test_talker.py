@@ -464,6 +464,39 @@ def test_sync_raises_what_the_store_raises(make: Callable[..., BlockingStore]) -
     assert breaker.call(int) == 0
 
 
+def ends(function: Callable[[], object]) -> bool:
+    """Tell whether a function ends, on a thread of its own."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    return not thread.is_alive()
+
+
+def test_sync_ends_where_there_is_no_breaker(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S)
+    assert ends(store.sync)
+    assert store.exchanges == 1
+
+
+def test_sync_ends_if_an_exchange_begins_while_it_is_asked_for(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(interval_s=LONG_S, timeout_s=PATIENCE_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    talker = talker_of(store)
+    request = talker.request
+
+    def request_late(work: worker.Work) -> bool:
+        monkeypatch.undo()
+        talker.ask(talker._exchange_now)
+        return request(work)
+
+    monkeypatch.setattr(talker, "request", request_late)
+    assert ends(store.sync)
+    assert store.exchanges == 3
+
+
 # The end of the process
 
 

@@ -123,7 +123,7 @@ class Talker(Worker):
         """Exchange now, for all breakers; raise what the store raised."""
         links, reply = self.links(), Reply()
         work: list[Work] = [partial(self._join, link, Reply()) for link in links]
-        work.append(partial(self._waiting.append, reply))
+        work.append(partial(self._reply_to, reply))
         if self.manual:
             with self._turn:
                 self.do_all()
@@ -143,14 +143,17 @@ class Talker(Worker):
     # Work, for the thread
 
     def _join(self, link: Link, reply: Reply) -> None:
+        self._reply_to(reply)
+        self.activate(link)
+
+    def _reply_to(self, reply: Reply) -> None:
+        """Exchange as soon as there is no other work, and tell whoever waits for that reply."""
         self._waiting.append(reply)
         self._due = -inf
-        self.activate(link)
 
     def _do_each(self, work: list[Work]) -> None:
         for each in work:
             self._do(each)
-        self._due = -inf
 
     def activate(self, link: Link) -> None:
         """Let the circuit of a breaker take part in exchanges, and send what there is to send."""
@@ -223,7 +226,7 @@ class Talker(Worker):
         return min(self._due - self.clock(), looks_s)
 
     def _is_idle(self) -> bool:
-        return not self._active()
+        return not self._waiting and not self._active()
 
     def _tick(self) -> None:
         """Exchange if it is time, or for circuits that cannot wait for that."""
