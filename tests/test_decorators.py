@@ -22,6 +22,7 @@ import pytest
 from calls import fail, succeed
 from clocks import Clock
 from failures import Down
+from garbage import collect
 
 from circuit_breaker import bulkhead, circuit_breaker, retry
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -765,7 +766,7 @@ def test_refused_call_leaves_nothing_to_the_garbage_collector(func: Any, fallbac
     decorated = circuit_breaker(breaker=opened, fallback=fallback)(func)
     argument = Argument()
     alive = weakref.ref(argument)
-    gc.collect()
+    collect()
     gc.disable()
     try:
         with suppress(CircuitOpenError, IndexError):

@@ -24,6 +24,7 @@ from calls import fail, succeed
 from clocks import Clock
 from coroutines import Pause, run, settle
 from failures import Down
+from garbage import collect
 from patience import PATIENCE_S
 from ways import BREAKER
 
@@ -323,7 +324,7 @@ def test_refused_coroutine_function_is_not_touched_and_nothing_is_left_unawaited
             guarded(breaker, lambda: function(7)).send(None)
         with pytest.raises(CircuitOpenError):
             guarded(breaker, function).send(None)
-        gc.collect()
+        collect()
     assert warned == []
     assert breaker.stats.rejected_count == 2
 
@@ -333,7 +334,7 @@ def test_refusal_that_was_caught_is_gone_without_the_garbage_collector(guarded: 
     breaker = make(failure_threshold=1)
     fail(breaker)
     coroutine = guarded(breaker, function)
-    gc.collect()
+    collect()
     gc.disable()
     try:
         try:
@@ -618,7 +619,7 @@ class TestAtEveryAwait:
         coroutine = guarded(breaker, suspended)
         advance(coroutine, steps)
         del coroutine
-        gc.collect()
+        collect()
         assert counts(breaker) == (0, 0, 1)
         self.whole(breaker, state)
 
@@ -1052,7 +1053,7 @@ def test_context_and_tasks_made_inside_keep_no_breaker_alive(
         if task is not None:
             task.cancel()
 
-    gc.collect()
+    collect()
     gc.disable()
     try:
         run(main())
@@ -1068,7 +1069,7 @@ def test_failed_call_keeps_no_breaker_alive(guarded: Any, make: Make) -> None:
 
     breaker = make()
     coroutine = guarded(breaker, broken)
-    gc.collect()
+    collect()
     gc.disable()
     try:
         with pytest.raises(Down):

@@ -22,6 +22,7 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down
 from forks import told_by_child
+from garbage import collect
 from needs import needs_fork
 from patience import PATIENCE_S
 from places import do_between
@@ -237,7 +238,7 @@ def test_the_collector_frees_a_registry_with_its_breakers_when_nobody_holds_it(c
     registry["a"].record_failure()
     died = [weakref.ref(registry), weakref.ref(registry["a"]), weakref.ref(registry["b"])]
     del registry
-    gc.collect()
+    collect()
     assert [reference() for reference in died] == [None] * 3
 
 
@@ -246,7 +247,7 @@ def test_a_breaker_keeps_neither_its_registry_nor_the_others_in_it_alive(clock: 
     held, other = registry["held"], weakref.ref(registry["other"])
     died = weakref.ref(registry)
     del registry
-    gc.collect()
+    collect()
     assert (died(), other()) == (None, None)
     fail(held)
     assert held.state is OPEN
@@ -388,7 +389,7 @@ def test_a_configuration_of_its_own_keeps_no_breaker(registry: CircuitBreakerReg
     registry["a"].config = CircuitBreakerConfig(7)
     for key in "bcd":
         registry[key]
-    gc.collect()
+    collect()
     assert list(registry) == ["b", "c", "d"]
     assert registry["a"].config is ONE_FAILURE
 
@@ -447,7 +448,7 @@ def test_a_breaker_nobody_holds_is_made_anew_when_it_was_forgotten(registry: Cir
     succeed(registry["a"])
     for key in "bcd":
         registry[key]
-    gc.collect()
+    collect()
     assert registry["a"].stats == CircuitStats()
 
 
@@ -480,7 +481,7 @@ def test_a_breaker_that_opens_or_is_steered_while_it_is_forgotten_is_kept_again(
     assert "a" in registry
     assert len(registry) == 3
     del held
-    gc.collect()
+    collect()
     assert is_steered(registry["a"])
 
 
@@ -638,7 +639,7 @@ def test_a_configuration_that_is_set_while_another_is_set_is_that_of_all(registr
 
 def test_another_configuration_passes_over_what_nobody_holds(registry: CircuitBreakerRegistry) -> None:
     filled(registry)["d"]
-    gc.collect()
+    collect()
     asked: list[str] = []
     registry.config = lambda key: asked.append(key) or ONE_FAILURE
     assert sorted(asked) == ["b", "c", "d"]
@@ -779,7 +780,7 @@ def test_memory_stays_flat_however_many_keys_come() -> None:
     def use(times: int) -> int:
         for key in islice(keys, times):
             registry[key].record_success()
-        gc.collect()
+        collect()
         return tracemalloc.get_traced_memory()[0]
 
     use(3_000)
@@ -817,7 +818,7 @@ def test_a_key_can_be_removed_while_it_is_forgotten_and_held(registry: CircuitBr
 def test_a_key_that_is_not_known_cannot_be_removed(registry: CircuitBreakerRegistry) -> None:
     for key in "abcd":
         registry[key]
-    gc.collect()
+    collect()
     for key in ("a", "never"):
         with pytest.raises(KeyError, match=key):
             registry.remove(key)
@@ -879,7 +880,7 @@ def test_what_stops_a_reset_of_all_is_freed_when_nobody_holds_it(clock: Clock) -
             return weakref.ref(error)
         pytest.fail("it was not stopped")
 
-    gc.collect()
+    collect()
     gc.disable()
     try:
         assert reset()() is None
@@ -1039,7 +1040,7 @@ def test_a_breaker_that_opens_as_it_is_forgotten_is_kept(clock: Clock) -> None:
         return registry
 
     for registry in in_between(make, lambda registry: registry["b"], lambda registry: held.pop().record_failure()):
-        gc.collect()
+        collect()
         assert registry["a"].is_open
         assert len(registry) <= 2
     held.clear()
@@ -1057,7 +1058,7 @@ def test_a_breaker_that_opens_just_after_it_was_forgotten_is_kept(clock: Clock) 
     opens.append(registry["a"])
     registry["b"]
     assert opens == []
-    gc.collect()
+    collect()
     assert registry["a"].is_open
 
 

@@ -19,6 +19,7 @@ from calls import fail, succeed
 from clocks import Clock
 from coroutines import Pause
 from failures import Down
+from garbage import collect
 from patience import PATIENCE_S
 
 from circuit_breaker import circuit_breaker
@@ -365,7 +366,7 @@ def test_stream_that_the_garbage_collector_finds_in_a_circle_is_a_success(breake
         circle.append(circle)
         del stream, circle
         assert counts(breaker) == (0, 0, 0)
-        gc.collect()
+        collect()
         assert counts(breaker) == (1, 0, 0)
     finally:
         gc.enable()
@@ -398,7 +399,7 @@ def test_async_stream_forgotten_after_an_item_is_a_success(how: str, breaker: Ci
             kept = stream
             return
         del stream
-        gc.collect()
+        collect()
         for _ in range(5):
             await asyncio.sleep(0)
         assert counts(breaker) == (1, 0, 0)
@@ -423,7 +424,7 @@ def test_async_stream_forgotten_after_an_item_under_trio_is_a_success(breaker: C
         await anext(stream)
         with pytest.warns(ResourceWarning, match="garbage collected before it had been exhausted"):
             del stream
-            gc.collect()
+            collect()
             await trio.testing.wait_all_tasks_blocked()
 
     trio.run(main)
@@ -609,7 +610,7 @@ def test_stream_whose_consumer_is_cancelled_between_items_is_a_success_however_l
             await task
 
     asyncio.run(main())
-    gc.collect()
+    collect()
     assert counts(breaker) == (1, 0, 0)
     assert breaker.is_closed
 
@@ -840,7 +841,7 @@ def test_listener_that_stops_the_program_as_an_endless_probe_succeeds_closes_the
     assert breaker.is_closed
     assert counts(breaker) == (1, 1, 0)
     del stream
-    gc.collect()
+    collect()
     assert closed == [True]
 
 
@@ -1082,7 +1083,7 @@ def test_refusal_of_a_stream_is_freed_when_nobody_holds_it(kind: Streams, opened
             return weakref.ref(error)
         pytest.fail("it was not refused")
 
-    gc.collect()
+    collect()
     gc.disable()
     try:
         assert refused()() is None

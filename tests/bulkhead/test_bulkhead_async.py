@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import inspect
 import os
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from coroutines import run, settle
 from failures import Down
+from garbage import collect
 from patience import PATIENCE_S
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -194,7 +194,7 @@ def test_async_generator_that_ends_early_closes_its_body_and_gives_its_slot_back
             await stream.aclose()
         else:
             del stream
-            gc.collect()
+            collect()
             await settle()
         assert closed == [1]
         assert bulkhead.active_count == 0

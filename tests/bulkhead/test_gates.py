@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import trio
 from clocks import Clock
 from coroutines import run, settle
 from failures import raising
+from garbage import collect
 from patience import PATIENCE_S
 from trio.testing import MockClock, wait_all_tasks_blocked
 from waiters import Waiters, first_in_line, soon
@@ -259,7 +259,7 @@ def test_collected_waiter_leaves_the_line() -> None:
         with bulkhead._line.lock:
             del task
             bulkhead._line.first.gate._future = None
-            gc.collect()
+            collect()
         assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
     finally:
         loop.close()

@@ -18,6 +18,7 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down, raising
 from forks import told_by_child
+from garbage import collect
 from needs import needs_fork, needs_timer
 from patience import PATIENCE_S
 from storms import storm
@@ -844,7 +845,7 @@ def test_telling_keeps_no_breaker_and_no_error_alive(make: Make) -> None:
             pass
         return [weakref.ref(breaker), weakref.ref(error)]
 
-    gc.collect()
+    collect()
     gc.disable()
     try:
         assert [reference() for reference in use()] == [None, None]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from typing import Any
 
 import pytest
+from garbage import collect
 
 from circuit_breaker._common.streams import Guard, guarded, guarded_async
 
@@ -296,7 +297,7 @@ async def ending_quietly(main: Callable[[], Awaitable[None]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.unraisablehook", lambda _: None)
         await main()
-        gc.collect()
+        collect()
 
 
 def test_empty_stream_keeps_its_return_value() -> None:
@@ -395,7 +396,7 @@ class Holding(Exception):
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    gc.collect()
+    collect()
     gc.disable()
     yield
     gc.enable()

@@ -23,6 +23,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from garbage import collect
 from ways import POLICY
 
 from circuit_breaker._common.events import RetryScheduled
@@ -737,7 +738,7 @@ def test_async_sleep_in_sync_use_is_a_type_error_and_nothing_is_left_unawaited()
     budget = RetryBudget(0, 0, 1)
     with pytest.raises(TypeError, match="sleep must not be async in sync use"):
         RetryPolicy(sleep=asyncio.sleep, budget=budget).call(Flaky(OSError))
-    gc.collect()
+    collect()
     assert budget.tokens == 1
 
 

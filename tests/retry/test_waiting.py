@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import importlib.util
 import logging
 import signal
@@ -18,6 +17,7 @@ import pytest
 import trio
 from coroutines import run
 from failures import Down, raising
+from garbage import collect
 from needs import needs_timer
 from patience import PATIENCE_S
 from ways import POLICY, POLICY_BY_HAND, Way
@@ -226,7 +226,7 @@ def test_async_sleep_that_shows_only_when_asked_keeps_the_last_error(name: str) 
     assert isinstance(caught.value, UsageError)
     assert caught.value.__context__ is last
     assert budget.tokens == 1
-    gc.collect()  # nothing is left un-awaited
+    collect()  # nothing is left un-awaited
 
 
 @pytest.mark.parametrize("name", [name for name in ASYNC if name in POLICY])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from failures import Down
+from garbage import collect
 from patience import PATIENCE_S
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState
@@ -115,7 +119,7 @@ def test_a_file_that_was_deleted_is_made_anew(make: Callable[..., SQLiteStore], 
 def test_a_file_that_was_replaced_is_opened_anew(make: Callable[..., SQLiteStore], path: Path) -> None:
     first, other = make(), make(path.with_name("other.db"))
     assert [add(first), add(other, 10)] == [1, 10]
-    other._before_fork()  # closed, so that all of it is in one file
+    other._close_idle()  # closed, so that all of it is in one file
     for each in path.parent.glob("circuits.db-*"):
         each.unlink()
     path.with_name("other.db").replace(path)
@@ -135,6 +139,44 @@ def test_a_connection_to_a_replaced_file_leaves_the_log_of_the_new_one(
     before = log.stat().st_ino
     assert add(old) == 2
     assert log.stat().st_ino == before
+
+
+def test_a_store_that_nobody_has_any_more_closes_its_connections(path: Path) -> None:
+    store = SQLiteStore(path)
+    add(store)
+    connection = store._idle[0].connection
+    del store
+    collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+
+
+def test_a_store_that_nobody_has_any_more_leaves_the_log_of_a_new_file(
+    make: Callable[..., SQLiteStore], path: Path
+) -> None:
+    old = SQLiteStore(path)
+    add(old)
+    for each in path.parent.glob("circuits.db*"):
+        each.unlink()
+    add(make())
+    log = path.with_name("circuits.db-wal")
+    before = log.stat().st_ino
+    del old
+    collect()
+    assert log.stat().st_ino == before
+
+
+@pytest.mark.parametrize("use", ["store.circuits()", "CircuitBreaker('api', store=store).call(int)"])
+def test_at_the_end_of_a_process_all_connections_are_closed(path: Path, use: str) -> None:
+    script = (
+        "import sys; from circuit_breaker import CircuitBreaker; from circuit_breaker.stores import SQLiteStore\n"
+        f"store = SQLiteStore(sys.argv[1]); {use}"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-X", "dev", "-c", script, path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S, env=environment)
+    assert ran.stderr == ""
+    assert [each.name for each in path.parent.iterdir()] == ["circuits.db"]
 
 
 def test_a_file_that_is_replaced_while_it_is_opened_is_an_error(
@@ -171,12 +213,14 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-def locked(path: Path) -> sqlite3.Cursor:
-    return sqlite3.connect(path, isolation_level=None).execute("CREATE TABLE x (y)").execute("BEGIN EXCLUSIVE")
+def locked(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("CREATE TABLE x (y)").execute("BEGIN EXCLUSIVE")
+    return connection
 
 
 def strange_tables(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE circuit (something_else)")
 
 
@@ -191,7 +235,7 @@ WRONG = [garbage, folder, locked, strange_tables, no_folder]
 def test_with_a_file_that_cannot_be_used_each_breaker_goes_on_by_itself(
     make: Callable[..., SQLiteStore], path: Path, wrong: Callable[[Path], object]
 ) -> None:
-    held = wrong(path)  # the lock lasts as long as this
+    held = wrong(path)
     store = make()
     with pytest.raises(Exception):  # noqa: B017 - whatever SQLite or the system says
         add(store)
@@ -204,7 +248,8 @@ def test_with_a_file_that_cannot_be_used_each_breaker_goes_on_by_itself(
         breaker.call(int)
     with pytest.raises(Exception):  # noqa: B017
         store.reset("api")
-    del held
+    if isinstance(held, sqlite3.Connection):
+        held.close()
 
 
 def _fail() -> None:
@@ -248,7 +293,7 @@ def test_a_file_that_is_locked_for_long_is_an_error_and_then_is_not(
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
         add(store)
-    other.execute("ROLLBACK")
+    other.close()
     assert add(store) == 2
 
 
@@ -286,7 +331,7 @@ def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_alone(
     store = make()
     breaker, other = CircuitBreaker("api", CONFIG, store=store), CircuitBreaker("other", CONFIG, store=store)
     store.sync()
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(statement)
     store.sync()
     assert breaker.snapshot().shared.link == "away"  # type: ignore[union-attr]
@@ -299,7 +344,7 @@ def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_alone(
 def test_members_that_are_garbage_are_passed_over(make: Callable[..., SQLiteStore], path: Path) -> None:
     store = make()
     store.exchange([], MemberLine("good", member_text({"api": "closed"}, 1.0, 60.0)))
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         for number, line in enumerate([7, None, b"\xff", "garbage", "[]", '{"host": 7}', "[" * 50_000]):
             connection.execute("INSERT INTO member VALUES (?, ?, ?)", (f"bad{number}", line, 1e9))
         connection.execute("INSERT INTO member VALUES ('worse', '{}', 'yesterday')")
@@ -322,7 +367,7 @@ def test_what_has_not_been_used_for_a_day_is_deleted(
         now[0] += 3_601.0
         store.exchange([Report("kept", {}, [])], MemberLine("kept", member_text({}, 0.0, 1e9)))
     assert [circuit.name for circuit in store.circuits()] == ["kept"]
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute("SELECT count(*) FROM total").fetchone() == (1,)
         assert connection.execute("SELECT key FROM member").fetchall() == [("kept",)]
 

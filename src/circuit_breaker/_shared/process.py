@@ -85,7 +85,7 @@ def _before_fork() -> None:
             breaker = link.breaker
             if breaker is not None:
                 machine_of(breaker).join(False)
-        close: Callable[[], None] | None = getattr(talker.store, "_before_fork", None)
+        close: Callable[[], None] | None = getattr(talker.store, "_close_idle", None)
         if close is not None:
             close()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
+import weakref
 from collections.abc import Generator, Hashable, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
@@ -135,7 +137,7 @@ class SQLiteStore(BaseStore):
                 yield cursor
                 cursor.execute("COMMIT")
         except BaseException:
-            kept.end(self._path)  # which takes all back
+            kept.end()  # which takes all back
             raise
         self._idle.append(kept)
 
@@ -146,7 +148,7 @@ class SQLiteStore(BaseStore):
             return self._new_connection()
         if kept.file == _file_at(self._path):
             return kept
-        kept.end(self._path)
+        kept.end()
         return self._new_connection()
 
     def _new_connection(self) -> _Connection:
@@ -155,7 +157,7 @@ class SQLiteStore(BaseStore):
         with self._path.open("ab"):  # SQLite makes the file only later
             file = _file_at(self._path)
         connection = sqlite3.connect(self._path, timeout=self.timeout_s, isolation_level=None, check_same_thread=False)
-        kept = _Connection(connection, file)
+        kept = _Connection(connection, self._path, file)
         try:
             with closing(connection.cursor()) as cursor:
                 for statement in OPENING:
@@ -163,37 +165,48 @@ class SQLiteStore(BaseStore):
             if file != _file_at(self._path):
                 raise OSError(f"{self._path} was replaced while it was opened")
         except BaseException:
-            kept.end(self._path)
+            kept.end()
             raise
         self._renewed.clear()
         return kept
 
-    def _before_fork(self) -> None:
-        """Close what a child must not inherit."""
+    def _close_idle(self) -> None:
+        """Close what a child must not inherit, and what nobody needs any more."""
         idle, self._idle = self._idle, []
         for kept in idle:
-            kept.end(self._path)
+            kept.end()
 
     def _after_fork_in_child(self) -> None:
         for kept in self._idle:  # of a thread that has come back to it in the moment of the fork
+            kept.end.detach()
             _keep_for_ever(kept.connection)
         self._idle = []
 
 
 class _Connection:
-    """A connection, and which file it is to."""
+    """A connection, and which file it is to; `end` closes it once, at the latest when nobody has this any more."""
 
-    def __init__(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
         self.connection = connection
         self.file = file
+        self.end = weakref.finalize(self, _end, connection, path, file)
+        self.end.atexit = False  # the last counts may still have to go out
 
-    def end(self, path: Path) -> None:
-        """Close the connection, unless another file lies in the place of its own."""
-        if self.file == _file_at(path):
-            self.connection.close()
-        else:
-            _keep_for_ever(self.connection)
 
+def _end(connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
+    """Close the connection, unless another file lies in the place of its own."""
+    if file == _file_at(path):
+        connection.close()
+    else:
+        _keep_for_ever(connection)
+
+
+def _at_exit() -> None:
+    for store in fork.living(SQLiteStore):
+        store._close_idle()
+
+
+atexit.register(_at_exit)
 
 _kept: list[sqlite3.Connection] = []
 
