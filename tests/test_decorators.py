@@ -23,6 +23,7 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down
 from garbage import collect
+from needs import needs_reference_counts
 
 from circuit_breaker import bulkhead, circuit_breaker, retry
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -759,6 +760,7 @@ def test_call_and_blocks_know_no_fallback(opened: CircuitBreaker) -> None:
 
 @pytest.mark.parametrize("fallback", [None, lambda error, value: [][0]], ids=["refusal", "failing fallback"])
 @pytest.mark.parametrize("func", [plain, generator], ids=["function", "generator"])
+@needs_reference_counts
 def test_refused_call_leaves_nothing_to_the_garbage_collector(func: Any, fallback: Any, opened: CircuitBreaker) -> None:
     class Argument:
         pass

@@ -20,7 +20,7 @@ import pytest
 from calls import fail, succeed
 from clocks import Clock
 from failures import Down, raising
-from garbage import collect
+from garbage import catch_up, collect
 from patience import PATIENCE_S
 from ways import BREAKER, Way
 
@@ -756,6 +756,7 @@ def test_a_breaker_whose_blocks_are_all_left_is_kept_by_nobody(make: Make) -> No
         pass
     gone = weakref.ref(breaker)
     del breaker
+    catch_up()
     assert gone() is None
 
 
@@ -917,6 +918,7 @@ def test_a_breaker_that_nobody_holds_is_gone_from_the_list_of_all(make: Make) ->
     assert breaker in CircuitBreaker.instances()
     gone = weakref.ref(breaker)
     del breaker
+    catch_up()
     assert gone() is None
 
 

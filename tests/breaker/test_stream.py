@@ -19,7 +19,8 @@ from calls import fail, succeed
 from clocks import Clock
 from coroutines import Pause
 from failures import Down
-from garbage import collect
+from garbage import catch_up, collect
+from needs import needs_reference_counts
 from patience import PATIENCE_S
 
 from circuit_breaker import circuit_breaker
@@ -353,6 +354,7 @@ def test_stream_closed_after_an_item_is_a_success_and_its_body_closed(kind: Stre
 def test_stream_dropped_after_an_item_is_a_success(breaker: CircuitBreaker) -> None:
     for _ in breaker(three)():
         break
+    catch_up()
     assert counts(breaker) == (1, 0, 0)
     whole(breaker)
 
@@ -666,6 +668,7 @@ def test_stream_stopped_at_any_await_is_settled_once(
     assert counts(breaker) == (0, 0, 0)
     with pytest.raises(ending):
         coroutine.throw(ending())
+    catch_up()
     left_after_an_item = ending is GeneratorExit and steps > 1
     assert counts(breaker) == ((0, 1, 0) if ending is Down else (1, 0, 0) if left_after_an_item else (0, 0, 1))
     assert probes(breaker) == 0
@@ -1070,6 +1073,7 @@ def test_refused_stream_does_not_touch_the_body(kind: Streams, make: Make) -> No
     assert called == []
 
 
+@needs_reference_counts
 def test_refusal_of_a_stream_is_freed_when_nobody_holds_it(kind: Streams, opened: CircuitBreaker) -> None:
     @opened
     @kind.of

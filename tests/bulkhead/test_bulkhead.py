@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from clocks import Clock
 from coroutines import Pause, drive, run
-from garbage import collect
+from garbage import catch_up, collect
 from patience import PATIENCE_S
 from waiters import Waiters, first_in_line, soon
 from ways import BULKHEAD
@@ -666,6 +666,7 @@ def test_generator_that_ends_early_gives_its_slot_back(end: str) -> None:
         stream.close()
     elif end == "drop":
         del stream
+        catch_up()
     else:
         cycle: list[Any] = [stream]
         cycle.append(cycle)

@@ -15,7 +15,8 @@ import trio
 from clocks import Clock
 from coroutines import run, settle
 from failures import raising
-from garbage import collect
+from garbage import catch_up, collect
+from needs import needs_closed_coroutines
 from patience import PATIENCE_S
 from trio.testing import MockClock, wait_all_tasks_blocked
 from waiters import Waiters, first_in_line, soon
@@ -246,6 +247,7 @@ def test_acquire_that_would_block_an_event_loop_names_the_async_way() -> None:
     run(main())
 
 
+@needs_closed_coroutines
 def test_collected_waiter_leaves_the_line() -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
@@ -340,6 +342,7 @@ def test_slot_passes_by_the_waiters_of_closed_loops() -> None:
     assert bulkhead.queued_count == 2
     for each in lost:
         each.loop.close()
+    catch_up()
     assert bulkhead.queued_count == 0
     bulkhead.release()
     assert bulkhead.active_count == 0
@@ -366,6 +369,7 @@ def test_waiters_of_closed_loops_make_room_in_a_full_line(waiters: Waiters) -> N
     lost = Abandoned(bulkhead)
     assert not bulkhead.acquire()
     lost.loop.close()
+    catch_up()
     waiter = waiters.send(bulkhead.acquire)
     bulkhead.release()
     assert soon(waiter) is True
@@ -385,6 +389,7 @@ def test_slot_handed_to_a_loop_that_is_closed_before_its_task_runs_goes_to_the_n
     if turned:
         lost.turn()
     lost.loop.close()
+    catch_up()
     assert soon(behind) if behind is not None else bulkhead.acquire()
     assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
 
