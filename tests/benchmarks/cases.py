@@ -214,7 +214,7 @@ def importing_names() -> Subjects:
         f"{US}, retry": "from circuit_breaker import retry",
         f"{US}, circuit_breaker": "from circuit_breaker import circuit_breaker",
         f"{US}, everything": "from circuit_breaker import *",
-        "tenacity": "from tenacity import retry",
+        **{name: "from tenacity import retry" for name in peers.versions() if name == "tenacity"},
         "stdlib": "import contextlib, dataclasses, datetime, inspect, threading, typing",
     }
     paths = [measures.PACKAGES, *peers.places()]

@@ -16,7 +16,7 @@ from clocks import Clock
 from coroutines import run, settle
 from failures import raising
 from garbage import catch_up, collect
-from needs import needs_closed_coroutines
+from needs import needs_closed_coroutines, needs_reference_counts
 from patience import PATIENCE_S
 from trio.testing import MockClock, wait_all_tasks_blocked
 from waiters import Waiters, first_in_line, soon
@@ -410,6 +410,7 @@ def test_slot_handed_over_by_the_last_task_of_a_loop_that_is_then_closed_goes_to
     assert last.done()
     assert (bulkhead.active_count, lost.done()) == (1, False)
     loop.close()
+    catch_up()
     assert bulkhead.active_count == 0
 
 
@@ -421,8 +422,10 @@ def test_two_loops_of_one_thread_each_notice_their_end() -> None:
     lost[0].turn()
     assert bulkhead.queued_count == 3
     lost[0].loop.close()
+    catch_up()
     assert bulkhead.queued_count == 1
     lost[1].loop.close()
+    catch_up()
     assert bulkhead.queued_count == 0
 
 
@@ -437,6 +440,7 @@ def test_loops_that_take_turns_in_one_thread_get_one_timer_each() -> None:
         loop.close()
 
 
+@needs_reference_counts
 def test_one_waiter_whose_going_fails_keeps_none_of_the_others() -> None:
     failures = [ValueError(), ValueError()]
 
