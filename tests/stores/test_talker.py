@@ -10,6 +10,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from failures import Down
 from garbage import collect
 from needs import needs_timer
 from patience import PATIENCE_S
+from places import do_between
+from waiters import is_free
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState, StateChanged
-from circuit_breaker._shared import worker
+from circuit_breaker._shared import process, worker
 from circuit_breaker._shared.process import talker_of
 from circuit_breaker._shared.protocol import Change, Exchange, MemberLine, Report
 from circuit_breaker.stores import Board, MemoryStore, StoreLost
@@ -141,6 +145,18 @@ def test_one_thread_serves_all_breakers_of_a_store(make: Callable[..., BlockingS
         breaker.call(int)
         threads.add(talker_of(store)._thread)
     assert len(threads) == 1
+
+
+def test_threads_that_make_the_first_breakers_of_a_store_get_one_thread(make: Callable[..., BlockingStore]) -> None:
+    inside = (process.__file__, weakref.__file__)
+    for place in count(1):
+        store = make()
+        got: list[object] = []
+        ask = partial(lambda store, got: got.append(talker_of(store)), store, got)
+        if not do_between(place, ask, ask, lambda: is_free(process._lock), inside):
+            break
+        assert got[0] is got[1]
+    assert place > 5
 
 
 def test_the_thread_ends_with_the_last_breaker(make: Callable[..., BlockingStore]) -> None:
