@@ -339,7 +339,7 @@ class Talker(Worker):
             self._elsewhere(partial(_publish, changed))
 
     def _changed(self) -> list[CircuitBreaker]:
-        breakers = [breaker for circuit in self._circuits.values() for breaker in circuit.breakers()]
+        breakers = [breaker for circuit in self._circuits.copy().values() for breaker in circuit.breakers()]
         return [breaker for breaker in breakers if breaker._machine.changes or breaker._machine.undelivered]
 
     def _elsewhere(self, work: Work) -> None:
