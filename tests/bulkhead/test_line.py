@@ -292,7 +292,7 @@ def test_destructor_while_a_gate_opens_neither_serves_twice_nor_forgets_anybody(
     bulkhead = Bulkhead(max_concurrent=2, max_queue=3)
     streams = opened_streams(bulkhead)
     if visitor != "abandon":
-        streams.clear()
+        drop(streams)
         bulkhead.acquire()
     else:
         streams.pop()
