@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import time
-import weakref
 from collections.abc import Generator, Hashable, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
@@ -178,27 +177,32 @@ class SQLiteStore(BaseStore):
 
     def _after_fork_in_child(self) -> None:
         for kept in self._idle:  # of a thread that has come back to it in the moment of the fork
-            kept.end.detach()
+            kept.ended = True
             _keep_for_ever(kept.connection)
         self._idle = []
 
 
 class _Connection:
-    """A connection, and which file it is to; `end` closes it once, at the latest when nobody has this any more."""
+    """A connection, and which file it is to; it is closed at the latest when nobody has this any more."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
         self.connection = connection
         self.file = file
-        self.end = weakref.finalize(self, _end, connection, path, file)
-        self.end.atexit = False  # the last counts may still have to go out
+        self.ended = False
+        self._path = path
 
+    def end(self) -> None:
+        """Close the connection, unless another file lies in the place of its own; twice is the same as once."""
+        if self.ended:
+            return
+        self.ended = True
+        if self.file == _file_at(self._path):
+            self.connection.close()
+        else:
+            _keep_for_ever(self.connection)
 
-def _end(connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
-    """Close the connection, unless another file lies in the place of its own."""
-    if file == _file_at(path):
-        connection.close()
-    else:
-        _keep_for_ever(connection)
+    def __del__(self) -> None:
+        self.end()
 
 
 def _at_exit() -> None:
