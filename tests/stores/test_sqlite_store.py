@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_a_store_that_nobody_has_any_more_closes_its_connections(path: Path) -> 
     collect()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
+
+
+def test_a_store_in_a_circle_of_garbage_closes_its_connections(path: Path) -> None:
+    store: Any = SQLiteStore(path)
+    add(store)
+    store.circle = store, store._idle[0].connection
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")  # from 3.13 on, of each that is finalized before it is closed
+        del store
+        collect()
+    assert warned == []
 
 
 def test_a_store_that_nobody_has_any_more_leaves_the_log_of_a_new_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import time
+import weakref
 from collections.abc import Generator, Hashable, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
@@ -177,7 +178,7 @@ class SQLiteStore(BaseStore):
 
     def _after_fork_in_child(self) -> None:
         for kept in self._idle:  # of a thread that has come back to it in the moment of the fork
-            kept.ended = True
+            kept.finalizer.detach()
             _keep_for_ever(kept.connection)
         self._idle = []
 
@@ -188,21 +189,23 @@ class _Connection:
     def __init__(self, connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
         self.connection = connection
         self.file = file
-        self.ended = False
         self._path = path
+        # It holds the connection, which in a circle of garbage could otherwise be finalized before it is closed.
+        self.finalizer = weakref.finalize(self, _end, connection, path, file)
+        self.finalizer.atexit = False  # the last counts may still have to go out
 
     def end(self) -> None:
-        """Close the connection, unless another file lies in the place of its own; twice is the same as once."""
-        if self.ended:
-            return
-        self.ended = True
-        if self.file == _file_at(self._path):
-            self.connection.close()
-        else:
-            _keep_for_ever(self.connection)
+        """Close the connection now; twice is the same as once."""
+        if self.finalizer.detach():  # a call of it does nothing at the end of the process
+            _end(self.connection, self._path, self.file)
 
-    def __del__(self) -> None:
-        self.end()
+
+def _end(connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
+    """Close a connection, unless another file lies in the place of its own."""
+    if file == _file_at(path):
+        connection.close()
+    else:
+        _keep_for_ever(connection)
 
 
 def _at_exit() -> None:
