@@ -296,6 +296,7 @@ def test_destructor_while_a_gate_opens_neither_serves_twice_nor_forgets_anybody(
         bulkhead.acquire()
     else:
         streams.pop()
+        catch_up()
     bulkhead.acquire()
     sent = [waiters.send(bulkhead.acquire) for _ in range(3)]
     opening = ThreadGate.open
