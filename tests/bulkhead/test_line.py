@@ -260,6 +260,7 @@ def test_destructor_in_a_locked_section_deadlocks_and_loses_nothing(visitor: str
 
     with ThreadPoolExecutor(1) as pool:
         soon(pool.submit(run))
+    catch_up()  # PyPy calls no destructor in the middle of another
     assert visited.visits >= 2
     assert is_free(lock)
     assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
