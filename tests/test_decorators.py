@@ -112,7 +112,7 @@ def test_decorated_function_is_of_the_same_kind_and_has_its_guard_and_metadata(
 
 
 @every_kind
-def test_breaker_counts_every_kind_and_refuses_it_when_open(func: Any, is_of_kind: Any, result_of: Any) -> None:
+def test_breaker_counts_every_kind_and_rejects_it_when_open(func: Any, is_of_kind: Any, result_of: Any) -> None:
     decorated = circuit_breaker(failure_threshold=1)(func)
     result_of(decorated(1))
     assert decorated.circuit_breaker.stats.success_count == 1
@@ -122,7 +122,7 @@ def test_breaker_counts_every_kind_and_refuses_it_when_open(func: Any, is_of_kin
 
 
 @every_kind
-def test_bulkhead_refuses_every_kind_when_full(func: Any, is_of_kind: Any, result_of: Any) -> None:
+def test_bulkhead_rejects_every_kind_when_full(func: Any, is_of_kind: Any, result_of: Any) -> None:
     decorated = bulkhead(max_concurrent=1)(func)
     result_of(decorated(1))
     with decorated.bulkhead, pytest.raises(BulkheadFullError):
@@ -258,7 +258,7 @@ def test_subclass_that_calls_the_decorated_method_of_its_parent_shares_the_break
 
 
 class Remote:
-    """A method of something far away: it has whatever attribute is asked for."""
+    """A remote method: it has every attribute that is asked for."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -390,25 +390,38 @@ def test_settings_reach_the_policy() -> None:
 WRONG_FIRST: list[tuple[Callable[[], Any], str]] = [
     (lambda: circuit_breaker(plain, 2), "either a function to decorate or settings"),
     (lambda: circuit_breaker(plain, fallback=len), "either a function to decorate or settings"),
-    (lambda: circuit_breaker(BREAKER), "takes a CircuitBreaker as breaker="),
-    (lambda: circuit_breaker(BREAKER, fallback=len), "takes a CircuitBreaker as breaker="),
-    (lambda: circuit_breaker(CONFIG), "name must be a str"),
-    (lambda: circuit_breaker(ConnectionError), "exception types by name"),
+    (lambda: circuit_breaker(BREAKER), r"got <CircuitBreaker .* as \w+: pass it as breaker="),
+    (lambda: circuit_breaker(BREAKER, fallback=len), r"got <CircuitBreaker .* as \w+: pass it as breaker="),
+    (lambda: circuit_breaker(CONFIG), r"got CircuitBreakerConfig.* as \w+: pass it as config="),
+    (lambda: circuit_breaker(3), r"got 3 as \w+: pass it as failure_threshold="),
+    (lambda: circuit_breaker(ConnectionError), "pass it as config=CircuitBreakerConfig.failure_exceptions="),
+    (lambda: circuit_breaker((OSError,)), "pass it as config=CircuitBreakerConfig.failure_exceptions="),
+    (lambda: circuit_breaker(True), "name must be a str"),
     (lambda: circuit_breaker(Client), "decorates functions, got the class Client"),
     (lambda: circuit_breaker()(Client), "got the class"),
-    (lambda: bulkhead(POOL), "takes a Bulkhead as bulkhead="),
+    (lambda: bulkhead(POOL), r"got <Bulkhead .* as \w+: pass it as bulkhead="),
     (lambda: bulkhead(plain, 2), "either a function to decorate or settings"),
-    (lambda: bulkhead(5), "name must be a str"),
-    (lambda: retry(ConnectionError), "retryable_exceptions="),
-    (lambda: retry(POLICY), "takes a RetryPolicy as policy="),
-    (lambda: retry(POLICY, backoff_base=5), "takes a RetryPolicy as policy="),
+    (lambda: bulkhead(5), r"got 5 as \w+: pass it as max_concurrent="),
+    (lambda: retry(ConnectionError), "ConnectionError'> as max_retries: pass it as retryable_exceptions="),
+    (lambda: retry((OSError, ValueError)), "pass it as retryable_exceptions="),
+    (lambda: retry([OSError]), "pass it as retryable_exceptions="),
+    (lambda: retry(int), "got the class int"),
+    (lambda: retry(POLICY), r"got RetryPolicy.* as \w+: pass it as policy="),
+    (lambda: retry(POLICY, backoff_base=5), r"got RetryPolicy.* as \w+: pass it as policy="),
     (lambda: retry(max_retries=len), "either a function to decorate or settings"),
     (lambda: retry(plain, 0.5), "either a function to decorate or settings"),
     (lambda: retry(Client), "decorates functions, got the class Client"),
     (lambda: retry("3"), "max_retries must be"),
     (lambda: circuit_breaker("a", 5, 30.0, CONFIG), "at most 3 positional arguments, got 4"),
     (lambda: circuit_breaker("a", name="b"), "multiple values for argument 'name'"),
-    (lambda: retry(retries=3), "unexpected keyword argument 'retries'"),
+    (lambda: circuit_breaker("a", CONFIG), "got a CircuitBreakerConfig as failure_threshold: pass it as config="),
+    (
+        lambda: circuit_breaker("a", success_threshold=1),
+        r"takes success_threshold=1 inside config: use config=CircuitBreakerConfig\(success_threshold=1\)",
+    ),
+    (lambda: circuit_breaker(fail_max=3), "unexpected keyword argument 'fail_max': it takes name, failure_threshold, "),
+    (lambda: retry(retries=3), "unexpected keyword argument 'retries': it takes max_retries, backoff_base, "),
+    (lambda: bulkhead(limit=3), "unexpected keyword argument 'limit': it takes name, max_concurrent, "),
     (lambda: circuit_breaker(fallback_on=OSError), "needs fallback="),
 ]
 
@@ -450,6 +463,16 @@ def test_a_plain_function_that_returns_an_awaitable_is_a_type_error(
         assert (guard.stats.success_count, guard.stats.failure_count, guard.stats.ignored_count) == (0, 0, 1)
     if pattern is Bulkhead:
         assert guard.active_count == 0
+
+
+@pytest.mark.parametrize("pattern", [CircuitBreaker, Bulkhead, RetryPolicy])
+def test_a_plain_function_may_return_generators_but_no_generator_that_is_a_coroutine(pattern: Any) -> None:
+    results: list[Any] = [iter([1]), generator(1), generator(2), generator_based_coroutine(3)]
+    func = pattern()(lambda: results.pop(0))
+    for _ in range(3):
+        func()
+    with pytest.raises(TypeError, match="must be awaited"):
+        func()
 
 
 class Awaitable:
@@ -597,7 +620,7 @@ def test_value_that_equals_the_default_is_no_setting() -> None:
     ],
     ids=lambda part: part.__name__ if callable(part) else " ".join(part),
 )
-def test_wrong_setting_that_equals_its_default_is_refused_beside_the_object_that_takes_its_place(
+def test_wrong_setting_that_equals_its_default_is_rejected_beside_the_object_that_takes_its_place(
     decorator: Any, given: dict[str, Any], wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(TypeError, match=f"^{next(iter(wrong))} must be"):
@@ -635,7 +658,7 @@ def test_wrong_setting_that_equals_its_default_is_refused_beside_the_object_that
     ],
     ids=repr,
 )
-def test_wrong_setting_is_refused_when_the_decorator_is_called_and_named(
+def test_wrong_setting_is_rejected_when_the_decorator_is_called_and_named(
     decorator: Any, wrong: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error, match=next(iter(wrong))):
@@ -672,7 +695,7 @@ def opened(make: Make) -> CircuitBreaker:
     return breaker
 
 
-def test_fallback_gets_the_refusal_and_all_arguments_and_its_value_is_returned(opened: CircuitBreaker) -> None:
+def test_fallback_gets_the_rejection_and_all_arguments_and_its_value_is_returned(opened: CircuitBreaker) -> None:
     calls: list[Any] = []
 
     def fallback(error: CircuitOpenError, *args: Any, **kwargs: Any) -> str:
@@ -696,7 +719,7 @@ def test_fallback_of_a_method_gets_the_instance(opened: CircuitBreaker) -> None:
     assert cached.method(1) == (cached, 1)
 
 
-def test_fallback_is_called_for_a_probe_that_is_refused(probing: Make) -> None:
+def test_fallback_is_called_for_a_probe_that_is_rejected(probing: Make) -> None:
     breaker = probing()
     decorated = circuit_breaker(breaker=breaker, fallback=lambda error, value: "fallback")(plain)
     permit = breaker.permit()
@@ -723,7 +746,7 @@ def test_fallback_is_never_called_for_an_error_out_of_the_function(
     assert raised.value is error
 
 
-def test_fallback_is_not_called_for_a_refusal_by_a_guard_inside(make: Make, opened: CircuitBreaker) -> None:
+def test_fallback_is_not_called_for_a_rejection_by_a_guard_inside(make: Make, opened: CircuitBreaker) -> None:
     @circuit_breaker(breaker=make("outer"), fallback=lambda error, value: "fallback")
     @circuit_breaker(breaker=opened)
     def function(value: int) -> str:
@@ -762,7 +785,9 @@ def test_call_and_blocks_know_no_fallback(opened: CircuitBreaker) -> None:
 @pytest.mark.parametrize("fallback", [None, lambda error, value: [][0]], ids=["refusal", "failing fallback"])
 @pytest.mark.parametrize("func", [plain, generator], ids=["function", "generator"])
 @needs_reference_counts
-def test_refused_call_leaves_nothing_to_the_garbage_collector(func: Any, fallback: Any, opened: CircuitBreaker) -> None:
+def test_rejected_call_leaves_nothing_to_the_garbage_collector(
+    func: Any, fallback: Any, opened: CircuitBreaker
+) -> None:
     class Argument:
         pass
 

@@ -83,6 +83,12 @@ def test_an_unknown_argument_is_one_line_and_status_2(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "python -m circuit_breaker: unrecognized arguments: --minutes 1\n"
 
 
+def test_an_unknown_command_is_rejected_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["wach", "sqlite:circuits.db"]) == 2
+    message = "python -m circuit_breaker: 'wach' is not a command: there are console, watch, replay, simulate\n"
+    assert capsys.readouterr().err == message
+
+
 def test_help_tells_every_option_and_every_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--help"])
@@ -96,7 +102,7 @@ def test_help_tells_every_option_and_every_exit_status(capsys: pytest.CaptureFix
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
-def test_an_abbreviated_argument_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_abbreviated_argument_is_rejected(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["--pla"])
     assert left.value.code == 2
@@ -108,7 +114,7 @@ def test_an_abbreviated_argument_is_refused(capsys: pytest.CaptureFixture[str]) 
     [([], 10.0, threads), (["--seconds", "3600"], 3600.0, threads), (["--seconds", "3", "--async"], 3.0, tasks)],
 )
 @pytest.mark.parametrize(("as_told", "status"), [(True, 0), (False, 1)])
-def test_the_arguments_say_how_long_and_with_what_and_the_status_whether_it_went_as_told(
+def test_the_arguments_say_how_long_and_with_what_and_the_status_whether_it_went_as_planned(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], seconds: float, runner: Any, as_told: bool, status: int
 ) -> None:
     told: list[Story] = []
@@ -211,7 +217,7 @@ def test_both_timeouts_grow_with_the_plan(seconds: float, timeout_s: float, rese
     [Plan(3), QUARTERS[0], Change(1.0, OPEN, ""), Chapter(1.0, NOTHING.breaker), NOTHING],
     ids=lambda record: type(record).__name__,
 )
-def test_what_is_planned_and_told_cannot_be_changed(record: Any) -> None:
+def test_what_is_planned_and_reported_cannot_be_changed(record: Any) -> None:
     for field in fields(record):
         with pytest.raises(FrozenInstanceError):
             setattr(record, field.name, None)
@@ -233,7 +239,7 @@ def test_more_callers_than_the_bulkhead_takes() -> None:
 # The server
 
 
-def test_the_server_is_as_it_is_told_and_leaves_nothing_running() -> None:
+def test_the_server_behaves_as_it_is_set_and_leaves_nothing_running() -> None:
     def get(timeout_s: float = PATIENCE_S) -> int:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
@@ -364,7 +370,7 @@ def test_a_fault_of_the_server_is_shown(capsys: pytest.CaptureFixture[str]) -> N
 
 
 class Patient:
-    """A server that nobody asks."""
+    """A server that gets no requests."""
 
     phase = Phase.HEALTHY
 
@@ -389,7 +395,7 @@ class Teller:
         return self.story.ending(self.breaker, self.bulkhead)
 
 
-def test_an_outage_is_told_with_its_figures(clock: Clock) -> None:
+def test_an_outage_is_reported_with_its_figures(clock: Clock) -> None:
     teller = Teller(clock)
 
     def react() -> None:
@@ -469,7 +475,7 @@ def test_an_interrupted_story_ends_at_its_next_look(clock: Clock) -> None:
     assert (ending.opened, ending.closed, ending.rejected, ending.admitted) == (None, None, 0, 0)
 
 
-def test_a_circuit_that_opened_before_the_server_fell_ill_has_not_opened_because_of_it(clock: Clock) -> None:
+def test_a_circuit_that_opened_before_the_server_began_to_fail_has_not_opened_because_of_it(clock: Clock) -> None:
     breaker = CircuitBreaker(clock=clock).snapshot()
     ending = Ending({Phase.FAILS: Chapter(2.0, breaker)}, [Change(1.0, OPEN, "")], breaker, Bulkhead().snapshot())
     assert ending.opened is None
@@ -524,7 +530,7 @@ def test_a_call_is_saved_if_it_is_answered_after_a_retry(clock: Clock) -> None:
     assert (ending.retries, ending.saved) == (3, 1)
 
 
-def test_an_error_that_is_no_outage_is_not_hidden(clock: Clock) -> None:
+def test_an_error_that_is_not_an_outage_is_not_hidden(clock: Clock) -> None:
     with pytest.raises(ZeroDivisionError), Teller(clock).story.calling():
         raise ZeroDivisionError
 
@@ -548,7 +554,7 @@ def test_a_quarter_in_which_an_open_circuit_probed_says_so(clock: Clock) -> None
     assert quarter(1.0, Phase.FAILS, before, after, probed[1:]).state is OPEN
 
 
-def test_each_quarter_is_told_the_changes_of_its_own_time(clock: Clock) -> None:
+def test_each_quarter_is_reported_the_changes_of_its_own_time(clock: Clock) -> None:
     teller = Teller(clock)
     open_for_long = CircuitBreaker(mode=CircuitMode.FORCED_OPEN)
     waits = teller.story.happen(open_for_long)
@@ -713,7 +719,7 @@ def test_a_thread_that_hangs_is_waited_for_five_seconds_and_keeps_nobody_from_le
     assert all(thread.daemon for thread in started)
 
 
-def test_an_error_of_a_task_that_is_no_outage_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_task_that_is_not_an_outage_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def calling(story: Story) -> Iterator[None]:
         called.append(story)

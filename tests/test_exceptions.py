@@ -122,10 +122,10 @@ def test_the_dict_is_the_callers_own_and_goes_to_json() -> None:
     assert error.context["circuit_name"] == "api"
 
 
-# The refusals
+# Rejections
 
 
-def test_a_refusal_of_a_circuit_made_by_hand_has_what_it_is_given() -> None:
+def test_a_rejection_of_a_circuit_made_by_hand_has_what_it_is_given() -> None:
     error = CircuitOpenError("m", "api", context={"tenant": 7}, retry_after_s=3.0, mode="auto")
     assert (error.circuit_name, error.retry_after_s, error.state, error.last_failure) == ("api", 3.0, None, None)
     assert error.context == {"circuit_name": "api", "tenant": 7, "retry_after_s": 3.0, "mode": "auto"}
@@ -133,7 +133,7 @@ def test_a_refusal_of_a_circuit_made_by_hand_has_what_it_is_given() -> None:
     assert (bare.circuit_name, bare.retry_after_s, bare.context) == (None, None, {})
 
 
-def test_a_refusal_of_a_bulkhead_made_by_hand_has_what_it_is_given() -> None:
+def test_a_rejection_of_a_bulkhead_made_by_hand_has_what_it_is_given() -> None:
     error = BulkheadFullError("m", "db", 4, context={"tenant": 7}, active_count=4)
     assert (error.bulkhead_name, error.max_concurrency) == ("db", 4)
     assert error.context == {"bulkhead_name": "db", "max_concurrency": 4, "tenant": 7, "active_count": 4}
@@ -141,7 +141,7 @@ def test_a_refusal_of_a_bulkhead_made_by_hand_has_what_it_is_given() -> None:
     assert (bare.bulkhead_name, bare.max_concurrency, bare.context) == (None, None, {})
 
 
-def test_a_refusal_says_which_circuit_why_and_when_to_come_back(make: Make, clock: Clock) -> None:
+def test_a_rejection_says_which_circuit_why_and_when_to_come_back(make: Make, clock: Clock) -> None:
     breaker = make("db", failure_threshold=1)
     fail(breaker, error=Down("connection lost"))
     clock.advance(12.5)
@@ -155,7 +155,7 @@ def test_a_refusal_says_which_circuit_why_and_when_to_come_back(make: Make, cloc
     assert error.last_failure.text == "connection lost"
 
 
-def test_the_message_says_the_state_and_is_the_same_whatever_the_figures(make: Make, clock: Clock) -> None:
+def test_the_message_has_the_state_and_no_figures(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=1, half_open_max_calls=1)
     fail(breaker)
     messages = {refusal(breaker).message}
@@ -281,13 +281,13 @@ LOOKS: dict[str, Callable[[CircuitOpenError], Any]] = {
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_a_refusal_of_a_breaker_is_whole_however_it_is_looked_at_first(make: Make, look: str) -> None:
+def test_a_rejection_of_a_breaker_is_whole_however_it_is_looked_at_first(make: Make, look: str) -> None:
     by_hand = CircuitOpenError("Circuit 'api' is open", "api", mode="forced_open", retry_after_s=None)
     by_hand.state = CircuitState.OPEN
     assert LOOKS[look](refusal(make(mode=CircuitMode.FORCED_OPEN))) == LOOKS[look](by_hand)
 
 
-def test_a_refusal_of_a_breaker_takes_other_arguments_before_anybody_has_looked(make: Make) -> None:
+def test_a_rejection_of_a_breaker_takes_other_arguments_before_anybody_has_looked(make: Make) -> None:
     error = refusal(make(mode=CircuitMode.FORCED_OPEN))
     error.args = ("another",)
     assert error.args == ("another",)
@@ -333,7 +333,7 @@ def test_an_error_arrives_unchanged(make: Make, travel: Callable[[Any], Any]) ->
 
 
 @pytest.mark.parametrize("look", [vars, dir])
-def test_a_refusal_that_nobody_has_looked_at_has_all_its_attributes_to_show(make: Make, look: Any) -> None:
+def test_a_rejection_that_nobody_has_looked_at_has_all_its_attributes_to_show(make: Make, look: Any) -> None:
     breaker = make(failure_threshold=1)
     breaker.record_failure()
     with pytest.raises(CircuitOpenError) as refused:

@@ -73,7 +73,7 @@ def bare(text: str) -> str:
 def read_terminal(terminal: int) -> bytes:
     try:
         return os.read(terminal, 1 << 16)
-    except OSError:  # how Linux says that nobody is at the other end
+    except OSError:  # the error of Linux when the other end is closed
         return b""
 
 

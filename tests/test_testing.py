@@ -1,4 +1,4 @@
-"""The aids for tests: a clock that is told the time, and retries that do not wait."""
+"""The aids for tests: a clock that is moved by hand, and retries that do not sleep."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def test_clock_is_exact_when_many_threads_advance_it() -> None:
     ("bad", "error"),
     [(-1, ValueError), (math.nan, ValueError), (math.inf, ValueError), (True, TypeError), ("3", TypeError)],
 )
-def test_time_that_cannot_pass_is_refused(use: Any, bad: Any, error: type[Exception]) -> None:
+def test_time_that_cannot_pass_is_rejected(use: Any, bad: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"^seconds must be a finite number >= 0"):
         use(bad)
 
 
 @pytest.mark.parametrize("use", [FakeClock.advance, FakeClock.sleep])
-def test_time_beyond_all_floats_is_refused_and_nothing_has_passed(use: Any) -> None:
+def test_time_beyond_all_floats_is_rejected_and_nothing_has_passed(use: Any) -> None:
     clock = FakeClock(1e308)
     with pytest.raises(ValueError, match=r"^seconds must leave the clock finite, got 1e\+308 at 1e\+308 s"):
         use(clock, 1e308)
@@ -116,7 +116,7 @@ def test_time_beyond_all_floats_is_refused_and_nothing_has_passed(use: Any) -> N
 
 
 @pytest.mark.parametrize(("bad", "error"), [(math.nan, ValueError), (None, TypeError), ("3", TypeError)])
-def test_start_that_is_no_number_is_refused(bad: Any, error: type[Exception]) -> None:
+def test_start_that_is_not_a_number_is_rejected(bad: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"^start must be a finite number"):
         FakeClock(bad)
 
@@ -261,7 +261,7 @@ def test_one_object_may_be_entered_again_inside_itself() -> None:
 
 
 @pytest.mark.parametrize(("bad", "error"), [(-1, ValueError), (True, TypeError), (2.5, TypeError), ("3", TypeError)])
-def test_limit_that_is_no_number_of_retries_is_refused(bad: Any, error: type[Exception]) -> None:
+def test_limit_that_is_not_a_number_of_retries_is_rejected(bad: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="max_retries must be an int >= 0"):
         instant_retries(max_retries=bad)
 
@@ -363,13 +363,13 @@ async def async_items() -> Any:
 
 
 @pytest.mark.parametrize("given", [items, async_items, FakeClock])
-def test_what_it_could_not_hold_for_is_refused(given: Any) -> None:
+def test_what_it_could_not_hold_for_is_rejected(given: Any) -> None:
     with pytest.raises(TypeError, match="func must be a function or a coroutine function"):
         no_retries()(given)
 
 
-def test_plain_function_that_returns_a_coroutine_is_refused_when_called() -> None:
-    with pytest.raises(TypeError, match="still to be awaited"):
+def test_plain_function_that_returns_a_coroutine_is_rejected_when_called() -> None:
+    with pytest.raises(TypeError, match="which must be awaited"):
         no_retries()(lambda: fail_async())()
 
 

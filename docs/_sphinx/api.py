@@ -45,7 +45,7 @@ class Shown:
 
 
 def name_defaults(app: Sphinx, function: Any, bound: bool) -> None:
-    """Show `time.monotonic` and `(Exception,)` where defaults are functions and types."""
+    """Show `time.monotonic`, `(Exception,)` and `...` where defaults are functions, types and an ellipsis."""
     function = getattr(function, "__func__", function)
     if inspect.isfunction(function):
         signature: Any = inspect.signature(function)
@@ -56,6 +56,8 @@ def name_defaults(app: Sphinx, function: Any, bound: bool) -> None:
 def _shown(default: Any) -> Any:
     if default is inspect.Parameter.empty:
         return default
+    if default is ...:
+        return Shown("...")
     if isinstance(default, tuple) and any(isinstance(one, type) for one in default):
         return tuple(_shown(one) for one in default)
     if isinstance(default, type) or inspect.isroutine(default):

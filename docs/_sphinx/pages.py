@@ -52,7 +52,7 @@ def _marked(page: str, link: re.Match[str]) -> str:
 def _elsewhere(page: str, link: str) -> str | None:
     """Return the path in the repository of a file that Sphinx does not know; None for pages and pictures."""
     path = PurePosixPath(os.path.normpath(PurePosixPath("docs", page).parent / link))
-    known = path.parts[0] == "docs" and path.suffix in (".md", ".svg")
+    known = path.parts[0] == "docs" and path.suffix in (".md", ".png", ".svg")
     return None if known else str(path)
 
 

@@ -4,7 +4,7 @@ Time is that of a fake clock, so a minute takes seconds and comes out the same e
 policies. `python docs/examples/fleet.py` prints the table of `docs/how-to/load.md` and draws `docs/pictures/fleet.svg`.
 
 The server serves a thousand requests a second and rejects the rest. To reject one costs it a part of what it costs to
-serve one, for it has to take the connection and to read the request first.
+serve one, because it must accept the connection and read the request first.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Server:
 
 
 @dataclass
-class Told:
+class Figures:
     """What was counted, by the second in which a request was seen or a call begun."""
 
     calls: Counter[int] = field(default_factory=Counter)
@@ -92,20 +92,20 @@ def sleep(seconds: float) -> Generator[float]:
     yield seconds
 
 
-def happen(retries: int, budget: Budget, clients: int = CLIENTS, capacity: float = CAPACITY) -> Told:
+def happen(retries: int, budget: Budget, clients: int = CLIENTS, capacity: float = CAPACITY) -> Figures:
     """Let a fleet meet the overload; each client has a policy and a budget of its own."""
-    clock, chance, told = FakeClock(), Random(1), Told()
-    server = Server(capacity, clock, told.seen)
+    clock, chance, figures = FakeClock(), Random(1), Figures()
+    server = Server(capacity, clock, figures.seen)
     policies = [
         RetryPolicy(retries, sleep=sleep, clock=clock, random=chance.random, budget=budget(clock))
         for _ in range(clients)
     ]
 
     async def call(policy: RetryPolicy, second: int) -> None:
-        told.calls[second] += 1
+        figures.calls[second] += 1
         try:
             await policy.call_async(server.request)
-            told.succeeded[second] += 1
+            figures.succeeded[second] += 1
         except Rejected:
             pass
 
@@ -126,18 +126,18 @@ def happen(retries: int, budget: Budget, clients: int = CLIENTS, capacity: float
             heapq.heappush(due, (when + running.send(None), number, running))
         except StopIteration:
             pass
-    return told
+    return figures
 
 
-def table(fleets: dict[str, Told]) -> str:
+def table(fleets: dict[str, Figures]) -> str:
     """Return the figures of the overload, and of the ten seconds after it, as a table."""
     lines = [
         "| Clients with | Requests per call | Calls that succeed | In the 10 s after |",
         "| --- | --- | --- | --- |",
     ]
-    for name, told in fleets.items():
-        after = told.success(TO, TO + 10)
-        lines.append(f"| {name} | {told.requests_per_call():.2f} | {told.success():.0%} | {after:.0%} |")
+    for name, figures in fleets.items():
+        after = figures.success(TO, TO + 10)
+        lines.append(f"| {name} | {figures.requests_per_call():.2f} | {figures.success():.0%} | {after:.0%} |")
     return "\n".join(lines)
 
 
@@ -177,11 +177,11 @@ def panel(title: str, top: int, highest: float, marks: dict[float, str], lines: 
     return parts
 
 
-def draw(fleets: dict[str, Told]) -> str:
+def draw(fleets: dict[str, Figures]) -> str:
     """Return the picture."""
     seconds = range(SECONDS)
-    seen = [[told.seen[second] / CAPACITY for second in seconds] for told in fleets.values()]
-    success = [[told.success(second, second + 1) for second in seconds] for told in fleets.values()]
+    seen = [[figures.seen[second] / CAPACITY for second in seconds] for figures in fleets.values()]
+    success = [[figures.success(second, second + 1) for second in seconds] for figures in fleets.values()]
     second_top = 30 + HEIGHT + GAP + 20
     parts = panel("Requests that the server sees, as a multiple of what it can serve", 30, 5, MULTIPLES, seen)
     parts += panel("Calls that succeed", second_top, 1, {0: "0", 0.5: "50 %", 1: "100 %"}, success)

@@ -27,7 +27,7 @@ PICTURE = Path(__file__).parent.parent / "pictures" / "outage.svg"
 
 
 @dataclass
-class Told:
+class Figures:
     """What the listeners heard: how calls ended in each second, and when the circuit changed."""
 
     calls: dict[str, Counter[int]] = field(default_factory=lambda: {kind: Counter() for kind in KINDS})
@@ -42,18 +42,18 @@ STATES = {
 }
 
 
-def happen() -> Told:
-    """Let the outage happen, and return what the listeners were told."""
-    clock, told = FakeClock(), Told()
+def happen() -> Figures:
+    """Let the outage happen, and return what the listeners got."""
+    clock, figures = FakeClock(), Figures()
 
     def listen(event: object) -> None:
         second = int(clock())
         if isinstance(event, StateChanged):
-            told.changes.append((clock(), event.new_state))
+            figures.changes.append((clock(), event.new_state))
         elif isinstance(event, CallRejected):
-            told.calls["rejected"][second] += 1
+            figures.calls["rejected"][second] += 1
         elif isinstance(event, CallFinished):
-            told.calls["failed" if event.outcome is Outcome.FAILURE else "answered"][second] += 1
+            figures.calls["failed" if event.outcome is Outcome.FAILURE else "answered"][second] += 1
 
     config = CircuitBreakerConfig(failure_threshold=3, success_threshold=2, reset_timeout_s=10)
     breaker = CircuitBreaker("payments", config, listeners=[listen], clock=clock)
@@ -69,7 +69,7 @@ def happen() -> Told:
         except (ConnectionError, CircuitOpenError):
             pass
         clock.advance(1 / CALLS_A_SECOND)
-    return told
+    return figures
 
 
 LEFT, SCALE, BAR, FLOOR = 70, 10.5, 7, 142  # in the units of the picture
@@ -99,7 +99,7 @@ def text(left: float, top: float, words: str, kind: str = "", anchor: str = "sta
     return f'<text x="{left:.1f}" y="{top:.1f}" class="{kind}" text-anchor="{anchor}">{words}</text>'
 
 
-def draw(told: Told) -> str:
+def draw(figures: Figures) -> str:
     """Return the picture."""
     parts = [
         text(LEFT - 8, top, words, anchor="end") for top, words in ((27, "service"), (57, "circuit"), (118, "calls"))
@@ -111,8 +111,8 @@ def draw(told: Told) -> str:
     ):
         parts.append(rectangle(begin, end, 12, 22, colour, f"{words} from second {begin} to {end}"))
         parts.append(text(x(begin) + 8, 27, words, "on"))
-    ends = [when for when, _ in told.changes[1:]] + [float(SECONDS)]
-    periods = [(*change, end) for change, end in zip(told.changes, ends, strict=True)]
+    ends = [when for when, _ in figures.changes[1:]] + [float(SECONDS)]
+    periods = [(*change, end) for change, end in zip(figures.changes, ends, strict=True)]
     for begin, state, end in sorted(periods, key=lambda period: period[1] is CircuitState.HALF_OPEN):
         words, colour = STATES[state]
         parts.append(rectangle(begin, end, 42, 22, colour, f"{words} from second {begin:g} to {end:g}"))
@@ -121,7 +121,7 @@ def draw(told: Told) -> str:
     for second in range(SECONDS):
         top = float(FLOOR)
         for kind, colour in KINDS.items():
-            count = told.calls[kind][second]
+            count = figures.calls[kind][second]
             if count:
                 top -= count * BAR
                 parts.append(rectangle(second + 0.1, second + 0.9, top, count * BAR - 1, colour, f"{count} {kind}"))

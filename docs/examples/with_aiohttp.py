@@ -185,7 +185,9 @@ class RetryMiddleware:
                 raise BadStatus(response)
             return response
 
-        policy = replace(self._retries(host_of(request)), retryable_exceptions=partial(is_retryable, request))
+        host = host_of(request)
+        attempt.__qualname__ = f"send({request.method} {host})"  # the name of the call in log lines and events
+        policy = replace(self._retries(host), retryable_exceptions=partial(is_retryable, request))
         try:
             return await policy.call_async(attempt)
         except BadStatus as bad:

@@ -12,7 +12,7 @@ from circuit_breaker import BulkheadFullError, CircuitOpenError
 
 
 class CircuitTask(Task):  # type: ignore[misc] # Celery has no types
-    """A base for tasks: a rejection by a circuit or a bulkhead is no failure of the task, which waits in the queue.
+    """A base for tasks. If a circuit or a bulkhead rejects a call, the task does not fail: it waits in the queue.
 
     The waits are counted apart from the retries of the task, so `max_retries` and `autoretry_for` work as ever.
     """

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from circuit_breaker import BulkheadFullError, CircuitBreaker, CircuitBreakerConfig, CircuitOpenError
 
-SHORTEST_S, LONGEST_S = 1, 3600  # what `Retry-After` says at least, also when nobody knows, and at most
+SHORTEST_S, LONGEST_S = 1, 3600  # seconds in `Retry-After`: at least (also if the time is not known), and at most
 
 
 def is_failure(error: BaseException) -> bool:
@@ -23,7 +23,7 @@ CONFIG = CircuitBreakerConfig(failure_exceptions=is_failure)
 
 
 def install(app: FastAPI) -> None:
-    """Let an app answer a rejection that an endpoint raises, by whatever circuit or bulkhead, with a 503."""
+    """Let an app answer 503 when an endpoint raises the rejection of a circuit or a bulkhead."""
     app.add_exception_handler(CircuitOpenError, answer_rejection)
     app.add_exception_handler(BulkheadFullError, answer_rejection)
 

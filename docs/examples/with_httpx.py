@@ -116,7 +116,7 @@ def _report(permit: Permit, request: httpx.Request, response: httpx.Response) ->
 
 
 class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """The body of a response. Its end settles the permit: it is complete, it breaks off, or nobody reads on."""
+    """The body of a response. Its end settles the permit: it is complete, it breaks off, or the reader stops."""
 
     KEY = "circuit_breaker.body"  # its name among the extensions of the response
 
@@ -244,7 +244,9 @@ def send(
     def attempt() -> httpx.Response:
         return client.request(method, url, **options).raise_for_status()
 
-    return retries(host_of(client.build_request(method, url).url)).call(attempt)
+    host = host_of(client.build_request(method, url).url)
+    attempt.__qualname__ = f"send({method} {host})"  # the name of the call in log lines and events
+    return retries(host).call(attempt)
 
 
 async def send_async(
@@ -255,4 +257,6 @@ async def send_async(
     async def attempt() -> httpx.Response:
         return (await client.request(method, url, **options)).raise_for_status()
 
-    return await retries(host_of(client.build_request(method, url).url)).call_async(attempt)
+    host = host_of(client.build_request(method, url).url)
+    attempt.__qualname__ = f"send_async({method} {host})"
+    return await retries(host).call_async(attempt)

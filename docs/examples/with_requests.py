@@ -154,4 +154,5 @@ def send(
         response.raise_for_status()
         return response
 
+    attempt.__qualname__ = f"send({method} {host_of(url)})"  # the name of the call in log lines and events
     return retries(host_of(url)).call(attempt)

@@ -36,7 +36,7 @@ def is_failure(error: BaseException) -> bool:
     """
     if not isinstance(error, DBAPIError) or is_conflict(error):
         return False
-    if error.connection_invalidated:  # SQLAlchemy has seen that the connection is gone, whatever the driver raised
+    if error.connection_invalidated:  # SQLAlchemy has seen that the connection is gone
         return True
     code = getattr(error.orig, "sqlite_errorcode", None)
     return isinstance(error, OperationalError) and (code is None or code & 0xFF != sqlite3.SQLITE_ERROR)

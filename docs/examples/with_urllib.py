@@ -156,7 +156,9 @@ def send(
             failed.append(error)
             raise
 
-    policy = replace(retries(host_of(request)), retryable_exceptions=partial(is_retryable, request))
+    host = host_of(request)
+    attempt.__qualname__ = f"send({request.get_method()} {host})"  # the name of the call in log lines and events
+    policy = replace(retries(host), retryable_exceptions=partial(is_retryable, request))
     try:
         return policy.call(attempt)
     finally:

@@ -1,15 +1,21 @@
-"""Circuit breaker, retry and bulkhead for threads, asyncio tasks or both, on the standard library alone.
+"""Circuit breaker, retry and bulkhead for threads and tasks, on the standard library alone.
 
-Where things are. Each folder imports only from those above it, and the three patterns never from one another:
+Where things are. A folder imports only from those above it, and the three patterns never import one another:
 
 ==================  ====================================================================================
 ``exceptions``      the base error, the two rejections, helpers for reports
 ``_common``         what the patterns share: states and outcomes, checks, judging, events, streams, forks
-``_breaker``        the circuit breaker, and the registry of one for each key
+``_breaker``        the circuit breaker, and the registry with one breaker for each key
 ``_retry``          the retry policy, its delays and its budget
-``_bulkhead``       the bulkhead and the line of those who wait
-``testing``         a clock that stands still, retries that do not wait
-``_demo``           what `python -m circuit_breaker` shows
+``_bulkhead``       the bulkhead and its queue
+``_shared``         circuits that processes share: the record in the store, and the thread that reads it
+``stores``          the stores for shared circuits: SQLite, Redis, memory
+``testing``         a clock that is moved by hand, retries that do not sleep, a check for stores
+``insight``         a log of calls, and settings that are derived from it
+``console``         a page and a terminal view of shared circuits, and orders for them
+``_terminal``       what the commands share: arguments, marks, colours
+``_demo``           the demonstration
+``__main__``        `python -m circuit_breaker`: the demonstration and all commands
 ==================  ====================================================================================
 """
 
@@ -126,13 +132,15 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 if not _typing.TYPE_CHECKING:
 
     def __getattr__(name):
-        if name not in _HOMES:
+        if name not in _HOMES and name != "exceptions":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
+        if name == "exceptions":  # type checkers see it imported above
+            return import_module(f"{__name__}.exceptions")
         value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "exceptions"})

@@ -95,7 +95,7 @@ def encoding_of(out: TextIO | None) -> str:
 
 
 def takes_escapes(out: TextIO | None, environ: Mapping[str, str]) -> bool:
-    """Tell whether colours and movements of the cursor can be written there."""
+    """Return whether colours and movements of the cursor can be written there."""
     if out is None or not out.isatty() or environ.get("TERM") == "dumb":
         return False
     return sys.platform != "win32" or "WT_SESSION" in environ  # an old console would show the escapes

@@ -1,6 +1,7 @@
-"""The errors of this package, and two helpers for reports.
+"""The errors of this package, and two helpers for error reports.
 
-Every rejection is a `ResilienceError`: its message is constant, so that logs group, and its figures are in `context`.
+Every rejection is a `ResilienceError`. Its message never contains figures, so log tools can group it; the figures are
+in `context`.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ _HALF_OPEN: Final = CircuitState.HALF_OPEN
 
 
 class UsageError(RuntimeError):
-    """Raised when this library is used in a way that cannot work: the call says nothing about the dependency.
+    """Raised when this library is used in a way that cannot work, such as settling a permit twice.
 
-    Breakers ignore it, and no policy retries it. For example: waiting for a bulkhead where waiting is impossible,
-    settling a permit twice, releasing a slot that is not held.
+    It is a mistake in the calling code and says nothing about the service, so breakers ignore it and retry policies
+    never retry it. Other examples: waiting for a bulkhead where waiting is not possible, releasing a slot that is not
+    held.
     """
 
 
 class ResilienceError(Exception):
-    """The base of every error this package raises about a call it did not make.
+    """The base class of the errors that are raised when a call is rejected.
 
     Args:
-        message: what happened, without figures.
-        context: the figures; copied, and joined by the other keyword arguments.
-        error_code: a stable code for programs; None takes the name of the class.
+        message: What happened, without figures.
+        context: The figures. The dict is copied, and the other keyword arguments are added to the copy.
+        error_code: A stable code for programs. None: the name of the class.
     """
 
     message: str
@@ -58,7 +60,7 @@ class ResilienceError(Exception):
         return f"{text} (Context: {figures})" if figures else text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `error_type`, `error_code`, `message` and `context`, ready for JSON: an infinite figure is None."""
+        """Return `error_type`, `error_code`, `message` and `context` as a dict for JSON. An infinite figure is None."""
         return {
             "error_type": type(self).__name__,
             "error_code": self.error_code,
@@ -83,14 +85,17 @@ CodomyrmexError = ResilienceError
 
 
 class CircuitOpenError(ResilienceError):
-    """Raised in place of calling the function, because its circuit admits no call now.
+    """Raised when a circuit breaker rejects a call. The function was not called.
+
+    The call that opens the circuit raises its own error. Only later calls raise this one.
 
     Attributes:
-        circuit_name: the breaker's name.
-        state: the `CircuitState` a caller meets, `OPEN` or `HALF_OPEN`; None in an error made by hand.
-        retry_after_s: seconds until a probe may be made; None when that is unknown (half-open or forced open).
-        last_failure: type and text (at most 200 characters) of the failure that opened the circuit, or None. It may
-            hold secrets, so neither `str()` nor `to_dict()` shows it.
+        circuit_name: The name of the breaker.
+        state: `CircuitState.OPEN`, or `HALF_OPEN` if all probe slots are taken. None in an error made by hand.
+        retry_after_s: Seconds until the circuit admits a probe. None if that is not known: it is half-open or forced
+            open.
+        last_failure: Type and text (at most 200 characters) of the failure that opened the circuit, or None. It may
+            contain secrets, so `str()` and `to_dict()` leave it out.
     """
 
     def __init__(self, message: str, circuit_name: str | None = None, **kwargs: Any) -> None:
@@ -111,7 +116,7 @@ def circuit_open(
     retry_after_s: float | None,
     last_failure: tuple[str, str] | None,
 ) -> CircuitOpenError:
-    """Return the error of a breaker that rejects a call: what `CircuitOpenError(...)` makes, in a third of the time."""
+    """Return what `CircuitOpenError(...)` makes, in a third of the time."""
     message = f"Circuit {circuit_name!r} is {'half-open' if state is _HALF_OPEN else 'open'}"
     error = Exception.__new__(CircuitOpenError, message)
     error.__dict__ = {
@@ -127,11 +132,14 @@ def circuit_open(
 
 
 class BulkheadFullError(ResilienceError):
-    """Raised in place of calling the function, because every slot and every place in the line is taken.
+    """Raised when a bulkhead rejects a call. The function was not called.
+
+    Either all slots and all places in the queue were taken, or the caller waited in the queue for longer than
+    `timeout_s`. In the second case the message says so, and `context` has the time as `waited_s`.
 
     Attributes:
-        bulkhead_name: the bulkhead's name.
-        max_concurrency: how many holders it allows at once.
+        bulkhead_name: The name of the bulkhead.
+        max_concurrency: How many calls it lets run at once.
     """
 
     def __init__(
@@ -146,14 +154,17 @@ class BulkheadFullError(ResilienceError):
         self.context.update(context or {}, **kwargs)
 
 
-# Read past whatever a subclass makes of the attributes.
+# A subclass may override the attributes, so they are read from the base class.
 _CAUSE: Final[Any] = BaseException.__cause__
 _CONTEXT: Final[Any] = BaseException.__context__
 _SUPPRESSED: Final[Any] = BaseException.__suppress_context__
 
 
 def format_exception_chain(exception: BaseException) -> str:
-    """Return a line for the exception and for each that caused it or was being handled, newest first; never raises."""
+    """Return a text with one line for the exception and one for each exception behind it, the newest first.
+
+    These are the exceptions that caused it, or that were being handled when it was raised. Never raises.
+    """
     lines: list[str] = []
     seen: set[int] = set()
     current: BaseException | None = exception

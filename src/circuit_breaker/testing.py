@@ -1,4 +1,4 @@
-"""Aids for testing code that uses this package: time that passes when told, and retries that do not wait."""
+"""Aids for tests of code that uses this package: a clock that you move by hand, and retries that do not sleep."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _R = TypeVar("_R")
 
 
 class FakeClock:
-    """A clock that stands still until it is told to advance; calling it gives the seconds.
+    """A clock that stands still until `advance()`. Calling it returns its seconds.
 
-    `clock=` takes it as it is, `sleep=` its `sleep` or `sleep_async`. One clock may be shared by threads and tasks.
+    Pass the clock itself as `clock=`, and its `sleep` or `sleep_async` as `sleep=`. Threads and tasks may share it.
 
     Args:
-        start: the seconds it shows at first, any finite number.
+        start: The seconds that it shows at first, any finite number.
 
     Attributes:
-        sleeps: the seconds of every sleep, in order.
+        sleeps: The seconds of every sleep, in order.
 
     Raises:
-        TypeError, ValueError: start is no finite number.
+        TypeError, ValueError: `start` is not a finite number.
     """
 
-    # `_lock` guards `_now` and `sleeps`. An RLock, for a signal handler may look at the clock.
+    # `_lock` guards `_now`; under it nothing is called. An RLock, for a signal handler may advance the clock.
 
     def __init__(self, start: float = 0.0) -> None:
         self._lock = RLock()
@@ -47,75 +47,78 @@ class FakeClock:
         self._lock = RLock()
 
     def __call__(self) -> float:
-        """Return the seconds it shows."""
+        """Return the seconds that it shows."""
         return self._now
 
     def __repr__(self) -> str:
         return f"<FakeClock at {self._now:g} s>"
 
     def advance(self, seconds: float | timedelta) -> None:
-        """Let time pass, >= 0 and finite.
+        """Move the clock forward.
+
+        Args:
+            seconds: How far, a finite number >= 0 or a `timedelta`.
 
         Raises:
-            TypeError, ValueError: seconds is no such number.
+            TypeError, ValueError: `seconds` has the wrong type or is out of range.
         """
         passed = checks.seconds("seconds", seconds, minimum=0)
         with self._lock:
-            now = self._now + passed
-            if now == math.inf:
-                raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {self._now:g} s")
-            self._now = now
+            before = self._now
+            now = before + passed
+            if now < math.inf:
+                self._now = now
+                return
+        raise ValueError(f"seconds must leave the clock finite, got {passed:g} at {before:g} s")
 
     def sleep(self, seconds: float | timedelta) -> None:
-        """Advance at once instead of sleeping, and remember it in `sleeps`.
+        """Move the clock forward instead of sleeping, and add the seconds to `sleeps`.
 
         Raises:
-            TypeError, ValueError: seconds is no finite number >= 0.
+            TypeError, ValueError: `seconds` is not a finite number >= 0 or a `timedelta`.
         """
         passed = checks.seconds("seconds", seconds, minimum=0)
-        with self._lock:
-            self.advance(passed)
-            self.sleeps.append(passed)
+        self.advance(passed)
+        self.sleeps.append(passed)
 
     async def sleep_async(self, seconds: float | timedelta) -> None:
-        """Do the same for async code; other tasks get their turn, and a cancellation arrives here.
+        """Do the same in async code. Other tasks get a turn, and a cancellation takes effect here.
 
         Raises:
-            TypeError, ValueError: seconds is no finite number >= 0.
+            TypeError, ValueError: `seconds` is not a finite number >= 0 or a `timedelta`.
         """
         self.sleep(seconds)
         await checkpoint()
 
 
 def instant_retries(*, max_retries: int | None = None) -> Retries:
-    """Let no policy sleep inside, in any thread or task of this process: not even a `sleep=` of its own is called.
+    """Skip the sleeps of all retry policies, in all threads and tasks. For tests; a `with` block or a decorator.
 
-    A context manager, and a decorator of functions and coroutine functions, such as tests. All else stays as it is: the
-    number of attempts, budgets, listeners, and the delays that they are told. In async code other tasks get their turn
-    instead of a sleep.
+    It decorates functions and coroutine functions. Everything else stays as it is: the number of attempts, budgets,
+    listeners, and the delays that they are given. A `sleep=` of a policy is not called. In async code other tasks get a
+    turn instead of a sleep.
 
-    A sleep left out counts as slept for the deadline of the call (`max_elapsed_s`), which so ends the attempts where it
-    would in earnest. For nobody else time passes: an open circuit stays open. Since a policy without a limit might
-    therefore go on for ever, it may make 1,000 retries. To test retries that wait for a circuit, give the breaker and
-    the policy one `FakeClock` instead, which does advance.
+    For the deadline of a call (`max_elapsed_s`) a skipped sleep counts as slept. For nothing else does time pass: an
+    open circuit stays open. A policy with `max_retries=None` makes at most 1,000 retries here, because it might never
+    end otherwise. To test retries that wait for a circuit, give the breaker and the policy one `FakeClock` instead.
 
-    It may be nested; the innermost one holds.
+    Blocks may be nested. The innermost one counts.
 
     Args:
-        max_retries: retries that a policy may make inside, >= 0, unless its own limit is lower; None: as many as it
-            may make outside.
+        max_retries: The most retries that a policy makes inside, >= 0. A lower limit of its own still counts. None:
+            the limit of each policy.
 
     Raises:
-        TypeError, ValueError: max_retries is no int, or negative.
+        TypeError, ValueError: `max_retries` is not an int or is negative.
     """
     return Retries(None if max_retries is None else checks.count("max_retries", max_retries, 0))
 
 
 def no_retries() -> Retries:
-    """Let every policy make one attempt only inside, in any thread or task; a context manager and a decorator.
+    """Let every retry policy make one attempt, in all threads and tasks. For tests; a `with` block or a decorator.
 
-    Its error is raised, or its bad value returned, as if no retries were left. It may be nested with
-    `instant_retries()`; the innermost one holds.
+    It decorates functions and coroutine functions. The error of the first attempt is raised, as if no retries were
+    left. It may be nested with `instant_retries()`: the innermost one counts.
     """
     return Retries(0)
 
@@ -138,11 +141,13 @@ class Retries:
         overrides.remove(self._entered.pop())
 
     def __call__(self, func: Callable[_P, _R], /) -> Callable[_P, _R]:
-        """Return a function for all of whose calls this holds; for an `async def`, until it has been awaited."""
+        """Return the function with this block around each of its calls."""
         given: Any = func
         kind = kind_of(given)
         if isinstance(given, type) or kind not in (Kind.PLAIN, Kind.COROUTINE):
-            raise WrongKindError(f"func must be a function or a coroutine function, got {given!r}: use `with` there")
+            raise WrongKindError(
+                f"func must be a function or a coroutine function, got {given!r}: use a `with` block inside it"
+            )
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with Retries(self._max_retries):

@@ -5,6 +5,7 @@ They are correct and safe to use from several threads, and have hardly any optio
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -118,8 +119,8 @@ class Registry:
 
 
 def get_delay(attempt: int) -> float:
-    """Return the seconds to wait after this attempt."""
-    return min(BACKOFF_BASE_S * BACKOFF_FACTOR**attempt, BACKOFF_MAX_S)
+    """Return the seconds to wait after this attempt, with jitter."""
+    return min(BACKOFF_BASE_S * BACKOFF_FACTOR**attempt * (0.5 + random.random()), BACKOFF_MAX_S)
 
 
 def should_retry(error: BaseException) -> bool:

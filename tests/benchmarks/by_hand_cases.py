@@ -189,7 +189,7 @@ CASES = (
     Case("active_count", active_count, 3.0, BY_HAND),
     Case("get_delay(2)", delay, 3.0, BY_HAND),
     Case("should_retry(error)", retryable, 10.0, BY_HAND),
-    Case("first turn of attempts()", first_turn, 4.0, BY_HAND),
+    Case("first turn of attempts()", first_turn, 10.0, BY_HAND),
     Case("call(function)", call_function, 2.0, DECORATED),
     Case("call(obj.method)", call_method, 2.5, DECORATED),
     Case("registry[key]", registry, 2.5, BY_HAND),

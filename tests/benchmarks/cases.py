@@ -214,9 +214,10 @@ def importing_names() -> Subjects:
         f"{US}, retry": "from circuit_breaker import retry",
         f"{US}, circuit_breaker": "from circuit_breaker import circuit_breaker",
         f"{US}, everything": "from circuit_breaker import *",
-        **{name: "from tenacity import retry" for name in peers.versions() if name == "tenacity"},
         "stdlib": "import contextlib, dataclasses, datetime, inspect, threading, typing",
     }
+    if "tenacity" in peers.versions():
+        statements["tenacity"] = "from tenacity import retry"
     paths = [measures.PACKAGES, *peers.places()]
     return ways(lambda statement: measures.importing(statement, paths), statements)
 

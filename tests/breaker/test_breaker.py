@@ -62,7 +62,7 @@ def in_thread(action: Callable[[], object]) -> None:
 
 
 def in_threads(count: int, action: Callable[[int], object]) -> None:
-    """Run the action in so many threads that start together; it is given the number of its own."""
+    """Run the action in `count` threads that start together. It gets the number of its thread."""
     together = threading.Barrier(count)
     raised: list[BaseException] = []
 
@@ -113,7 +113,7 @@ def test_a_call_gives_what_the_function_returns_and_counts_one_success(make: Mak
     ],
     ids=repr,
 )
-def test_the_very_exception_of_the_function_comes_out_and_is_counted_once(
+def test_the_exception_of_the_function_itself_is_raised_and_is_counted_once(
     make: Make, way: Way, error: BaseException, counted: tuple[int, int, int]
 ) -> None:
     breaker = make(failure_exceptions=Down, ignored_exceptions=KeyError)
@@ -143,7 +143,7 @@ def test_a_failed_probe_raises_its_own_exception(make: Make, clock: Clock, way: 
     assert breaker.stats.opened_count == 2
 
 
-def test_a_refused_call_does_not_touch_the_function(make: Make, clock: Clock, way: Way) -> None:
+def test_a_rejected_call_does_not_touch_the_function(make: Make, clock: Clock, way: Way) -> None:
     breaker = make("db", failure_threshold=1, half_open_max_calls=1)
     touched: list[int] = []
     fail(breaker)
@@ -250,7 +250,7 @@ def test_a_call_is_slow_in_every_way(make: Make, clock: Clock, way: Way) -> None
     assert breaker.is_open
 
 
-def test_a_refusal_out_of_a_slow_call_is_not_slow(make: Make, clock: Clock, way: Way) -> None:
+def test_a_rejection_out_of_a_slow_call_is_not_slow(make: Make, clock: Clock, way: Way) -> None:
     breaker = make(slow_call_duration_s=2, failure_exceptions=BulkheadFullError)
 
     def body(error: BaseException) -> NoReturn:
@@ -292,7 +292,7 @@ def test_the_predicate_is_still_asked_after_a_recovery(make: Make, clock: Clock,
 
 @pytest.mark.parametrize("name", RETURNING)
 @pytest.mark.parametrize("kind", [ZeroDivisionError, KeyboardInterrupt])
-def test_a_predicate_on_the_value_that_raises_is_heard_and_the_call_is_ignored(
+def test_a_predicate_on_the_value_that_raises_reaches_the_caller_and_the_call_is_ignored(
     make: Make, clock: Clock, name: str, kind: type[BaseException]
 ) -> None:
     broken = [False]
@@ -355,7 +355,7 @@ def test_the_streak_in_the_totals_ends_with_a_success_before_another_mode(make: 
     assert breaker.stats.consecutive_failures == 0
 
 
-def test_answers_of_probes_are_dated_too(make: Make, clock: Clock, way: Way) -> None:
+def test_results_of_probes_are_dated_too(make: Make, clock: Clock, way: Way) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
     clock.advance(3_600)
@@ -406,7 +406,7 @@ def test_calling_a_generator_function_is_a_type_error_for_the_call_would_end_bef
     make: Make, func: Any
 ) -> None:
     breaker = make()
-    with pytest.raises(TypeError, match="decorate it"):
+    with pytest.raises(TypeError, match="use a decorator"):
         breaker.call(func)
     assert breaker.stats.success_count == 0
 
@@ -428,7 +428,7 @@ def test_calling_a_coroutine_function_is_a_type_error_before_anything_is_admitte
 def test_a_coroutine_object_where_a_function_is_meant_is_a_type_error_and_closed(make: Make) -> None:
     breaker = make()
     for use in (breaker.call, breaker, lambda it: breaker.call_async(it).send(None)):
-        with pytest.raises(TypeError, match="pass the function uncalled"):
+        with pytest.raises(TypeError, match="pass the function itself"):
             use(coroutine_function())  # never awaited, and no warning of that either
     assert totals(breaker) == (0, 0, 0)
 
@@ -478,7 +478,7 @@ def test_a_record_always_counts_whatever_its_latency(make: Make, record: Any, la
 
 @pytest.mark.parametrize("record", [CircuitBreaker.record_success, CircuitBreaker.record_failure])
 @pytest.mark.parametrize("nonsense", [None, "3", True, [1]], ids=repr)
-def test_a_latency_that_is_no_number_is_a_type_error_and_counts_nothing(
+def test_a_latency_that_is_not_a_number_is_a_type_error_and_counts_nothing(
     make: Make, clock: Clock, record: Any, nonsense: Any
 ) -> None:
     breaker = make(failure_threshold=1)
@@ -826,7 +826,7 @@ def test_probes_never_exceed_their_number_under_threads(make: Make, clock: Clock
     assert breaker.stats.success_count + breaker.stats.rejected_count == 16 * 40
 
 
-def test_of_many_threads_that_come_when_the_time_is_over_so_many_are_admitted_as_there_are_permits(
+def test_when_the_time_is_over_only_as_many_threads_are_admitted_as_there_are_probe_slots(
     make: Make, clock: Clock
 ) -> None:
     breaker = probing(make, clock, half_open_max_calls=3)
@@ -862,7 +862,7 @@ def test_reset_makes_a_breaker_as_new(make: Make, clock: Clock) -> None:
     assert breaker.is_closed, "the streak began anew"
 
 
-def test_reset_while_calls_are_out_counts_them_in_the_totals_alone(make: Make, way: Way) -> None:
+def test_reset_while_calls_are_out_counts_them_in_the_totals_only(make: Make, way: Way) -> None:
     breaker = make(failure_threshold=1)
 
     def body() -> NoReturn:
@@ -923,8 +923,8 @@ def test_a_breaker_that_nobody_holds_is_gone_from_the_list_of_all(make: Make) ->
 
 
 @pytest.mark.parametrize("name", ["allow_request", "record_success", "record_failure", "record_ignored"])
-def test_a_subclass_that_overrides_what_calls_do_not_go_through_is_refused(name: str) -> None:
-    with pytest.raises(TypeError, match=rf"^Mine overrides {name}\(\).* use listeners=$"):
+def test_a_subclass_that_overrides_what_calls_do_not_go_through_is_rejected(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^Mine overrides {name}\(\).* use listeners= instead$"):
         type("Mine", (CircuitBreaker,), {name: lambda self: None})
     mixin = type("Mixin", (), {name: lambda self: None})
     with pytest.raises(TypeError, match="use listeners="):

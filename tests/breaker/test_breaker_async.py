@@ -170,9 +170,9 @@ def test_call_async_takes_whatever_returns_an_awaitable(func: Any, make: Make) -
     assert counts(breaker) == (1, 0, 0)
 
 
-def test_call_async_of_a_function_that_returns_no_awaitable_says_so_and_gives_its_permit_back(probing: Make) -> None:
+def test_call_async_of_a_function_that_returns_no_awaitable_is_an_error_and_gives_its_slot_back(probing: Make) -> None:
     breaker = probing()
-    with pytest.raises(TypeError, match=r"can be awaited; .* returned 0"):
+    with pytest.raises(TypeError, match=r"can be awaited, but .* returned 0"):
         run(breaker.call_async(int))  # type: ignore[arg-type]
     assert (breaker.state, breaker.snapshot().probes_in_flight) == (HALF_OPEN, 0)
     assert counts(breaker) == (0, 0, 1)
@@ -316,7 +316,7 @@ def test_predicate_that_raises_ignores_the_probe_and_its_error_reaches_the_calle
 
 
 @every_way
-def test_refused_coroutine_function_is_not_touched_and_nothing_is_left_unawaited(guarded: Any, make: Make) -> None:
+def test_rejected_coroutine_function_is_not_touched_and_nothing_is_left_unawaited(guarded: Any, make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
     with warnings.catch_warnings(record=True) as warned:
@@ -332,7 +332,7 @@ def test_refused_coroutine_function_is_not_touched_and_nothing_is_left_unawaited
 
 @every_way
 @needs_reference_counts
-def test_refusal_that_was_caught_is_gone_without_the_garbage_collector(guarded: Any, make: Make) -> None:
+def test_rejection_that_was_caught_is_gone_without_the_garbage_collector(guarded: Any, make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
     coroutine = guarded(breaker, function)
@@ -351,7 +351,7 @@ def test_refusal_that_was_caught_is_gone_without_the_garbage_collector(guarded: 
 # Fallback
 
 
-def test_fallback_gets_the_refusal_and_the_arguments_and_is_awaited(make: Make) -> None:
+def test_fallback_gets_the_rejection_and_the_arguments_and_is_awaited(make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
 
@@ -396,7 +396,7 @@ def test_fallback_is_not_called_for_an_error_out_of_the_function(
     assert breaker.stats.rejected_count == 0
 
 
-def test_fallback_is_called_when_another_guard_of_the_same_breaker_inside_would_be_refused_too(make: Make) -> None:
+def test_fallback_is_called_when_another_guard_of_the_same_breaker_inside_would_be_rejected_too(make: Make) -> None:
     breaker = make(failure_threshold=1)
 
     @circuit_breaker(breaker=breaker, fallback=lambda error: "inner")
@@ -491,7 +491,7 @@ def test_call_cancelled_quickly_is_ignored_and_one_that_hung_is_a_failure(
 
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
 @every_way
-def test_cancelled_probe_gives_its_permit_back(guarded: Any, library: str, probing: Make, clock: Clock) -> None:
+def test_cancelled_probe_gives_its_slot_back(guarded: Any, library: str, probing: Make, clock: Clock) -> None:
     breaker = probing()
 
     def before() -> None:
@@ -523,7 +523,7 @@ async def suspended() -> str:
 
 
 async def undeterred() -> str:
-    """Go on after whatever is thrown in, as a cleanup would."""
+    """Go on after any exception that is thrown in, as cleanup code would."""
     for _ in range(AWAITS):
         with suppress(asyncio.CancelledError):
             await Pause()
@@ -639,7 +639,7 @@ class TestAtEveryAwait:
 
 
 @every_way
-def test_coroutine_that_is_never_started_takes_no_permit(guarded: Any, probing: Make) -> None:
+def test_coroutine_that_is_never_started_takes_no_slot(guarded: Any, probing: Make) -> None:
     breaker = probing()
     coroutine = guarded(breaker, suspended)
     assert breaker.snapshot().probes_in_flight == 0
@@ -654,7 +654,7 @@ def test_coroutine_that_is_never_started_takes_no_permit(guarded: Any, probing: 
 
 
 @every_riding_way
-def test_call_inside_a_probe_needs_no_permit_and_leaves_the_verdict_to_it(guarded: Any, probing: Make) -> None:
+def test_call_inside_a_probe_needs_no_slot_and_leaves_the_verdict_to_it(guarded: Any, probing: Make) -> None:
     breaker = probing()
 
     async def outer() -> None:
@@ -830,7 +830,7 @@ def test_lost_probe_gives_no_rides_for_ever(guarded: Any, probing: Make, clock: 
 
 
 @every_riding_way
-def test_call_inside_an_overdue_probe_rides_where_no_permit_is_left(guarded: Any, probing: Make, clock: Clock) -> None:
+def test_call_inside_an_overdue_probe_rides_where_no_slot_is_left(guarded: Any, probing: Make, clock: Clock) -> None:
     breaker = probing(half_open_timeout_s=5)
 
     async def outer() -> None:
@@ -1022,7 +1022,7 @@ def test_permits_left_in_other_tasks_settle_exactly_their_own(probing: Make, clo
         assert breaker.stats.total_latency_ms == 2000
         await second.__aexit__(None, None, None)
         assert breaker.stats.total_latency_ms == 3000
-        with pytest.raises(RuntimeError, match="settled once"):
+        with pytest.raises(RuntimeError, match="reported already"):
             first.success()
 
     run(main())

@@ -254,7 +254,7 @@ def test_child_tells_its_own_changes_though_another_thread_was_telling_at_the_fo
     done.set()
     thread.join()
     assert in_child == "['open', 'half_open']", "the parent delivers its own changes"
-    assert breaker.is_open  # whoever comes next delivers what is left
+    assert breaker.is_open  # the next call delivers the changes that are left
     assert told == ["open", "closed", "open"]
 
 
@@ -298,7 +298,7 @@ def test_forgotten_breakers_are_no_part_of_the_child(make: Make) -> None:
 def test_what_died_just_before_the_fork_is_passed_by(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     breaker, dead = make(), make()
     lock = breaker._machine.lock
-    monkeypatch.setattr(_fork, "_living", dict.fromkeys([_fork._Reference(dead), _fork._Reference(breaker)]))
+    monkeypatch.setattr(_fork, "_living", dict.fromkeys([_fork.Reference(dead), _fork.Reference(breaker)]))
     del dead
     _fork._in_child()
     assert breaker._machine.lock is not lock

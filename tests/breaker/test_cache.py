@@ -1,4 +1,4 @@
-"""What a registry keeps by key: in order of use, one value for each key, whoever comes in between."""
+"""What a registry keeps by key: in order of use, one value for each key, also while other threads use it."""
 
 from __future__ import annotations
 
@@ -162,6 +162,16 @@ def test_removed_key_leads_to_a_new_value_whoever_holds_the_old(key: type[str], 
     assert cache.bring(key("forgotten"), Value)[1] is not forgotten
 
 
+def test_value_is_forgotten_only_while_more_are_kept_than_there_should_be(cache: Cache[Value]) -> None:
+    entry, value = cache.bring("a", Value)
+    cache.bring("b", Value)
+    assert not cache.exchange(entry, value, None, above=2)
+    assert keys(cache) == ["a", "b"]
+    assert cache.exchange(entry, value, None, above=1)
+    assert keys(cache) == ["b"]
+    whole(cache)
+
+
 def test_removed_value_is_never_kept_again(cache: Cache[Value]) -> None:
     entry, value = cache.bring("a", Value)
     cache.remove("a")
@@ -239,7 +249,7 @@ def test_no_lock_is_held_while_keys_are_compared(cache: Cache[Value]) -> None:
     assert len(done) == 3
 
 
-def test_comparison_that_raises_is_heard_and_changes_nothing(cache: Cache[Value]) -> None:
+def test_comparison_that_raises_reaches_the_caller_and_changes_nothing(cache: Cache[Value]) -> None:
     key = Slow()
     cache.bring(key, Value)
     key.meanwhile = raising(Down())
@@ -374,7 +384,7 @@ def bring_and_forget(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("outer", ACTIONS)
-def test_whatever_comes_in_between_each_key_has_one_value_and_the_order_is_whole(key: type[str], outer: str) -> None:
+def test_interruptions_leave_one_value_for_each_key_and_the_order_intact(key: type[str], outer: str) -> None:
     places = 0
     for name, inner in (ACTIONS | {"bring and forget some": bring_and_forget}).items():
         for place in itertools.count(1):

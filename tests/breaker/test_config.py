@@ -1,4 +1,4 @@
-"""The settings of a breaker: what each takes, what it refuses, and what can never work together."""
+"""The settings of a breaker: what each takes and rejects, and which settings cannot work together."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class Group(ExceptionGroup[Exception]):
 
 @pytest.mark.parametrize("name", ["failure_exceptions", "ignored_exceptions", "retryable_exceptions"])
 @pytest.mark.parametrize("kind", [ExceptionGroup, BaseExceptionGroup, Group], ids=lambda kind: kind.__name__)
-def test_a_type_of_groups_is_refused_for_their_leaves_are_judged(name: str, kind: Any) -> None:
+def test_a_type_of_groups_is_rejected_for_their_leaves_are_judged(name: str, kind: Any) -> None:
     make: Any = RetryPolicy if name == "retryable_exceptions" else CircuitBreakerConfig
     for given in (kind, (ValueError, kind), ValueError | kind):
         with pytest.raises(ValueError, match=rf"^{name} must be .*; {kind.__name__} never matches") as raised:
@@ -235,7 +235,7 @@ def test_a_type_of_groups_is_refused_for_their_leaves_are_judged(name: str, kind
 # What can never work together
 
 
-def test_more_minimum_calls_than_the_window_holds_are_refused() -> None:
+def test_more_minimum_calls_than_the_window_holds_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"^minimum_calls must be at most error_rate_window \(10 calls\), got 11$"):
         CircuitBreakerConfig(error_rate_window=10, minimum_calls=11)
     assert CircuitBreakerConfig(error_rate_window=10, minimum_calls=10).minimum_calls == 10
@@ -245,7 +245,7 @@ def test_a_window_of_time_takes_any_minimum_of_calls() -> None:
     assert CircuitBreakerConfig(error_rate_window=timedelta(seconds=1), minimum_calls=10**9).minimum_calls == 10**9
 
 
-def test_a_rate_of_slow_calls_without_a_duration_is_refused() -> None:
+def test_a_rate_of_slow_calls_without_a_duration_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"^slow_call_rate_threshold=0.5 needs slow_call_duration_s, got None$"):
         CircuitBreakerConfig(slow_call_rate_threshold=0.5)
 
@@ -254,7 +254,7 @@ def test_a_duration_without_a_rate_only_counts_and_is_allowed() -> None:
     assert CircuitBreakerConfig(slow_call_duration_s=1).slow_call_rate_threshold is None
 
 
-def test_a_breaker_that_nothing_could_open_is_refused() -> None:
+def test_a_breaker_that_nothing_could_open_is_rejected() -> None:
     with pytest.raises(ValueError, match="must not all be None: no rule could open the circuit"):
         CircuitBreakerConfig(failure_threshold=None)
 

@@ -71,7 +71,7 @@ def test_a_probe_is_made_when_the_time_of_its_key_is_over(
     assert registry["a"].is_closed
 
 
-def test_a_key_function_that_raises_is_heard_before_the_function_is_called(
+def test_the_error_of_a_key_function_is_raised_before_the_function_is_called(
     registry: CircuitBreakerRegistry, way: Way
 ) -> None:
     def key(*args: object) -> str:
@@ -261,7 +261,7 @@ def test_a_call_goes_on_under_its_breaker_when_the_registry_forgets_it(clock: Cl
     assert registry["a"].is_open
 
 
-def test_a_plain_function_that_returns_a_coroutine_is_refused_and_not_counted(
+def test_a_plain_function_that_returns_a_coroutine_is_rejected_and_not_counted(
     registry: CircuitBreakerRegistry,
 ) -> None:
     async def work() -> None: ...
@@ -270,7 +270,7 @@ def test_a_plain_function_that_returns_a_coroutine_is_refused_and_not_counted(
     def fetch() -> Any:
         return work()
 
-    with pytest.raises(TypeError, match="still to be awaited"):
+    with pytest.raises(TypeError, match="which must be awaited"):
         fetch()
     assert counts(registry, "a") == (0, 0, 1)
 
@@ -280,11 +280,11 @@ async def async_key() -> str:
 
 
 @pytest.mark.parametrize("key", [None, "a", async_key, str])
-def test_what_is_no_function_of_a_call_is_refused(registry: CircuitBreakerRegistry, key: Any) -> None:
+def test_what_is_not_a_function_of_a_call_is_rejected(registry: CircuitBreakerRegistry, key: Any) -> None:
     with pytest.raises(TypeError, match="key_function"):
         registry.keyed(key)
 
 
-def test_a_class_is_refused(registry: CircuitBreakerRegistry) -> None:
+def test_a_class_is_rejected(registry: CircuitBreakerRegistry) -> None:
     with pytest.raises(TypeError, match="decorate its methods"):
         registry.keyed(lambda: "a")(Client)

@@ -1,4 +1,4 @@
-"""The state machine: which outcome leads where, what each period hands out, and what comes too late."""
+"""The state machine: which result leads to which state, what each state admits, and late results."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_closed_circuit_admits_everybody(make: Make) -> None:
 # Open
 
 
-def test_an_open_circuit_refuses_until_its_time_is_over_and_not_a_moment_longer(make: Make, clock: Clock) -> None:
+def test_an_open_circuit_rejects_until_its_time_is_over_and_not_a_moment_longer(make: Make, clock: Clock) -> None:
     breaker = tripped(make, reset_timeout_s=30)
     for _ in range(3):
         assert refuses(breaker)
@@ -94,7 +94,7 @@ def test_an_open_circuit_refuses_until_its_time_is_over_and_not_a_moment_longer(
     assert breaker.stats.rejected_count == 4
 
 
-def test_refused_calls_do_not_prolong_the_open_time(make: Make, clock: Clock) -> None:
+def test_rejected_calls_do_not_prolong_the_open_time(make: Make, clock: Clock) -> None:
     breaker = tripped(make, reset_timeout_s=30)
     for _ in range(30):
         assert refuses(breaker)
@@ -120,7 +120,7 @@ def test_a_reset_timeout_of_zero_probes_at_once(make: Make) -> None:
     assert breaker.stats.opened_count == 1
 
 
-def test_an_endless_reset_timeout_ends_with_a_reset_alone(make: Make, clock: Clock) -> None:
+def test_an_endless_reset_timeout_ends_with_a_reset_only(make: Make, clock: Clock) -> None:
     breaker = tripped(make, reset_timeout_s=math.inf)
     clock.advance(1e12)
     assert breaker.is_open
@@ -240,7 +240,7 @@ def test_a_function_that_raises_is_logged_and_30_seconds_are_taken(
     ("wish", "wait_s"),
     [(None, 10.0), (0, 10.0), (9, 10.0), (11, 11.0), (60.5, 60.5), (61, 60.5), (math.inf, 60.5)],
 )
-def test_a_wish_of_the_server_prolongs_the_open_time_up_to_its_cap(
+def test_a_hint_of_the_server_prolongs_the_open_time_up_to_its_cap(
     make: Make, clock: Clock, caplog: pytest.LogCaptureFixture, wish: float | None, wait_s: float
 ) -> None:
     error = Down()
@@ -258,7 +258,7 @@ def test_a_wish_of_the_server_prolongs_the_open_time_up_to_its_cap(
 
 
 @pytest.mark.parametrize("nonsense", ["3", True, math.nan, -1, [3], object()], ids=repr)
-def test_a_wish_that_is_no_seconds_is_logged_and_none(
+def test_a_hint_that_is_not_seconds_is_logged_and_none(
     make: Make, clock: Clock, nonsense: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     breaker = tripped(make, reset_timeout_s=10, retry_after=lambda error: nonsense)
@@ -267,7 +267,7 @@ def test_a_wish_that_is_no_seconds_is_logged_and_none(
     assert "retry_after" in line.getMessage()
 
 
-def test_a_wish_that_cannot_be_read_is_logged_and_none(
+def test_a_hint_that_cannot_be_read_is_logged_and_none(
     make: Make, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     breaker = tripped(make, reset_timeout_s=10, retry_after=lambda error: 1 / 0)
@@ -276,12 +276,12 @@ def test_a_wish_that_cannot_be_read_is_logged_and_none(
 
 
 @pytest.mark.parametrize(("wish", "wait_s"), [(3, 5.0), (9, 9.0)])
-def test_function_and_wish_together_take_the_longer(make: Make, clock: Clock, wish: float, wait_s: float) -> None:
+def test_function_and_hint_together_take_the_longer(make: Make, clock: Clock, wish: float, wait_s: float) -> None:
     breaker = tripped(make, reset_timeout_s=lambda opened: 5.0, retry_after=lambda error: wish)
     assert seconds_until_probing(breaker, clock) == wait_s
 
 
-def test_the_wish_of_a_failed_probe_counts_as_well(make: Make, clock: Clock) -> None:
+def test_the_hint_of_a_failed_probe_counts_as_well(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, retry_after=lambda error: getattr(error, "wish", None))
     error = Down()
     error.wish = 50  # type: ignore[attr-defined]
@@ -289,7 +289,7 @@ def test_the_wish_of_a_failed_probe_counts_as_well(make: Make, clock: Clock) -> 
     assert seconds_until_probing(breaker, clock) == 50.0
 
 
-def test_a_failure_without_an_exception_has_no_wish(make: Make, clock: Clock) -> None:
+def test_a_failure_without_an_exception_has_no_hint(make: Make, clock: Clock) -> None:
     def never(error: BaseException) -> NoReturn:
         raise AssertionError
 
@@ -316,7 +316,7 @@ def test_the_circuit_is_open_while_the_function_thinks(make: Make, clock: Clock)
     assert seconds_until_probing(breaker, clock) == 40 - 29.75, "it counts from the opening"
 
 
-def test_while_the_wish_is_read_the_circuit_is_open_for_its_own_time(make: Make, clock: Clock) -> None:
+def test_while_the_hint_is_read_the_circuit_is_open_for_its_own_time(make: Make, clock: Clock) -> None:
     seen: list[Any] = []
 
     def read(error: BaseException) -> float:
@@ -330,7 +330,7 @@ def test_while_the_wish_is_read_the_circuit_is_open_for_its_own_time(make: Make,
 
 
 @pytest.mark.parametrize("setting", ["reset_timeout_s", "retry_after"])
-def test_an_answer_that_comes_when_the_period_is_over_comes_to_nothing(make: Make, clock: Clock, setting: str) -> None:
+def test_a_time_that_is_given_when_the_period_is_over_is_not_used(make: Make, clock: Clock, setting: str) -> None:
     seen: list[CircuitState] = []
 
     def think(_: object) -> float:
@@ -345,7 +345,7 @@ def test_an_answer_that_comes_when_the_period_is_over_comes_to_nothing(make: Mak
     assert not refuses(breaker)
 
 
-def test_an_answer_sets_the_end_of_its_own_period_alone(make: Make, clock: Clock) -> None:
+def test_a_time_that_is_given_sets_the_end_of_its_own_period_only(make: Make, clock: Clock) -> None:
     def think(opened: int) -> float:
         if opened == 0:
             clock.advance(30)
@@ -375,7 +375,7 @@ def test_an_interrupt_in_such_a_function_leaves_the_provisional_time(make: Make,
 # Half-open
 
 
-def test_half_open_has_so_many_permits_and_refuses_the_rest(make: Make, clock: Clock) -> None:
+def test_half_open_has_a_fixed_number_of_probe_slots_and_rejects_the_rest(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2)
     first, second = breaker.permit(), breaker.permit()
     assert breaker.snapshot().probes_in_flight == 2
@@ -393,7 +393,7 @@ def test_half_open_has_so_many_permits_and_refuses_the_rest(make: Make, clock: C
 
 @pytest.mark.parametrize("permits", [1, 2, 10])
 @pytest.mark.parametrize("needed", [1, 3, 7])
-def test_enough_successes_close_the_circuit_however_few_permits_there_are(
+def test_enough_successes_close_the_circuit_with_any_number_of_probe_slots(
     make: Make, clock: Clock, permits: int, needed: int
 ) -> None:
     breaker = probing(make, clock, half_open_max_calls=permits, success_threshold=needed)
@@ -422,7 +422,7 @@ def test_one_failed_probe_reopens_though_the_threshold_is_higher(make: Make, clo
     assert breaker.is_open
 
 
-def test_an_ignored_probe_gives_its_permit_back_and_says_nothing(make: Make, clock: Clock) -> None:
+def test_an_ignored_probe_gives_its_slot_back_and_says_nothing(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, success_threshold=1)
     for _ in range(10):
         fail(breaker, error=KeyboardInterrupt())
@@ -479,7 +479,7 @@ def test_a_fresh_streak_is_needed_after_the_circuit_has_closed(make: Make, clock
 # Overdue probes
 
 
-def test_a_probe_without_an_answer_is_overdue_at_its_time_and_not_before(make: Make, clock: Clock) -> None:
+def test_a_probe_without_a_result_is_overdue_at_its_time_and_not_before(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, half_open_timeout_s=20)
     lost = breaker.permit()
     clock.advance(19.75)
@@ -526,7 +526,7 @@ def test_with_an_endless_time_no_probe_is_overdue(make: Make, clock: Clock) -> N
 
 
 @pytest.mark.parametrize(("answer", "state"), [("success", CLOSED), ("failure", OPEN), ("ignore", HALF_OPEN)])
-def test_the_answer_of_an_overdue_probe_counts_while_its_period_lasts(
+def test_the_result_of_an_overdue_probe_counts_while_its_period_lasts(
     make: Make, clock: Clock, answer: str, state: CircuitState
 ) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, success_threshold=1, half_open_timeout_s=20)
@@ -537,7 +537,7 @@ def test_the_answer_of_an_overdue_probe_counts_while_its_period_lasts(
     assert breaker.state is state
 
 
-def test_the_permit_of_an_overdue_probe_is_not_given_back_twice(make: Make, clock: Clock) -> None:
+def test_the_slot_of_an_overdue_probe_is_not_given_back_twice(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, success_threshold=9, half_open_timeout_s=20)
     overdue = breaker.permit()
     clock.advance(20)
@@ -548,7 +548,7 @@ def test_the_permit_of_an_overdue_probe_is_not_given_back_twice(make: Make, cloc
     assert not refuses(breaker)
 
 
-def test_lost_probes_wedge_nothing_however_many(make: Make, clock: Clock) -> None:
+def test_lost_probes_block_nothing_however_many(make: Make, clock: Clock) -> None:
     def enter() -> CircuitBreaker:
         return contextvars.Context().run(breaker.__enter__)
 
@@ -571,7 +571,7 @@ COUNTED = {"success": "success_count", "failure": "failure_count", "ignore": "ig
 
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("state", [OPEN, HALF_OPEN, CLOSED])
-def test_the_answer_of_a_call_from_before_the_trip_counts_in_the_totals_alone(
+def test_the_late_result_of_a_call_counts_in_the_totals_only(
     make: Make, clock: Clock, answer: str, state: CircuitState
 ) -> None:
     breaker = make(failure_threshold=1, success_threshold=1, half_open_max_calls=1)
@@ -591,7 +591,7 @@ def test_the_answer_of_a_call_from_before_the_trip_counts_in_the_totals_alone(
 
 @pytest.mark.parametrize("answer", ANSWERS)
 @pytest.mark.parametrize("overdue", [False, True])
-def test_the_answer_of_a_probe_from_an_earlier_period_gives_back_no_permit_of_this_one(
+def test_the_result_of_a_probe_from_an_earlier_period_gives_back_no_slot_of_this_one(
     make: Make, clock: Clock, answer: str, overdue: bool
 ) -> None:
     breaker = probing(make, clock, half_open_max_calls=2, success_threshold=1, half_open_timeout_s=20)
@@ -608,7 +608,7 @@ def test_the_answer_of_a_probe_from_an_earlier_period_gives_back_no_permit_of_th
     assert breaker.is_closed
 
 
-def test_late_failures_leave_the_streak_of_the_present_period_alone(make: Make, clock: Clock) -> None:
+def test_late_failures_leave_the_streak_of_the_present_period_unchanged(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=2, success_threshold=1)
     late = [breaker.permit() for _ in range(5)]
     fail(breaker, 2)
@@ -625,7 +625,7 @@ def test_late_failures_leave_the_streak_of_the_present_period_alone(make: Make, 
     assert breaker.stats.consecutive_failures == 0
 
 
-def test_a_late_success_leaves_the_streak_of_the_present_period_alone(make: Make, clock: Clock) -> None:
+def test_a_late_success_leaves_the_streak_of_the_present_period_unchanged(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=2, success_threshold=1)
     late = breaker.permit()
     fail(breaker, 2)
@@ -646,7 +646,7 @@ def test_what_was_admitted_before_a_reset_is_late_after_it(make: Make) -> None:
     assert breaker.stats.failure_count == 1
 
 
-def test_a_call_of_a_decorated_function_that_ends_late_counts_in_the_totals_alone(make: Make, clock: Clock) -> None:
+def test_a_call_of_a_decorated_function_that_ends_late_counts_in_the_totals_only(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=1)
 
     @breaker
@@ -753,7 +753,7 @@ def test_a_probe_after_a_block_that_is_over_is_inside_of_nothing(make: Make, clo
     assert breaker.is_closed
 
 
-def test_calls_inside_a_probe_ride_and_take_no_permit(make: Make, clock: Clock) -> None:
+def test_calls_inside_a_probe_take_no_slot(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, success_threshold=2)
 
     def nested(depth: int) -> int:
@@ -811,7 +811,7 @@ def test_what_rides_and_is_ignored_gives_nothing_back(make: Make, clock: Clock) 
     assert breaker.snapshot().probes_in_flight == 0
 
 
-def test_allow_request_and_permit_inside_a_probe_ask_for_a_permit_of_their_own(make: Make, clock: Clock) -> None:
+def test_allow_request_and_permit_inside_a_probe_need_a_slot_of_their_own(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2)
     with breaker:
         assert breaker.allow_request()
@@ -893,7 +893,7 @@ def test_nothing_rides_on_the_probe_of_another_breaker(make: Make, clock: Clock)
 # Anonymous permits and records
 
 
-def test_a_record_gives_back_the_permit_of_allow_request(make: Make, clock: Clock) -> None:
+def test_a_record_gives_back_the_slot_of_allow_request(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2, success_threshold=9)
     assert [breaker.allow_request() for _ in range(3)] == [True, True, False]
     breaker.record_success()
@@ -904,14 +904,14 @@ def test_a_record_gives_back_the_permit_of_allow_request(make: Make, clock: Cloc
     assert breaker.snapshot().probes_in_flight == 2
 
 
-def test_records_settle_anonymous_permits_oldest_first_and_no_other(make: Make, clock: Clock) -> None:
+def test_records_settle_anonymous_slots_oldest_first_and_no_other(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=3, success_threshold=9, half_open_timeout_s=20)
     permit = breaker.permit()
     assert breaker.allow_request()
     clock.advance(8)
     assert breaker.allow_request()
     breaker.record_ignored()
-    clock.advance(12)  # the permit is overdue now, and the anonymous one of its time would be as well
+    clock.advance(12)  # the permit is overdue now, and so is the anonymous one of the same time
     assert breaker.snapshot().probes_in_flight == 1
     breaker.record_ignored()
     assert breaker.snapshot().probes_in_flight == 0
@@ -936,7 +936,7 @@ def test_a_record_of_failure_without_a_permit_reopens(make: Make, clock: Clock) 
     assert breaker.is_open
 
 
-def test_an_overdue_anonymous_permit_is_not_given_back_again(make: Make, clock: Clock) -> None:
+def test_an_overdue_anonymous_slot_is_not_given_back_again(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=1, success_threshold=9, half_open_timeout_s=20)
     assert breaker.allow_request()
     clock.advance(20)
@@ -947,7 +947,7 @@ def test_an_overdue_anonymous_permit_is_not_given_back_again(make: Make, clock: 
     assert breaker.allow_request()
 
 
-def test_records_while_open_count_in_the_totals_alone(make: Make, clock: Clock) -> None:
+def test_records_while_open_count_in_the_totals_only(make: Make, clock: Clock) -> None:
     breaker = tripped(make)
     breaker.record_success()
     breaker.record_failure()
@@ -969,7 +969,7 @@ def test_records_in_a_closed_circuit_trip_and_break_the_streak_like_calls(make: 
     assert breaker.is_open
 
 
-def test_a_record_gives_back_the_permit_that_is_not_overdue(make: Make, clock: Clock) -> None:
+def test_a_record_gives_back_the_slot_that_is_not_overdue(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2, half_open_timeout_s=10, success_threshold=9)
     assert breaker.allow_request()
     clock.advance(10)
@@ -1001,7 +1001,7 @@ def test_allow_request_admits_all_while_closed_and_none_while_open(make: Make) -
     assert breaker.stats.rejected_count == 10
 
 
-def test_every_anonymous_permit_comes_back_however_many_are_out(make: Make, clock: Clock) -> None:
+def test_every_anonymous_slot_comes_back_however_many_are_out(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, half_open_max_calls=2_000, success_threshold=9_000, half_open_timeout_s=math.inf)
     assert all(breaker.allow_request() for _ in range(1_500))
     for _ in range(1_500):
@@ -1009,7 +1009,7 @@ def test_every_anonymous_permit_comes_back_however_many_are_out(make: Make, cloc
     assert breaker.snapshot().probes_in_flight == 0
 
 
-def test_what_shadow_lets_through_by_hand_is_remembered_a_thousand_times_and_no_more(make: Make, clock: Clock) -> None:
+def test_what_shadow_admits_by_hand_is_remembered_a_thousand_times_and_no_more(make: Make, clock: Clock) -> None:
     breaker = probing(make, clock, success_threshold=9_000, half_open_max_calls=1, half_open_timeout_s=math.inf)
     breaker.mode = CircuitMode.SHADOW
     fail(breaker)
@@ -1154,7 +1154,7 @@ def test_calls_that_are_out_while_the_configuration_changes_still_count(make: Ma
 # Modes, as far as they admit
 
 
-def test_forced_open_refuses_everybody_and_knows_no_end(make: Make, clock: Clock) -> None:
+def test_forced_open_rejects_everybody_and_knows_no_end(make: Make, clock: Clock) -> None:
     breaker = make(mode=CircuitMode.FORCED_OPEN, reset_timeout_s=0)
     clock.advance(1e9)
     with pytest.raises(CircuitOpenError) as raised:
@@ -1172,7 +1172,7 @@ def test_forced_closed_admits_counts_and_never_trips(make: Make) -> None:
     assert (breaker.stats.failure_count, breaker.stats.consecutive_failures) == (10, 10)
 
 
-def test_shadow_runs_the_machine_and_refuses_nobody(make: Make, clock: Clock) -> None:
+def test_shadow_runs_the_machine_and_rejects_nobody(make: Make, clock: Clock) -> None:
     breaker = make(mode=CircuitMode.SHADOW, failure_threshold=1, half_open_max_calls=1, success_threshold=1)
     fail(breaker)
     assert breaker.is_closed
@@ -1188,7 +1188,7 @@ def test_shadow_runs_the_machine_and_refuses_nobody(make: Make, clock: Clock) ->
     assert (breaker.stats.shadow_rejected_count, breaker.stats.rejected_count) == (2, 0)
 
 
-def test_anonymous_records_in_shadow_keep_those_apart_that_would_have_been_refused(make: Make, clock: Clock) -> None:
+def test_anonymous_records_in_shadow_keep_those_apart_that_would_have_been_rejected(make: Make, clock: Clock) -> None:
     breaker = make(mode=CircuitMode.SHADOW, failure_threshold=1, half_open_max_calls=1, success_threshold=3)
     fail(breaker)
     clock.advance(30)
@@ -1240,7 +1240,7 @@ def test_the_wall_clock_decides_nothing(make: Make, clock: Clock, monkeypatch: p
     assert breaker.state is HALF_OPEN
 
 
-def test_a_monotonic_clock_that_steps_back_closes_nothing_and_wedges_nothing(make: Make, clock: Clock) -> None:
+def test_a_monotonic_clock_that_steps_back_closes_nothing_and_blocks_nothing(make: Make, clock: Clock) -> None:
     breaker = tripped(make, reset_timeout_s=30)
     clock.advance(-500)
     assert breaker.is_open
@@ -1340,19 +1340,19 @@ def test_taking_back_an_admission_that_took_no_permit_changes_nothing(make: Make
     assert breaker.snapshot().to_dict() == make().snapshot().to_dict()
 
 
-def test_the_longest_wish_in_a_group_counts(make: Make, clock: Clock) -> None:
+def test_the_longest_hint_in_a_group_counts(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=1, reset_timeout_s=5.0, retry_after=lambda error: error.args[0])
     fail(breaker, 1, ExceptionGroup("all", [ExceptionGroup("some", [OSError(7), OSError(9)]), OSError(8)]))
     assert breaker.snapshot().retry_after_s == 9.0
 
 
-def test_a_wish_in_a_group_that_cannot_be_read_hides_no_other(make: Make, clock: Clock) -> None:
+def test_a_hint_in_a_group_that_cannot_be_read_hides_no_other(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=1, reset_timeout_s=5.0, retry_after=lambda error: error.args[0])
     fail(breaker, 1, ExceptionGroup("all", [OSError("soon"), OSError(9), OSError()]))
     assert breaker.snapshot().retry_after_s == 9.0
 
 
-def test_a_clock_of_decimals_is_refused() -> None:
+def test_a_clock_of_decimals_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"^clock must be"):
         CircuitBreaker(clock=lambda: Decimal(1))  # type: ignore[arg-type, return-value]
 

@@ -63,7 +63,7 @@ def states(breaker: CircuitBreaker) -> tuple[CircuitState, CircuitState]:
 # Forced open
 
 
-def test_forced_open_refuses_everybody_and_touches_nothing(make: Make, way: Way) -> None:
+def test_forced_open_rejects_everybody_and_touches_nothing(make: Make, way: Way) -> None:
     breaker = make(mode=FORCED_OPEN)
     called: list[bool] = []
     with pytest.raises(CircuitOpenError) as raised:
@@ -146,7 +146,7 @@ def test_in_the_shadow_a_caller_meets_a_closed_circuit(make: Make, clock: Clock,
     assert breaker.stats.shadow_rejected_count == 2
 
 
-def test_in_the_shadow_what_would_have_been_refused_counts_in_the_totals_alone(
+def test_in_the_shadow_what_would_have_been_rejected_counts_in_the_totals_only(
     make: Make, clock: Clock, way: Way
 ) -> None:
     breaker = opened(make, mode=SHADOW)
@@ -181,7 +181,7 @@ def test_in_the_shadow_what_began_while_open_settles_nothing_in_half_open(make: 
 
 @dataclass
 class Twins:
-    """One trace, played to a breaker that refuses and to one in the shadow; who is refused makes no call."""
+    """Play the same calls to a breaker in AUTO and to one in SHADOW. A rejected call is not made."""
 
     config: CircuitBreakerConfig
     clock: Clock = field(default_factory=Clock)
@@ -299,7 +299,7 @@ def test_in_the_shadow_the_machine_is_that_of_an_enforcing_twin(
         twins.compare()
 
 
-def test_the_twins_meet_refusals_openings_and_probes(make: Make) -> None:
+def test_the_twins_meet_rejections_openings_and_probes(make: Make) -> None:
     """The trace above is worth something: here is one that goes all the way round."""
     twins = Twins(CircuitBreakerConfig(failure_threshold=2, success_threshold=1, half_open_max_calls=1))
     twins.call("failure", 0)
@@ -398,7 +398,7 @@ def test_another_mode_forgets_how_often_in_a_row_it_opened(make: Make, clock: Cl
 
 
 @pytest.mark.parametrize("mode", ["auto", None, 1, CLOSED])
-def test_what_is_no_mode_is_refused_and_changes_nothing(make: Make, mode: Any) -> None:
+def test_what_is_not_a_mode_is_rejected_and_changes_nothing(make: Make, mode: Any) -> None:
     breaker = opened(make)
     with pytest.raises(TypeError, match="mode must be one of CircuitMode"):
         breaker.mode = mode
@@ -412,7 +412,7 @@ def test_what_is_no_mode_is_refused_and_changes_nothing(make: Make, mode: Any) -
 
 @pytest.mark.parametrize("mode", [FORCED_OPEN, FORCED_CLOSED, SHADOW])
 @pytest.mark.parametrize("bad", [True, False])
-def test_a_call_in_flight_when_the_mode_is_set_counts_in_the_totals_alone(
+def test_a_call_in_flight_when_the_mode_is_set_counts_in_the_totals_only(
     make: Make, way: Way, mode: CircuitMode, bad: bool
 ) -> None:
     told: list[Any] = []
@@ -488,7 +488,7 @@ def test_functions_still_asked_when_the_mode_is_set_decide_nothing(make: Make) -
     assert breaker.snapshot().retry_after_s == 7.0
 
 
-# What is told
+# What is reported
 
 
 @pytest.mark.parametrize(
@@ -516,7 +516,7 @@ def test_the_machine_in_the_shadow_tells_of_its_changes(make: Make, clock: Clock
     ]
 
 
-def test_a_mode_at_construction_is_no_change(make: Make) -> None:
+def test_a_mode_at_construction_is_not_a_change(make: Make) -> None:
     told: list[Any] = []
     breaker = make(mode=FORCED_OPEN, listeners=[told.append])
     assert breaker.state is OPEN
@@ -561,7 +561,7 @@ def test_a_reset_tells_of_its_change_and_of_none_if_there_is_none(make: Make, cl
     assert told == [StateChanged("api", HALF_OPEN, CLOSED, "reset")]
 
 
-def test_a_call_in_flight_when_the_breaker_is_reset_counts_in_the_totals_alone(make: Make, way: Way) -> None:
+def test_a_call_in_flight_when_the_breaker_is_reset_counts_in_the_totals_only(make: Make, way: Way) -> None:
     breaker = make(failure_threshold=1)
 
     def body() -> None:

@@ -98,7 +98,7 @@ def test_a_permit_in_hand_counts_what_is_said_and_how_long_it_was_out(make: Make
     assert event.latency_ms == 250.0
 
 
-def test_the_error_of_a_failure_is_what_listeners_and_the_next_refusal_tell(make: Make) -> None:
+def test_the_error_of_a_failure_is_what_listeners_and_the_next_rejection_tell(make: Make) -> None:
     events: list[Any] = []
     breaker = make(failure_threshold=1, listeners=[events.append])
     error = Down("gone")
@@ -118,7 +118,7 @@ def test_a_failure_counts_as_one_whatever_the_configuration_says_of_its_error(ma
 
 
 @pytest.mark.parametrize("nonsense", ["down", 3, Down, object()], ids=repr)
-def test_an_error_that_is_no_exception_is_a_type_error_and_settles_nothing(make: Make, nonsense: Any) -> None:
+def test_an_error_that_is_not_an_exception_is_a_type_error_and_settles_nothing(make: Make, nonsense: Any) -> None:
     breaker = make()
     permit = breaker.permit()
     with pytest.raises(TypeError, match=r"^error must be a BaseException, got "):
@@ -142,14 +142,14 @@ def test_settling_twice_is_a_runtime_error_and_changes_nothing(
     SETTLE[first](permit)
     state, before = breaker.snapshot().machine_state, totals(breaker)
     in_flight = breaker.snapshot().probes_in_flight
-    with pytest.raises(RuntimeError, match="settled once"):
+    with pytest.raises(RuntimeError, match="reported already"):
         SETTLE[second](permit)
     assert (breaker.snapshot().machine_state, totals(breaker)) == (state, before)
     assert breaker.snapshot().probes_in_flight == in_flight
     other.ignore()
 
 
-def test_a_permit_is_settled_from_any_thread_and_by_one_alone(make: Make) -> None:
+def test_a_permit_is_settled_from_any_thread_and_by_one_only(make: Make) -> None:
     breaker = make()
     permit = breaker.permit()
     together = threading.Barrier(16)
@@ -223,7 +223,7 @@ def test_a_block_is_judged_like_a_call(make: Make, enter: Any, error: BaseExcept
     assert totals(breaker) == {counted: 1}
 
 
-def test_a_block_that_ends_well_is_a_success_with_its_latency(make: Make, clock: Clock, enter: Any) -> None:
+def test_a_block_that_ends_without_an_error_is_a_success_with_its_latency(make: Make, clock: Clock, enter: Any) -> None:
     breaker = make()
     permit = breaker.permit()
     enter(permit, lambda: clock.advance(0.5))
@@ -267,13 +267,13 @@ def test_a_permit_is_entered_once(make: Make, enter: Any) -> None:
     breaker = make()
     permit = breaker.permit()
     enter(permit, lambda: None)
-    with pytest.raises(RuntimeError, match="has been used"):
+    with pytest.raises(RuntimeError, match="has been used already"):
         enter(permit, lambda: None)
-    with breaker.permit() as inside, pytest.raises(RuntimeError, match="has been used"):
+    with breaker.permit() as inside, pytest.raises(RuntimeError, match="has been used already"):
         enter(inside, lambda: None)
     settled = breaker.permit()
     settled.ignore()
-    with pytest.raises(RuntimeError, match="has been used"):
+    with pytest.raises(RuntimeError, match="has been used already"):
         enter(settled, lambda: None)
     assert totals(breaker) == {"success_count": 2, "ignored_count": 1}
 
@@ -385,7 +385,7 @@ def test_a_permit_is_not_copied_since_it_would_count_twice(make: Make, duplicate
         duplicate(make().permit())
 
 
-def test_a_permit_in_shadow_is_one_even_if_it_would_have_been_refused(make: Make) -> None:
+def test_a_permit_in_shadow_is_one_even_if_it_would_have_been_rejected(make: Make) -> None:
     breaker = make(mode=CircuitMode.SHADOW, failure_threshold=1)
     fail(breaker)
     breaker.permit().failure()

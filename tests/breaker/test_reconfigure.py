@@ -42,7 +42,7 @@ def test_the_configuration_is_the_one_set(make: Make) -> None:
 
 
 @pytest.mark.parametrize("config", [None, {}, "fast", Config])
-def test_what_is_no_configuration_is_refused_and_changes_nothing(make: Make, config: Any) -> None:
+def test_what_is_not_a_configuration_is_rejected_and_changes_nothing(make: Make, config: Any) -> None:
     breaker = make()
     before = breaker.config
     with pytest.raises(TypeError, match="config must be a CircuitBreakerConfig"):

@@ -74,7 +74,7 @@ def test_a_key_gives_the_one_breaker_made_at_its_first_use(registry: CircuitBrea
     assert registry["b"] is not breaker
 
 
-def test_a_breaker_is_made_as_the_registry_was_told(clock: Clock) -> None:
+def test_a_breaker_has_the_settings_of_its_registry(clock: Clock) -> None:
     seen: list[Any] = []
     registry = CircuitBreakerRegistry(ONE_FAILURE, mode=CircuitMode.SHADOW, listeners=iter([seen.append]), clock=clock)
     for key in ("a", "b"):
@@ -98,7 +98,7 @@ def test_a_breaker_is_named_after_its_key() -> None:
     assert [registry[key].name for key in ("api", 7, ("eu", "db"))] == ["api", "7", "('eu', 'db')"]
 
 
-def test_a_key_that_cannot_be_one_is_refused(registry: CircuitBreakerRegistry) -> None:
+def test_a_key_that_cannot_be_one_is_rejected(registry: CircuitBreakerRegistry) -> None:
     with pytest.raises(TypeError, match="unhashable"):
         registry[["a"]]  # type: ignore[index]
     assert len(registry) == 0
@@ -145,7 +145,7 @@ def test_a_configuration_that_raises_leaves_the_registry_as_it_was(clock: Clock)
 
 
 @pytest.mark.parametrize("given", [None, {}, "config"])
-def test_a_function_that_gives_no_configuration_is_told_so(given: Any) -> None:
+def test_a_function_that_returns_no_configuration_is_an_error(given: Any) -> None:
     registry = CircuitBreakerRegistry(lambda key: given)
     with pytest.raises(TypeError, match="a CircuitBreakerConfig"):
         registry["a"]
@@ -179,7 +179,7 @@ def test_what_is_kept_can_be_counted_and_listed_and_asked_for(registry: CircuitB
     assert repr(registry) == "<CircuitBreakerRegistry of 3 breakers, max_size 3>"
 
 
-def test_asking_whether_a_key_is_kept_is_no_use_of_it(registry: CircuitBreakerRegistry) -> None:
+def test_asking_whether_a_key_is_kept_is_not_a_use_of_it(registry: CircuitBreakerRegistry) -> None:
     for key in "abc":
         registry[key]
     assert "a" in registry
@@ -271,7 +271,7 @@ def test_a_breaker_keeps_neither_its_registry_nor_the_others_in_it_alive(clock: 
         ({"clock": None}, TypeError),
     ],
 )
-def test_a_setting_that_is_wrong_is_refused_by_its_name(settings: dict[str, Any], error: type[Exception]) -> None:
+def test_a_setting_that_is_wrong_is_rejected_by_its_name(settings: dict[str, Any], error: type[Exception]) -> None:
     (name,) = settings
     with pytest.raises(error, match=name):
         CircuitBreakerRegistry(**settings)
@@ -426,7 +426,7 @@ def test_a_breaker_that_somebody_holds_is_the_one_its_key_gives_again(registry: 
     assert len(registry) == 3
 
 
-def test_a_breaker_held_through_a_decorated_function_or_a_permit_is_held(registry: CircuitBreakerRegistry) -> None:
+def test_a_breaker_held_by_a_decorated_function_or_a_permit_is_held(registry: CircuitBreakerRegistry) -> None:
     func = registry["a"](lambda: 0)
     permit = registry["b"].permit()
     for key in range(20):
@@ -607,7 +607,9 @@ def test_a_configuration_that_raises_for_some_keys_is_set_for_all_others(registr
 
 
 @pytest.mark.parametrize("config", [{}, None, CircuitBreakerConfig])
-def test_what_is_no_configuration_is_refused_and_changes_nothing(registry: CircuitBreakerRegistry, config: Any) -> None:
+def test_what_is_not_a_configuration_is_rejected_and_changes_nothing(
+    registry: CircuitBreakerRegistry, config: Any
+) -> None:
     registry["a"]
     with pytest.raises(TypeError, match="config"):
         registry.config = config
@@ -645,7 +647,7 @@ def test_another_configuration_passes_over_what_nobody_holds(registry: CircuitBr
     assert sorted(asked) == ["b", "c", "d"]
 
 
-def test_another_configuration_is_no_use_of_a_breaker(registry: CircuitBreakerRegistry) -> None:
+def test_another_configuration_is_not_a_use_of_a_breaker(registry: CircuitBreakerRegistry) -> None:
     for key in "abc":
         registry[key]
     registry.config = CircuitBreakerConfig()
@@ -722,7 +724,7 @@ def lines_of(action: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("what", ["are closed", "have failures", "are open", "are held"])
-def test_a_new_key_takes_as_many_steps_whatever_the_size(clock: Clock, what: str) -> None:
+def test_a_new_key_takes_the_same_number_of_steps_at_any_size(clock: Clock, what: str) -> None:
     steps: dict[int, list[int]] = {}
     for size in (100, 1_000):
         registry = CircuitBreakerRegistry(CircuitBreakerConfig(2), max_size=size, clock=clock)
@@ -763,7 +765,7 @@ def test_keys_whose_breakers_nobody_holds_are_let_go(registry: CircuitBreakerReg
     assert 3 <= len(keys) <= 3 + 2
 
 
-def test_a_streak_that_the_window_has_forgotten_is_still_in_mind(clock: Clock) -> None:
+def test_a_streak_that_the_window_has_forgotten_still_counts(clock: Clock) -> None:
     config = CircuitBreakerConfig(error_rate_window=timedelta(seconds=30))
     registry = CircuitBreakerRegistry(config, max_size=2, clock=clock)
     registry["a"].record_failure()
@@ -1031,6 +1033,19 @@ def test_a_key_that_is_asked_for_in_the_middle_of_itself_has_one_breaker() -> No
             assert len(found) == 2
             assert {id(breaker) for breaker in found} == {id(registry["new"])}
             assert len(registry) == 3
+
+
+def test_two_that_make_room_at_once_forget_no_more_than_are_too_many() -> None:
+    def make() -> CircuitBreakerRegistry:
+        registry = CircuitBreakerRegistry(ONE_FAILURE, max_size=2)
+        registry["a"], registry["b"]
+        return registry
+
+    def use_and_make_room(registry: CircuitBreakerRegistry) -> None:
+        registry["a"], registry["d"]
+
+    for registry in in_between(make, lambda registry: registry["c"], use_and_make_room):
+        assert len(registry) == 2
 
 
 def test_a_breaker_that_opens_as_it_is_forgotten_is_kept(clock: Clock) -> None:

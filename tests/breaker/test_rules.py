@@ -26,7 +26,7 @@ PACKAGE = str(Path(_breaker.__file__).parents[1])
 SLOW_S = 2.0
 
 
-# A sequence is a word: one letter for each answer, and a digit for so many seconds that pass.
+# A sequence is a text: a letter is a result, a digit is how many seconds pass.
 #   s success, f failure, S slow success, F slow failure, i ignored
 
 
@@ -301,7 +301,7 @@ def test_a_recorded_latency_of_exactly_the_duration_is_slow(make: Any) -> None:
     assert breaker.stats.slow_count == 1
 
 
-def test_an_answer_at_the_end_of_a_bucket_is_of_the_next(make: Any, clock: Clock, way: Way) -> None:
+def test_a_result_at_the_end_of_a_bucket_is_of_the_next(make: Any, clock: Clock, way: Way) -> None:
     breaker = make(error_rate_threshold=1, error_rate_window=timedelta(seconds=30))
     clock.advance(1)
     way(breaker, int)
@@ -357,7 +357,9 @@ def test_an_expiring_streak_is_reconfigured_without_a_fault(make: Any, clock: Cl
     assert breaker.is_open
 
 
-def test_a_rule_of_your_own_opens_after_so_many_failures_whatever_else(make: Any, clock: Clock, way: Way) -> None:
+def test_a_rule_of_your_own_opens_after_n_failures_however_many_calls_succeed(
+    make: Any, clock: Clock, way: Way
+) -> None:
     ten_in_a_minute = {
         "failure_threshold": None,
         "error_rate_window": timedelta(minutes=1),
@@ -389,7 +391,7 @@ def test_a_rule_of_your_own_that_says_no_opens_nothing(make: Any, answer: Any) -
     assert breaker.is_closed
 
 
-def test_a_rule_of_your_own_is_asked_after_failures_and_slow_calls_alone(make: Any) -> None:
+def test_a_rule_of_your_own_is_asked_after_failures_and_slow_calls_only(make: Any) -> None:
     asked: list[Any] = []
     breaker = make(failure_threshold=None, slow_call_duration_s=1, trip_when=asked.append)
     breaker.record_success()
@@ -432,7 +434,7 @@ def test_a_rule_of_your_own_opens_only_the_period_it_was_asked_about(make: Any) 
     assert breaker.stats.opened_count == 0
 
 
-def test_half_open_bears_as_many_failures_as_it_is_told(make: Any, clock: Clock, way: Way) -> None:
+def test_half_open_bears_as_many_failures_as_its_setting_says(make: Any, clock: Clock, way: Way) -> None:
     breaker = make(failure_threshold=1, half_open_failure_threshold=3, success_threshold=2, half_open_max_calls=1)
     breaker.record_failure()
     clock.advance(30)

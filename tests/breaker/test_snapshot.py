@@ -85,7 +85,7 @@ def test_a_snapshot_holds_the_totals_and_the_window(make: Make, clock: Clock, wa
     assert (snapshot.error_rate, snapshot.slow_call_rate) == (0.25, 0.25)
 
 
-def test_an_open_circuit_shows_the_time_to_wait_and_the_refusals(make: Make, clock: Clock) -> None:
+def test_an_open_circuit_shows_the_time_to_wait_and_the_rejections(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
     assert not breaker.allow_request()
@@ -192,6 +192,7 @@ def test_a_snapshot_is_json_ready_in_every_state(make: Make, clock: Clock) -> No
         "retry_after_s": 0.0,
         "probes_in_flight": 0,
         "shared": None,
+        "dropped_changes": 0,
     }
 
 
@@ -441,7 +442,7 @@ def test_a_call_that_is_out_when_the_totals_are_reset_counts_after_it(make: Make
 # Dates
 
 
-def test_dates_are_told_by_the_clock_of_the_breaker_back_from_now(make: Make, clock: Clock, wall: Wall) -> None:
+def test_dates_are_reported_by_the_clock_of_the_breaker_back_from_now(make: Make, clock: Clock, wall: Wall) -> None:
     breaker = make()
     succeed(breaker)
     clock.advance(60)
@@ -512,7 +513,7 @@ def test_a_jump_of_the_wall_clock_changes_nothing_but_dates(make: Make, clock: C
     assert breaker.state is CLOSED
 
 
-def test_nobody_pays_for_dates_but_who_reads_them(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dates_cost_nothing_until_they_are_read(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     breaker = make()
 
     def never() -> float:

@@ -277,7 +277,7 @@ def test_error_after_any_number_of_items_is_a_failure(items: int, kind: Streams,
     assert kind.items(stream) == []
 
 
-def test_ignored_error_gives_the_permit_back(kind: Streams, probing: Make) -> None:
+def test_ignored_error_gives_the_slot_back(kind: Streams, probing: Make) -> None:
     breaker = probing(ignored_exceptions=Down)
 
     def body() -> Iterator[int]:
@@ -293,7 +293,7 @@ def test_ignored_error_gives_the_permit_back(kind: Streams, probing: Make) -> No
     assert breaker.state is HALF_OPEN
 
 
-def test_predicate_that_raises_ignores_the_stream_and_is_heard(kind: Streams, probing: Make) -> None:
+def test_predicate_that_raises_ignores_the_stream_and_reaches_the_caller(kind: Streams, probing: Make) -> None:
     def predicate(error: BaseException) -> bool:
         raise LookupError
 
@@ -307,7 +307,7 @@ def test_predicate_that_raises_ignores_the_stream_and_is_heard(kind: Streams, pr
     assert probes(breaker) == 0
 
 
-def test_stream_from_before_the_trip_counts_in_the_totals_alone(kind: Streams, make: Make, clock: Clock) -> None:
+def test_stream_from_before_the_trip_counts_in_the_totals_only(kind: Streams, make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=1)
     good, bad, dropped = (breaker(kind.of(three))() for _ in range(3))
     for stream in (good, bad, dropped):
@@ -906,7 +906,7 @@ def test_calls_in_the_body_of_a_probe_ride_and_those_of_its_consumer_do_not(kind
     assert breaker.is_closed
 
 
-def test_consumer_and_what_it_starts_between_items_ask_for_permits_of_their_own(kind: Streams, probing: Make) -> None:
+def test_consumer_and_what_it_starts_between_items_need_slots_of_their_own(kind: Streams, probing: Make) -> None:
     breaker = probing()
     stream = breaker(kind.of(three))()
     while True:
@@ -969,7 +969,7 @@ def test_stream_inside_a_stream_rides_on_it(kind: Streams, probing: Make) -> Non
     assert breaker.is_closed
 
 
-def test_stream_that_outlives_the_stream_it_rode_on_counts_in_the_totals_alone(kind: Streams, probing: Make) -> None:
+def test_stream_that_outlives_the_stream_it_rode_on_counts_in_the_totals_only(kind: Streams, probing: Make) -> None:
     breaker = probing(success_threshold=2)
     inner = breaker(kind.of(three))()
 
@@ -1051,7 +1051,7 @@ def test_block_around_a_yield_is_seen_by_the_consumer_and_still_settled_once(pro
 # Refused, and what stands in
 
 
-def test_refused_stream_does_not_touch_the_body(kind: Streams, make: Make) -> None:
+def test_rejected_stream_does_not_touch_the_body(kind: Streams, make: Make) -> None:
     breaker = make(failure_threshold=1)
     fail(breaker)
 
@@ -1074,7 +1074,7 @@ def test_refused_stream_does_not_touch_the_body(kind: Streams, make: Make) -> No
 
 
 @needs_reference_counts
-def test_refusal_of_a_stream_is_freed_when_nobody_holds_it(kind: Streams, opened: CircuitBreaker) -> None:
+def test_rejection_of_a_stream_is_freed_when_nobody_holds_it(kind: Streams, opened: CircuitBreaker) -> None:
     @opened
     @kind.of
     def stream() -> Iterator[int]:
@@ -1223,7 +1223,7 @@ def test_fallback_is_not_called_for_an_error_out_of_the_stream(
 # Modes
 
 
-def test_stream_that_shadow_lets_through_counts_in_the_totals_alone(kind: Streams, make: Make) -> None:
+def test_stream_that_shadow_admits_counts_in_the_totals_only(kind: Streams, make: Make) -> None:
     breaker = make(failure_threshold=1, mode=CircuitMode.SHADOW)
     breaker.record_failure()
     assert kind.items(breaker(kind.of(three))()) == [1, 2, 3]
@@ -1276,7 +1276,7 @@ def test_ctrl_c_that_is_thrown_in_reaches_the_body_of_an_async_generator(make: M
     assert asyncio.run(consume()) == ["first", "caught"]
 
 
-def test_ctrl_c_out_of_the_body_says_nothing_of_the_dependency(make: Make) -> None:
+def test_ctrl_c_out_of_the_body_says_nothing_of_the_service(make: Make) -> None:
     breaker = make(failure_threshold=1)
 
     @breaker
@@ -1332,7 +1332,7 @@ async def first(items: AsyncIterator[int]) -> int:
 
 
 @pytest.mark.parametrize("raises", [run_out, run_out_async])
-def test_a_fallback_that_raises_the_end_of_an_iteration_is_no_empty_stream(clock: Clock, raises: Any) -> None:
+def test_a_fallback_that_raises_the_end_of_an_iteration_is_not_an_empty_stream(clock: Clock, raises: Any) -> None:
     breaker = CircuitBreaker(mode=CircuitMode.FORCED_OPEN, clock=clock)
 
     @circuit_breaker(breaker=breaker, fallback=raises)

@@ -1,4 +1,4 @@
-"""What a window holds: exactly the last N answers, or those of the last so much time, whatever came before."""
+"""What a window holds: exactly the last N results, or those of the last N seconds."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ thorough = examples(150)
 # Calls
 
 
-def test_good_answers_need_no_mark_in_a_window_of_calls() -> None:
+def test_good_results_need_no_mark_in_a_window_of_calls() -> None:
     assert Watched(10).period.quiet_until == math.inf
 
 
@@ -174,7 +174,7 @@ def test_a_window_of_time_holds_its_present_bucket_and_the_29_before(
     st.floats(1e-3, 1e9, allow_nan=False),
     st.lists(st.tuples(st.floats(0.0, 0.5), bits), max_size=40),
 )
-def test_an_answer_counts_for_29_thirtieths_of_the_window_and_never_longer_than_it(
+def test_a_result_counts_for_29_thirtieths_of_the_window_and_never_longer_than_it(
     length_s: float, steps: list[tuple[float, tuple[bool, bool]]]
 ) -> None:
     told = Watched(timedelta(seconds=length_s))
@@ -198,7 +198,7 @@ def test_a_window_of_time_is_empty_after_it_was_idle_for_its_length() -> None:
     assert told.counts(ORIGIN + 30.0) == (0, 0, 0)
 
 
-def test_what_comes_after_an_idle_time_stands_alone() -> None:
+def test_what_comes_after_an_idle_time_stands_by_itself() -> None:
     told = Watched(timedelta(seconds=LENGTH_S))
     for _ in range(5):
         told.answer(ORIGIN, failed=True)

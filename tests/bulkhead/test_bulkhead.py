@@ -80,8 +80,8 @@ def test_attribute_that_cannot_be_changed_is_read_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["acquire", "acquire_async", "release"])
-def test_subclass_that_overrides_what_calls_do_not_go_through_is_refused(name: str) -> None:
-    with pytest.raises(TypeError, match=rf"Own overrides {name}\(\), which calls, .* do not go through: use l"):
+def test_subclass_that_overrides_a_method_that_calls_do_not_use_is_rejected(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Own overrides {name}\(\), but calls, .* do not use {name}\(\): use l"):
         type("Own", (Bulkhead,), {name: lambda self: True})
 
 
@@ -117,7 +117,7 @@ def test_limit_is_reached_and_further_acquire_is_rejected() -> None:
     assert bulkhead.acquire()
 
 
-def test_zero_slots_reject_everybody() -> None:
+def test_zero_slots_reject_every_call() -> None:
     bulkhead = Bulkhead(max_concurrent=0)
     assert not bulkhead.acquire()
     with pytest.raises(BulkheadFullError), bulkhead:
@@ -185,7 +185,7 @@ def test_two_and_twenty_callers_of_a_queue_of_three_leave_three_waiting(waiters:
     assert bulkhead.active_count == 0
 
 
-# Time-outs
+# Timeouts
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, None])
@@ -211,7 +211,7 @@ def test_waiter_whose_time_is_over_is_rejected_and_holds_no_place() -> None:
     assert bulkhead.acquire()
 
 
-def test_very_long_time_out_waits_instead_of_overflowing(waiters: Waiters) -> None:
+def test_very_long_timeout_waits_instead_of_overflowing(waiters: Waiters) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=1e300)
     bulkhead.acquire()
     waiter = waiters.send(bulkhead.acquire)
@@ -219,7 +219,7 @@ def test_very_long_time_out_waits_instead_of_overflowing(waiters: Waiters) -> No
     assert soon(waiter) is True
 
 
-def test_one_who_timed_out_is_told_so_and_after_how_long() -> None:
+def test_error_of_a_caller_that_timed_out_says_so_and_after_how_long() -> None:
     seconds = count(100, 7)
     seen: list[BulkheadRejected] = []
     bulkhead = Bulkhead("api", 1, 1, timeout_s=0.001, listeners=[seen.append], clock=lambda: next(seconds))
@@ -239,7 +239,7 @@ def test_one_who_timed_out_is_told_so_and_after_how_long() -> None:
 
 @pytest.mark.parametrize("timeout_s", [0, 0.0, timedelta(0)])
 @pytest.mark.parametrize("usual", [None, 0.0, 60.0])
-def test_caller_with_a_time_out_of_zero_does_not_wait(usual: float | None, timeout_s: Any) -> None:
+def test_caller_with_a_timeout_of_zero_does_not_wait(usual: float | None, timeout_s: Any) -> None:
     seen: list[BulkheadRejected] = []
     bulkhead = Bulkhead("api", 1, 1, timeout_s=usual, listeners=[seen.append])
     assert bulkhead.acquire(timeout_s=timeout_s) is True
@@ -250,7 +250,7 @@ def test_caller_with_a_time_out_of_zero_does_not_wait(usual: float | None, timeo
 
 
 @pytest.mark.parametrize("timeout_s", [0.001, timedelta(milliseconds=1)])
-def test_caller_with_a_time_out_of_its_own_waits_no_longer(timeout_s: Any) -> None:
+def test_caller_with_a_timeout_of_its_own_waits_no_longer(timeout_s: Any) -> None:
     bulkhead = Bulkhead("api", 1, 1, timeout_s=None)
     bulkhead.acquire()
     assert bulkhead.acquire(timeout_s=timeout_s) is False
@@ -258,7 +258,7 @@ def test_caller_with_a_time_out_of_its_own_waits_no_longer(timeout_s: Any) -> No
     assert bulkhead.snapshot().timed_out_count == 2
 
 
-def test_caller_with_no_time_out_waits_for_as_long_as_it_takes(waiters: Waiters) -> None:
+def test_caller_without_a_timeout_waits_for_as_long_as_it_takes(waiters: Waiters) -> None:
     bulkhead = Bulkhead("api", 1, 1, timeout_s=0.001)
     bulkhead.acquire()
     waiter = waiters.send(partial(bulkhead.acquire, timeout_s=None))
@@ -271,7 +271,7 @@ def test_caller_with_no_time_out_waits_for_as_long_as_it_takes(waiters: Waiters)
     ("timeout_s", "error"),
     [(-1, ValueError), (nan, ValueError), (inf, ValueError), ("1", TypeError), (True, TypeError)],
 )
-def test_wrong_time_out_of_a_caller_is_refused_though_a_slot_is_free(timeout_s: Any, error: type[Exception]) -> None:
+def test_wrong_timeout_of_a_caller_is_rejected_though_a_slot_is_free(timeout_s: Any, error: type[Exception]) -> None:
     bulkhead = Bulkhead()
     for acquire in (bulkhead.acquire, lambda timeout_s: drive(bulkhead.acquire_async(timeout_s=timeout_s))):
         with pytest.raises(error, match="timeout_s must be a finite number >= 0"):
@@ -279,14 +279,14 @@ def test_wrong_time_out_of_a_caller_is_refused_though_a_slot_is_free(timeout_s: 
     assert bulkhead.active_count == 0
 
 
-def test_time_out_of_the_bulkhead_may_be_a_timedelta() -> None:
+def test_timeout_of_the_bulkhead_may_be_a_timedelta() -> None:
     assert Bulkhead(timeout_s=timedelta(minutes=1.5)).timeout_s == 90.0
 
 
 # Changing the size
 
 
-def test_growing_serves_those_who_wait_at_once(waiters: Waiters) -> None:
+def test_growing_serves_waiting_callers_at_once(waiters: Waiters) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=3)
     bulkhead.acquire()
     sent = [waiters.send(bulkhead.acquire) for _ in range(3)]
@@ -333,14 +333,14 @@ def test_shrunk_to_zero_keeps_waiters_waiting_until_it_grows(waiters: Waiters) -
 
 
 @pytest.mark.parametrize(("size", "error"), [(-1, ValueError), (True, TypeError), ("3", TypeError)])
-def test_resize_to_nonsense_changes_nothing(size: Any, error: type[Exception]) -> None:
+def test_resize_to_a_wrong_value_changes_nothing(size: Any, error: type[Exception]) -> None:
     bulkhead = Bulkhead(max_concurrent=4)
     with pytest.raises(error, match="max_concurrent"):
         bulkhead.resize(size)
     assert bulkhead.max_concurrent == 4
 
 
-# What is seen
+# Snapshots and rejections
 
 
 def test_snapshot_tells_all_totals(waiters: Waiters) -> None:
@@ -368,7 +368,7 @@ def test_snapshot_tells_all_totals(waiters: Waiters) -> None:
     }
 
 
-def test_everybody_who_came_in_is_counted_however_he_came() -> None:
+def test_every_admitted_call_is_counted_in_every_way_of_calling() -> None:
     bulkhead = Bulkhead(max_concurrent=1)
     for way in BULKHEAD.values():
         before = bulkhead.snapshot().accepted_count
@@ -411,7 +411,7 @@ def test_snapshot_of_one_never_used_is_empty() -> None:
     }
 
 
-def test_time_in_the_line_of_one_who_timed_out_is_counted() -> None:
+def test_waiting_time_of_a_caller_that_timed_out_is_counted() -> None:
     seconds = count(5)
     bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=0.001, clock=lambda: next(seconds))
     assert not bulkhead.acquire()
@@ -430,7 +430,7 @@ def test_waiting_takes_no_time_by_a_clock_that_stands_still(waiters: Waiters) ->
     assert (bulkhead.snapshot().total_wait_s, patient.snapshot().total_wait_s) == (0.0, 0.0)
 
 
-def test_rejection_tells_how_many_were_inside_and_waited(waiters: Waiters) -> None:
+def test_rejection_says_how_many_calls_ran_and_waited(waiters: Waiters) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
     waiter = waiters.send(bulkhead.acquire)
@@ -441,7 +441,7 @@ def test_rejection_tells_how_many_were_inside_and_waited(waiters: Waiters) -> No
     assert soon(waiter) is True
 
 
-def test_rejection_of_one_who_timed_out_tells_how_many_were_inside_and_waited() -> None:
+def test_rejection_after_a_timeout_says_how_many_calls_ran_and_waited() -> None:
     seen: list[Any] = []
     bulkhead = Bulkhead(max_concurrent=1, max_queue=2, timeout_s=0.001, listeners=[seen.append], clock=Clock())
     bulkhead.acquire()
@@ -452,7 +452,7 @@ def test_rejection_of_one_who_timed_out_tells_how_many_were_inside_and_waited() 
     assert seen == [BulkheadRejected("default", 1, 1, waited_s=0.0)]
 
 
-def test_snapshot_counts_one_who_timed_out_as_rejected_too() -> None:
+def test_snapshot_counts_a_caller_that_timed_out_as_rejected_too() -> None:
     bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=0.001)
     assert not bulkhead.acquire()
     snapshot = bulkhead.snapshot()
@@ -551,7 +551,7 @@ def test_call_of_what_it_cannot_call_is_a_type_error_before_admission() -> None:
     bulkhead = Bulkhead(max_concurrent=1)
     with pytest.raises(TypeError, match="call_async"):
         bulkhead.call(coroutine_function)
-    with pytest.raises(TypeError, match="uncalled"):
+    with pytest.raises(TypeError, match="without calling it"):
         bulkhead.call(coroutine_function())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="func must be a function"):
         bulkhead(3)  # type: ignore[type-var]
@@ -571,11 +571,11 @@ def awaited_later() -> list[Callable[[], Any]]:
 
 
 @pytest.mark.parametrize("func", awaited_later())
-def test_plain_function_that_returns_an_awaitable_is_refused_and_gives_its_slot_back(func: Callable[[], Any]) -> None:
+def test_plain_function_that_returns_an_awaitable_is_rejected_and_gives_its_slot_back(func: Callable[[], Any]) -> None:
     bulkhead = Bulkhead(max_concurrent=1)
     for call in (lambda: bulkhead.call(func), bulkhead(func)):
         for _ in range(2):
-            with pytest.raises(UsageError, match="still to be awaited"):
+            with pytest.raises(UsageError, match="which must be awaited"):
                 call()
     assert bulkhead.active_count == 0
 

@@ -23,7 +23,7 @@ from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
 from circuit_breaker.exceptions import BulkheadFullError
 
-# Cancelled anywhere
+# Cancelled at every await
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_async_generator_rejected_at_its_first_item_leaves_the_body_untouched() 
     assert touched == []
 
 
-# All together
+# Threads and event loops together
 
 
 CALLS = int(os.environ.get("BULKHEAD_CALLS", "10000"))  # of each, a multiple of 100

@@ -36,7 +36,7 @@ def test_child_does_not_deadlock_on_a_lock_that_another_thread_held() -> None:
     assert told == "[True, False]"
 
 
-def test_child_has_every_slot_free_and_nobody_in_line() -> None:
+def test_child_has_every_slot_free_and_an_empty_line() -> None:
     bulkhead = Bulkhead(max_concurrent=2, max_queue=1, timeout_s=PATIENCE_S)
     bulkhead.acquire()
     bulkhead.acquire()
@@ -102,7 +102,7 @@ def test_call_and_stream_of_the_parent_end_in_the_child_without_effect() -> None
     assert bulkhead.active_count == 0
 
 
-def test_what_was_held_and_waited_for_at_the_fork_comes_to_nothing_in_the_child() -> None:
+def test_calls_that_ran_or_waited_at_the_fork_end_without_effect_in_the_child() -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
     line = bulkhead._line
     slots = [Caller() for _ in range(3)]

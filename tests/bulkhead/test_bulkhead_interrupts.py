@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from moments import interrupt_at
 from needs import needs_timer
 from storms import SHOTS, storm
 from waiters import Waiters, is_free, soon
@@ -107,7 +108,9 @@ def test_interrupt_at_any_locked_section_reaches_the_caller(way: str) -> None:
 
 
 @pytest.mark.parametrize("leave", ["release", "resize", "call", "generator"])
-def test_interrupt_after_any_locked_section_leaves_nobody_waiting_for_a_free_slot(leave: str, waiters: Waiters) -> None:
+def test_interrupt_after_any_locked_section_leaves_no_caller_waiting_for_a_free_slot(
+    leave: str, waiters: Waiters
+) -> None:
     sections = 0
     found = True
     while found:
@@ -138,6 +141,49 @@ def test_interrupt_after_any_locked_section_leaves_nobody_waiting_for_a_free_slo
         assert soon(sent[0]) is True
         assert (bulkhead.active_count, bulkhead.queued_count) == (2 if leave == "resize" else 1, 0)
     assert sections > 2
+
+
+# At every moment
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("way", WHOLE)
+def test_interrupt_at_any_moment_loses_neither_slot_nor_waiter(way: str, waiters: Waiters) -> None:
+    for moment in count(1):
+        bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+        sent: list[Future[Any]] = []
+
+        def work(bulkhead: Bulkhead = bulkhead, sent: list[Future[Any]] = sent) -> None:
+            sent.append(waiters.send(bulkhead.acquire))
+
+        found = interrupt_at(moment, BULKHEAD[way].ready(bulkhead, work))
+        try:
+            assert all(soon(waiter) is True for waiter in sent)
+        finally:
+            bulkhead.resize(2)  # lets a forgotten waiter go
+        assert (bulkhead.active_count, bulkhead.queued_count) == (len(sent), 0)
+        assert is_free(bulkhead._line.lock)
+        if not found:
+            break
+    assert moment > 10
+
+
+@pytest.mark.parametrize("way", [name for name in WHOLE if not BULKHEAD[name].is_async])
+def test_interrupt_of_a_caller_that_has_to_wait_loses_no_slot(way: str, waiters: Waiters) -> None:
+    for moment in count(1):
+        bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
+        bulkhead.acquire()
+        released = waiters.start(lambda bulkhead=bulkhead: waiters.expect(1) or bulkhead.release())
+        found = interrupt_at(moment, BULKHEAD[way].ready(bulkhead, lambda: None))
+        waiters.asleep.release()  # if it was interrupted before it slept
+        soon(released)
+        assert (bulkhead.active_count, bulkhead.queued_count) == (0, 0)
+        assert is_free(bulkhead._line.lock)
+        while waiters.asleep.acquire(blocking=False):
+            pass
+        if not found:
+            break
+    assert moment > 10
 
 
 # While it waits, and while it serves

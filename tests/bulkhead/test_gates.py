@@ -131,7 +131,7 @@ def test_cancelled_waiter_leaves_the_line() -> None:
 
 
 @pytest.mark.parametrize("order", ["cancelled first", "served first"])
-def test_waiter_cancelled_in_the_moment_it_is_served_passes_the_slot_on(order: str) -> None:
+def test_waiter_cancelled_at_the_moment_it_is_served_passes_the_slot_on(order: str) -> None:
     async def main() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
         await bulkhead.acquire_async()
@@ -185,7 +185,31 @@ def test_task_woken_for_nothing_goes_on_waiting() -> None:
     run(main())
 
 
-def test_task_served_in_the_moment_it_goes_to_sleep_does_not_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_destructor_that_gives_a_slot_back_while_a_task_is_woken_wakes_it_once() -> None:
+    async def main() -> None:
+        bulkhead = Bulkhead(max_concurrent=2, max_queue=1)
+        await bulkhead.acquire_async()
+        await bulkhead.acquire_async()
+        task = await in_line(bulkhead)
+        visits = [bulkhead.release]
+
+        class Future(asyncio.Future[bool]):
+            def set_result(self, result: bool, /) -> None:
+                if visits:
+                    visits.pop()()  # as a destructor may
+                super().set_result(result)
+
+        gate = first_in_line(bulkhead).gate
+        gate._future = Future()
+        bulkhead.release()
+        assert gate._future.result() is True
+        assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
+        task.cancel()  # it sleeps at the future that was there before
+
+    run(main())
+
+
+def test_task_served_at_the_moment_it_goes_to_sleep_does_not_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
         await bulkhead.acquire_async()
@@ -441,7 +465,7 @@ def test_loops_that_take_turns_in_one_thread_get_one_timer_each() -> None:
 
 
 @needs_reference_counts
-def test_one_waiter_whose_going_fails_keeps_none_of_the_others() -> None:
+def test_waiter_that_fails_to_leave_a_closed_loop_keeps_no_other_from_leaving() -> None:
     failures = [ValueError(), ValueError()]
 
     def clock() -> float:
@@ -465,7 +489,7 @@ def test_one_waiter_whose_going_fails_keeps_none_of_the_others() -> None:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-def test_loop_whose_timers_were_taken_away_loses_nobody_while_it_runs() -> None:
+def test_loop_whose_timers_were_removed_loses_no_waiter_while_it_runs() -> None:
     async def main() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
         await bulkhead.acquire_async()
@@ -481,7 +505,7 @@ def test_loop_whose_timers_were_taken_away_loses_nobody_while_it_runs() -> None:
     run(main())
 
 
-def test_waiting_in_a_loop_for_decades_ends_nothing() -> None:
+def test_waiting_in_a_loop_for_decades_changes_nothing() -> None:
     async def main() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
         await bulkhead.acquire_async()
@@ -553,7 +577,7 @@ def test_trio_tasks_are_served_first_come_first_served() -> None:
 
 
 @pytest.mark.parametrize("order", ["cancelled first", "served first"])
-def test_trio_task_cancelled_in_the_moment_it_is_served_passes_the_slot_on(order: str) -> None:
+def test_trio_task_cancelled_at_the_moment_it_is_served_passes_the_slot_on(order: str) -> None:
     async def main() -> None:
         bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
         await bulkhead.acquire_async()
@@ -581,7 +605,7 @@ def test_cancelled_trio_task_leaves_the_line() -> None:
     trio.run(main, clock=autojump())
 
 
-def test_time_out_of_a_trio_task_is_measured_by_its_own_clock() -> None:
+def test_timeout_of_a_trio_task_is_measured_by_its_own_clock() -> None:
     async def main() -> None:
         bulkhead = Bulkhead("api", 1, max_queue=1, timeout_s=60)
         await bulkhead.acquire_async()

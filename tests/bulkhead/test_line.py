@@ -40,7 +40,7 @@ def test_handed_over_slot_never_becomes_free(waiters: Waiters) -> None:
     assert soon(waiter) is True
 
 
-def test_newcomer_in_the_moment_of_a_hand_over_overtakes_nobody(
+def test_new_caller_at_the_moment_of_a_hand_over_overtakes_nobody(
     waiters: Waiters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=2)
@@ -92,7 +92,7 @@ def test_waiter_woken_for_nothing_goes_on_waiting(waiters: Waiters) -> None:
     assert soon(waiter) is True
 
 
-def test_one_who_waits_for_a_while_sleeps_through_it(waiters: Waiters) -> None:
+def test_waiting_caller_sleeps_until_it_is_served(waiters: Waiters) -> None:
     bulkhead = Bulkhead(max_concurrent=0, max_queue=1, timeout_s=0.02)
     naps = 0
     assert not waiters.start(bulkhead.acquire).result(PATIENCE_S)
@@ -101,7 +101,7 @@ def test_one_who_waits_for_a_while_sleeps_through_it(waiters: Waiters) -> None:
     assert naps < 5
 
 
-def test_who_is_woken_by_somebody_who_is_then_interrupted_takes_the_slot_without_help(waiters: Waiters) -> None:
+def test_caller_woken_by_another_that_is_then_interrupted_takes_the_slot_itself(waiters: Waiters) -> None:
     interrupted: set[int] = set()
 
     def clock() -> float:
@@ -123,7 +123,7 @@ def test_who_is_woken_by_somebody_who_is_then_interrupted_takes_the_slot_without
     assert bulkhead.active_count == 1
 
 
-def test_slot_left_by_somebody_who_was_interrupted_is_taken_back_by_the_next_who_needs_it(waiters: Waiters) -> None:
+def test_slot_of_an_interrupted_caller_is_taken_back_by_the_next_caller(waiters: Waiters) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
 
     def leave() -> None:
@@ -141,7 +141,7 @@ def test_slot_left_by_somebody_who_was_interrupted_is_taken_back_by_the_next_who
     assert bulkhead.active_count == 0
 
 
-def test_whoever_has_left_the_line_keeps_none_of_its_neighbours_alive() -> None:
+def test_caller_that_has_left_the_line_keeps_none_of_its_neighbours_alive() -> None:
     line = Bulkhead(max_concurrent=1, max_queue=4)._line
     line.enter(Caller(), 4)
     callers = [Caller() for _ in range(4)]
@@ -157,10 +157,10 @@ def test_whoever_has_left_the_line_keeps_none_of_its_neighbours_alive() -> None:
     assert (line.first, line.last) == (left, left)
 
 
-# Served in the last moment
+# Served at the last moment
 
 
-def test_waiter_served_in_the_moment_its_time_is_over_keeps_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiter_served_at_the_moment_its_time_is_over_keeps_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1, timeout_s=0.001)
     bulkhead.acquire()
     wait = ThreadGate.sleep
@@ -187,7 +187,7 @@ def test_slot_given_between_the_look_at_the_clock_and_leaving_the_line_is_kept()
     assert (waiting.holds, waiting.rejected, queue.timed_out) == (queue.epoch, False, 0)
 
 
-# What comes in between
+# Destructors and other threads in the middle
 
 
 class Visited:

@@ -1,4 +1,4 @@
-"""One check for each kind of parameter: what it takes, what it refuses, and that the message helps."""
+"""One check for each kind of parameter: what it takes, what it rejects, and that the message helps."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_count_may_be_the_least_there_is() -> None:
 
 
 @pytest.mark.parametrize("value", NO_INTS, ids=repr)
-def test_a_count_that_is_no_int_is_a_type_error(value: Any) -> None:
+def test_a_count_that_is_not_an_int_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^n must be an int >= 1, got "):
         _checks.count("n", value, 1)
 
@@ -74,7 +74,7 @@ def test_a_number_is_whatever_has_an_index(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
-def test_what_is_no_number_is_a_type_error(value: Any) -> None:
+def test_what_is_not_a_number_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^x must be a finite number, got "):
         _checks.number("x", value)
 
@@ -86,7 +86,7 @@ class FloatString(str):
         return 3.0
 
 
-def test_a_string_is_no_number_even_if_it_claims_to_be() -> None:
+def test_a_string_is_not_a_number_even_if_it_claims_to_be() -> None:
     with pytest.raises(TypeError):
         _checks.number("x", FloatString("3"))
     with pytest.raises(TypeError):
@@ -135,7 +135,7 @@ def test_a_long_value_is_shortened_in_the_message() -> None:
 
 
 @pytest.mark.parametrize("value", [HUGE, [HUGE]], ids=["int", "list"])
-def test_a_value_that_python_refuses_to_print_is_still_described(value: Any) -> None:
+def test_a_value_that_python_rejects_to_print_is_still_described(value: Any) -> None:
     # From 3.14 on, reprlib knows how to describe such an int.
     got = r"(more digits than can be shown|\[?<int instance with roughly 5001 digits)"
     with pytest.raises((TypeError, ValueError), match=f"^x must be a finite number, got {got}"):
@@ -190,7 +190,7 @@ def test_a_field_is_checked_as_it_declares_and_takes_the_plain_value() -> None:
         Settings(pause_s="soon")  # type: ignore[arg-type]
 
 
-def test_none_is_taken_by_an_optional_field_alone() -> None:
+def test_none_is_taken_by_an_optional_field_only() -> None:
     assert Settings(None).limit is None
     with pytest.raises(TypeError, match=r"^pause_s must be "):
         Settings(pause_s=None)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def test_a_latency_that_cannot_be_is_zero(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
-def test_a_latency_that_is_no_number_is_a_type_error(value: Any) -> None:
+def test_a_latency_that_is_not_a_number_is_a_type_error(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^ms must be a number of milliseconds, got "):
         _checks.latency("ms", value)
 
@@ -279,7 +279,7 @@ def test_a_function_is_whatever_can_be_called(value: Any) -> None:
     ],
     ids=repr,
 )
-def test_what_gives_no_result_when_called_is_no_function(value: Any) -> None:
+def test_what_gives_no_result_when_called_is_not_a_function(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^f must be a function"):
         _checks.function("f", value)
 
@@ -302,7 +302,7 @@ def test_a_wrong_one_among_functions_is_named_by_its_place(bad: Any) -> None:
         _checks.functions("listeners", [print, bad])
 
 
-def test_a_lone_function_is_told_to_be_put_into_a_tuple() -> None:
+def test_a_lone_function_must_be_put_into_a_tuple() -> None:
     with pytest.raises(TypeError, match=r"a tuple, even of one"):
         _checks.functions("listeners", print)
 

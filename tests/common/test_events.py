@@ -1,4 +1,4 @@
-"""What listeners are told, in which order, and what becomes of a call whose listener misbehaves."""
+"""Which events listeners get, in which order, and what happens to a call whose listener misbehaves."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def on(kind: type, *actions: Callable[[], object]) -> Callable[[Any], None]:
 # Each event with its fields
 
 
-def test_a_success_is_told_with_its_latency(make: Make, clock: Clock, way: Way) -> None:
+def test_a_success_is_reported_with_its_latency(make: Make, clock: Clock, way: Way) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append])
     way(breaker, lambda: clock.advance(0.25))
     assert seen == [CallFinished("api", Outcome.SUCCESS, 250.0, None)]
 
 
-def test_a_failure_is_told_with_its_error(make: Make, clock: Clock, way: Way) -> None:
+def test_a_failure_is_reported_with_its_error(make: Make, clock: Clock, way: Way) -> None:
     seen: list[Any] = []
     error = Down()
 
@@ -85,14 +85,14 @@ def test_a_failure_is_told_with_its_error(make: Make, clock: Clock, way: Way) ->
     assert seen[0].error is error
 
 
-def test_an_ignored_outcome_is_told(make: Make, way: Way) -> None:
+def test_an_ignored_outcome_is_reported(make: Make, way: Way) -> None:
     seen: list[Any] = []
     with pytest.raises(Down):
         way(make(listeners=[seen.append], ignored_exceptions=Down), raise_down)
     assert [(event.outcome, type(event.error)) for event in seen] == [(Outcome.IGNORED, Down)]
 
 
-def test_records_are_told(make: Make) -> None:
+def test_records_are_reported(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append])
     breaker.record_success(2)
@@ -114,7 +114,7 @@ def test_a_record_of_nonsense_is_not_told(make: Make) -> None:
     assert seen == []
 
 
-def test_what_a_permit_says_is_told_with_its_latency(make: Make, clock: Clock) -> None:
+def test_what_a_permit_says_is_reported_with_its_latency(make: Make, clock: Clock) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append])
     good, bad, neither = breaker.permit(), breaker.permit(), breaker.permit()
@@ -130,7 +130,7 @@ def test_what_a_permit_says_is_told_with_its_latency(make: Make, clock: Clock) -
     ]
 
 
-def test_an_answer_that_comes_late_is_told_and_changes_nothing(make: Make) -> None:
+def test_a_late_result_is_reported_and_changes_nothing(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=1)
     late = breaker.permit()
@@ -140,7 +140,7 @@ def test_an_answer_that_comes_late_is_told_and_changes_nothing(make: Make) -> No
     assert seen == [CallFinished("api", Outcome.SUCCESS, 0.0, None)]
 
 
-def test_an_outcome_whose_predicate_raises_is_told_as_ignored(make: Make) -> None:
+def test_an_outcome_whose_predicate_raises_is_reported_as_ignored(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_result=lambda value: 1 / value)
     with pytest.raises(ZeroDivisionError):
@@ -148,7 +148,7 @@ def test_an_outcome_whose_predicate_raises_is_told_as_ignored(make: Make) -> Non
     assert seen == [CallFinished("api", Outcome.IGNORED, 0.0, None)]
 
 
-def test_a_refusal_is_told_with_the_time_to_wait(make: Make, clock: Clock, way: Way) -> None:
+def test_a_rejection_is_reported_with_the_time_to_wait(make: Make, clock: Clock, way: Way) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=1)
     fail(breaker)
@@ -159,7 +159,7 @@ def test_a_refusal_is_told_with_the_time_to_wait(make: Make, clock: Clock, way: 
     assert seen == [CallRejected("api", 20.0)]
 
 
-def test_allow_request_that_says_no_is_told(make: Make) -> None:
+def test_allow_request_that_says_no_is_reported(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=1)
     fail(breaker)
@@ -168,7 +168,7 @@ def test_allow_request_that_says_no_is_told(make: Make) -> None:
     assert seen == [CallRejected("api", 30.0)]
 
 
-def test_a_refusal_that_knows_no_time_says_none(make: Make, clock: Clock) -> None:
+def test_a_rejection_that_knows_no_time_says_none(make: Make, clock: Clock) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=1, half_open_max_calls=1)
     fail(breaker)
@@ -181,7 +181,7 @@ def test_a_refusal_that_knows_no_time_says_none(make: Make, clock: Clock) -> Non
     assert [event for event in seen if isinstance(event, CallRejected)] == [CallRejected("api", None)] * 2
 
 
-def test_what_shadow_lets_through_is_no_refusal(make: Make) -> None:
+def test_what_shadow_admits_is_not_a_rejection(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=1, mode=CircuitMode.SHADOW)
     fail(breaker)
@@ -190,7 +190,7 @@ def test_what_shadow_lets_through_is_no_refusal(make: Make) -> None:
     assert seen == [CallFinished("api", Outcome.SUCCESS, 0.0, None)]
 
 
-def test_every_way_from_state_to_state_is_told_with_its_reason(make: Make, clock: Clock) -> None:
+def test_every_way_from_state_to_state_is_reported_with_its_reason(make: Make, clock: Clock) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=2, success_threshold=1)
     fail(breaker, 2)
@@ -205,7 +205,7 @@ def test_every_way_from_state_to_state_is_told_with_its_reason(make: Make, clock
         StateChanged("api", OPEN, HALF_OPEN, "open for 30 s"),
         StateChanged("api", HALF_OPEN, OPEN, "a probe failed"),
         StateChanged("api", OPEN, HALF_OPEN, "open for 31.5 s"),
-        StateChanged("api", HALF_OPEN, CLOSED, "1 probes succeeded"),
+        StateChanged("api", HALF_OPEN, CLOSED, "1 probe succeeded"),
         StateChanged("api", CLOSED, OPEN, "mode forced_open"),
         StateChanged("api", OPEN, CLOSED, "reset"),
     ]
@@ -243,7 +243,7 @@ def test_a_slow_probe_reopens_and_says_so(make: Make, clock: Clock) -> None:
     assert seen[-2] == StateChanged("api", HALF_OPEN, OPEN, "a probe was slow")
 
 
-def test_a_change_is_told_before_the_call_that_made_it(make: Make) -> None:
+def test_a_change_is_reported_before_the_call_that_made_it(make: Make) -> None:
     seen: list[Any] = []
     fail(make(listeners=[seen.append], failure_threshold=1))
     assert [type(event) for event in seen] == [StateChanged, CallFinished]
@@ -251,7 +251,7 @@ def test_a_change_is_told_before_the_call_that_made_it(make: Make) -> None:
 
 @pytest.mark.parametrize("setting", ["failure_result", "failure_exceptions"])
 @pytest.mark.parametrize("stops", [Down, Stop])
-def test_a_call_whose_predicate_raises_is_told_as_ignored_with_its_latency(
+def test_a_call_whose_predicate_raises_is_reported_as_ignored_with_its_latency(
     make: Make, clock: Clock, setting: str, stops: type[BaseException]
 ) -> None:
     def broken(asked: object) -> bool:
@@ -269,7 +269,7 @@ def test_a_call_whose_predicate_raises_is_told_as_ignored_with_its_latency(
     assert [(event.outcome, event.latency_ms) for event in seen] == [(Outcome.IGNORED, 250.0)]
 
 
-def test_the_listeners_are_told_in_the_order_they_were_given(make: Make) -> None:
+def test_the_listeners_are_notified_in_the_order_they_were_given(make: Make) -> None:
     seen: list[Any] = []
     listeners = [lambda event, place=place: seen.append(place) for place in range(3)]
     succeed(make(listeners=listeners))
@@ -315,7 +315,7 @@ def test_listeners_may_come_from_any_iterable(make: Make) -> None:
 
 
 @pytest.mark.parametrize("listeners", [print, [None], "print", 3, [StateChanged]])
-def test_what_is_no_iterable_of_functions_is_refused(make: Make, listeners: Any) -> None:
+def test_what_is_not_an_iterable_of_functions_is_rejected(make: Make, listeners: Any) -> None:
     with pytest.raises(TypeError, match="listeners"):
         make(listeners=listeners)
 
@@ -339,7 +339,7 @@ def test_without_listeners_no_event_is_made(make: Make, clock: Clock, monkeypatc
 
 
 @pytest.mark.parametrize("then", ["closed again", "reset", "configured"])
-def test_every_outcome_is_told_in_every_closed_period(make: Make, clock: Clock, way: Way, then: str) -> None:
+def test_every_outcome_is_reported_in_every_closed_period(make: Make, clock: Clock, way: Way, then: str) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=3, success_threshold=1)
     if then == "closed again":
@@ -358,7 +358,7 @@ def test_every_outcome_is_told_in_every_closed_period(make: Make, clock: Clock, 
     assert [event.outcome for event in seen] == [Outcome.SUCCESS, Outcome.FAILURE]
 
 
-def test_without_listeners_a_success_is_counted_in_the_period_alone(make: Make) -> None:
+def test_without_listeners_a_success_is_counted_in_the_period_only(make: Make) -> None:
     """The short way: no settling, no lock but the one, nothing in the totals."""
     assert make()._machine.fast is not None
     assert make(listeners=[print])._machine.fast is None
@@ -381,7 +381,7 @@ def test_an_exception_of_a_listener_is_logged_and_harms_nobody(
     assert record.exc_info[1] is error
 
 
-def test_an_exception_of_a_listener_leaves_the_error_of_the_call_alone(make: Make, way: Way) -> None:
+def test_an_exception_of_a_listener_leaves_the_error_of_the_call_unchanged(make: Make, way: Way) -> None:
     breaker = make(listeners=[on(CallFinished, raising(ValueError()))])
     with pytest.raises(Down) as raised:
         way(breaker, raise_down)
@@ -389,7 +389,7 @@ def test_an_exception_of_a_listener_leaves_the_error_of_the_call_alone(make: Mak
     assert breaker.stats.failure_count == 1
 
 
-def test_an_exception_of_a_listener_leaves_a_refusal_a_refusal(make: Make, way: Way) -> None:
+def test_an_exception_of_a_listener_leaves_a_rejection_a_rejection(make: Make, way: Way) -> None:
     breaker = make(
         listeners=[on(CallRejected, raising(ValueError())), on(StateChanged, raising(ValueError()))],
         failure_threshold=1,
@@ -428,7 +428,7 @@ def test_of_two_listeners_that_stop_the_program_the_first_does(make: Make) -> No
     assert len(seen) == 1
 
 
-def test_a_listener_that_stops_the_program_at_a_change_keeps_nothing_from_being_told(make: Make) -> None:
+def test_a_listener_that_stops_the_program_at_a_change_prevents_no_report(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[on(StateChanged, raising(Stop())), seen.append], failure_threshold=1)
     with pytest.raises(Stop) as raised:
@@ -441,7 +441,7 @@ def test_a_listener_that_stops_the_program_at_a_change_keeps_nothing_from_being_
     assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
 
 
-def test_a_listener_that_stops_the_program_does_so_once_every_waiting_change_is_told(make: Make) -> None:
+def test_a_listener_that_stops_the_program_does_so_once_every_waiting_change_is_reported(make: Make) -> None:
     seen: list[Any] = []
     first, second = Stop("first"), Stop("second")
 
@@ -467,7 +467,7 @@ ADMISSIONS |= {
 
 
 @pytest.mark.parametrize("admit", ADMISSIONS.values(), ids=ADMISSIONS)
-def test_a_listener_that_stops_the_program_during_admission_costs_no_permit(
+def test_a_listener_that_stops_the_program_during_admission_costs_no_slot(
     make: Make, clock: Clock, admit: Callable[[CircuitBreaker], object]
 ) -> None:
     breaker = make(
@@ -490,7 +490,7 @@ def test_a_listener_that_stops_the_program_during_admission_costs_no_permit(
 
 
 @pytest.mark.parametrize("admit", ADMISSIONS.values(), ids=ADMISSIONS)
-def test_a_listener_that_stops_the_program_at_a_refusal_does_so_once_it_is_counted(
+def test_a_listener_that_stops_the_program_at_a_rejection_does_so_once_it_is_counted(
     make: Make, admit: Callable[[CircuitBreaker], object]
 ) -> None:
     breaker = make(listeners=[on(CallRejected, raising(Stop()))], failure_threshold=1)
@@ -542,7 +542,7 @@ def test_a_listener_may_use_the_breaker_it_listens_to(make: Make) -> None:
     assert met == [OPEN, 1, 30.0]
 
 
-def test_a_listener_that_resets_makes_a_change_that_all_are_told_after_the_first(make: Make) -> None:
+def test_a_listener_that_resets_makes_a_change_that_is_reported_to_all_after_the_first(make: Make) -> None:
     early: list[Any] = []
     late: list[Any] = []
     breaker = make(
@@ -577,7 +577,7 @@ def test_a_listener_that_resets_when_probing_begins_leaves_the_probe_late(make: 
     assert breaker.stats.failure_count == 1
 
 
-def test_a_listener_may_make_a_call_whose_end_is_told_to_it(make: Make) -> None:
+def test_a_listener_may_make_a_call_whose_end_is_reported_to_it(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append, on(CallFinished, lambda: succeed(breaker))])
     succeed(breaker)
@@ -625,7 +625,7 @@ class Gate:
                 self._go_on.set()
 
 
-def test_a_slow_listener_holds_up_nobody_and_who_comes_next_tells_what_came_meanwhile(make: Make) -> None:
+def test_a_slow_listener_delays_nobody_and_the_next_caller_reports_what_came_meanwhile(make: Make) -> None:
     gate = Gate()
     seen: list[Any] = []
     threads: list[str] = []
@@ -647,7 +647,7 @@ def test_a_slow_listener_holds_up_nobody_and_who_comes_next_tells_what_came_mean
 
 
 @pytest.mark.parametrize("come", ADMISSIONS.values(), ids=ADMISSIONS)
-def test_whoever_comes_next_tells_what_is_left(make: Make, come: Callable[[CircuitBreaker], object]) -> None:
+def test_the_next_caller_reports_what_is_left(make: Make, come: Callable[[CircuitBreaker], object]) -> None:
     gate = Gate()
     seen: list[Any] = []
     breaker = make(listeners=[on(StateChanged, gate), seen.append], failure_threshold=1)
@@ -657,7 +657,7 @@ def test_whoever_comes_next_tells_what_is_left(make: Make, come: Callable[[Circu
     assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)]
 
 
-def test_what_is_told_meanwhile_is_left_to_others_even_if_the_listener_then_stops_the_program(make: Make) -> None:
+def test_what_is_reported_meanwhile_is_left_to_others_even_if_the_listener_then_stops_the_program(make: Make) -> None:
     gate = Gate(raising(Stop()))
     seen: list[Any] = []
     breaker = make(listeners=[on(StateChanged, gate), seen.append], failure_threshold=1)
@@ -703,7 +703,7 @@ def test_a_listener_that_changes_the_breaker_at_every_change_keeps_its_caller_fo
     assert changes(seen) == [(CLOSED, OPEN), (OPEN, CLOSED)] * 8
 
 
-def test_what_a_listener_changes_is_told_by_its_own_caller_though_others_come_meanwhile(make: Make) -> None:
+def test_what_a_listener_changes_is_reported_by_its_own_caller_though_others_come_meanwhile(make: Make) -> None:
     seen: list[Any] = []
 
     def reset_while_another_steers() -> None:
@@ -729,7 +729,7 @@ def test_a_listener_that_never_returns_leaves_callers_and_log_lines_alone_and_th
         succeed(breaker)
         lines = [record.getMessage() for record in caplog.records]
         assert len(breaker._machine.undelivered) == 1_000
-        assert breaker._machine.lost == 201
+        assert breaker.snapshot().dropped_changes == 201
     assert len([line for line in lines if " -> " in line]) == 1 + 1 + 1_200
     (warning,) = [record for record in caplog.records if "do not keep up" in record.getMessage()]
     assert warning.levelno == logging.WARNING
@@ -742,10 +742,10 @@ def test_a_listener_that_never_returns_leaves_callers_and_log_lines_alone_and_th
     assert not breaker._machine.undelivered
 
 
-def test_of_two_that_find_changes_lost_only_the_first_warns(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_two_that_find_changes_dropped_only_the_first_warns(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     breaker = make(listeners=[print])
     breaker._machine.lock = Watched(breaker, before=lambda: setattr(breaker, "_warned", True))  # type: ignore[assignment]
-    breaker._warn_of_loss()
+    breaker._warn_of_dropping()
     assert caplog.records == []
 
 
@@ -761,7 +761,7 @@ def test_a_change_is_logged_before_any_listener_is_notified(
     assert logged == [1]
 
 
-def test_the_changes_of_many_threads_are_told_in_order_each_once(make: Make) -> None:
+def test_the_changes_of_many_threads_are_reported_in_order_each_once(make: Make) -> None:
     seen: list[Any] = []
     telling: list[bool] = []
 
@@ -790,7 +790,7 @@ def test_the_changes_of_many_threads_are_told_in_order_each_once(make: Make) -> 
     assert telling == []
 
 
-def test_openings_are_told_as_often_as_they_are_counted(make: Make) -> None:
+def test_openings_are_reported_as_often_as_they_are_counted(make: Make) -> None:
     seen: list[Any] = []
     breaker = make(listeners=[seen.append], failure_threshold=1, reset_timeout_s=0, success_threshold=1)
     start = threading.Barrier(4)
@@ -855,7 +855,7 @@ def test_telling_keeps_no_breaker_and_no_error_alive(make: Make) -> None:
 
 
 @needs_fork
-def test_a_child_forked_by_a_listener_tells_its_changes_after_the_one_being_told(make: Make) -> None:
+def test_a_child_forked_by_a_listener_tells_its_changes_after_the_one_being_reported(make: Make) -> None:
     late: list[Any] = []
     told: list[str] = []
 
@@ -877,7 +877,7 @@ def test_a_child_tells_its_own_changes_while_a_listener_of_the_parent_is_slow(ma
     seen: list[Any] = []
     breaker = make(listeners=[on(StateChanged, gate), seen.append], failure_threshold=1)
     with gate.holding(breaker.trip):
-        breaker.reset()  # is told by the parent alone
+        breaker.reset()  # is reported by the parent only
 
         def in_child() -> Any:
             breaker.mode = CircuitMode.FORCED_OPEN
@@ -897,7 +897,7 @@ def open_without_a_word(breaker: CircuitBreaker, clock: Clock) -> None:
     assert machine.settle(machine.period, Outcome.FAILURE, clock(), 0.0, False) is not None  # type: ignore[arg-type]
 
 
-def test_a_refused_caller_that_tells_for_another_passes_on_what_stops_the_program(make: Make, clock: Clock) -> None:
+def test_a_rejected_caller_that_tells_for_another_passes_on_what_stops_the_program(make: Make, clock: Clock) -> None:
     told: list[Any] = []
 
     def stop(event: Any) -> None:
@@ -912,7 +912,7 @@ def test_a_refused_caller_that_tells_for_another_passes_on_what_stops_the_progra
     assert breaker.snapshot().stats.rejected_count == 1
 
 
-def test_a_refused_caller_whose_log_line_is_interrupted_is_told_of(
+def test_a_rejected_caller_whose_log_line_is_interrupted_is_reported(
     make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
@@ -980,7 +980,7 @@ def interrupt() -> Iterator[Callable[..., None]]:
 
 
 @pytest.mark.parametrize("kind", [StateChanged, CallFinished, CallRejected])
-def test_an_exception_of_a_signal_handler_while_a_listener_runs_passes_on_once_all_is_told(
+def test_an_exception_of_a_signal_handler_while_a_listener_runs_passes_on_once_all_is_reported(
     make: Make, interrupt: Callable[..., None], kind: type, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: list[Any] = []
@@ -1008,7 +1008,7 @@ def test_an_exception_of_a_signal_handler_while_the_time_is_asked_for_passes_on(
     assert breaker.snapshot().retry_after_s == 30
 
 
-def test_an_exception_of_a_signal_handler_while_a_line_is_logged_passes_on_once_all_is_told(
+def test_an_exception_of_a_signal_handler_while_a_line_is_logged_passes_on_once_all_is_reported(
     make: Make, interrupt: Callable[..., None]
 ) -> None:
     seen: list[Any] = []

@@ -1,4 +1,4 @@
-"""A fallback answers the rejection of its own call, and the errors that it is told to answer."""
+"""A fallback answers the rejection of its own call, and the errors in `fallback_on`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def breaker(clock: Clock) -> CircuitBreaker:
 
 
 @every_kind
-def test_an_error_that_is_listed_is_counted_and_then_answered(
+def test_an_error_that_is_listed_is_counted_and_then_gets_the_fallback(
     made: Any, fallback: Any, breaker: CircuitBreaker
 ) -> None:
     seen: list[int] = []
@@ -98,13 +98,13 @@ def test_an_error_that_is_not_listed_is_raised(made: Any, fallback: Any, listed:
 
 
 @every_kind
-def test_a_predicate_says_which_errors_are_answered(made: Any, fallback: Any, breaker: CircuitBreaker) -> None:
+def test_a_predicate_says_which_errors_get_the_fallback(made: Any, fallback: Any, breaker: CircuitBreaker) -> None:
     decorate = circuit_breaker(breaker=breaker, fallback=fallback, fallback_on=lambda error: "down" in str(error))
     assert made(decorate, down)()[0] == "instead"
 
 
 @every_kind
-def test_what_is_no_exception_is_never_answered(made: Any, fallback: Any, breaker: CircuitBreaker) -> None:
+def test_what_is_not_an_exception_is_never_answered(made: Any, fallback: Any, breaker: CircuitBreaker) -> None:
     def leave() -> Any:
         raise SystemExit
 
@@ -114,7 +114,7 @@ def test_what_is_no_exception_is_never_answered(made: Any, fallback: Any, breake
 
 
 @every_kind
-def test_a_rejection_that_comes_out_of_the_function_is_not_answered(
+def test_a_rejection_that_comes_out_of_the_function_gets_no_fallback(
     made: Any, fallback: Any, breaker: CircuitBreaker
 ) -> None:
     other = CircuitBreaker("other")
@@ -138,7 +138,9 @@ def test_an_error_of_the_fallback_comes_with_what_it_was_asked_about(made: Any, 
 
 
 @every_kind
-def test_a_group_is_answered_if_all_in_it_are_listed(made: Any, fallback: Any, breaker: CircuitBreaker) -> None:
+def test_a_group_gets_the_fallback_if_all_errors_in_it_are_listed(
+    made: Any, fallback: Any, breaker: CircuitBreaker
+) -> None:
     def both(*errors: Exception) -> Callable[[], Any]:
         def body() -> Any:
             raise ExceptionGroup("both", errors)

@@ -1,4 +1,4 @@
-"""What an exception says about the dependency: the order of the questions, groups, refusals, and liars."""
+"""What an exception says about the service: the order of the questions, groups, rejections, and false `__class__`."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_an_exception_is_ignored_then_failure_then_success(error: Any, settings:
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError, BaseException])
 @pytest.mark.parametrize("settings", [{}, {"failure_exceptions": BaseException}, {"failure_exceptions": never}])
-def test_what_is_no_exception_is_ignored_before_anybody_is_asked(kind: Any, settings: Any) -> None:
+def test_what_is_not_an_exception_is_ignored_before_anybody_is_asked(kind: Any, settings: Any) -> None:
     assert judged(kind(), ignored_exceptions=never, **settings) is IGNORED
 
 
@@ -97,7 +97,7 @@ class Anything(Exception, metaclass=Believing):
     """What everything is, if it is asked."""
 
 
-def test_what_is_no_exception_is_ignored_whatever_a_listed_type_thinks_of_it() -> None:
+def test_what_is_not_an_exception_is_ignored_whatever_a_listed_type_thinks_of_it() -> None:
     for settings in ({"failure_exceptions": BaseException}, {"failure_exceptions": Anything}):
         assert judged(KeyboardInterrupt(), **settings) is IGNORED
         assert judged(CircuitOpenError("no"), failure_exceptions=BaseException) is IGNORED
@@ -118,25 +118,25 @@ def test_what_is_no_exception_is_ignored_whatever_a_listed_type_thinks_of_it() -
         {"failure_exceptions": never, "ignored_exceptions": never},
     ],
 )
-def test_a_refusal_is_ignored_and_wider_types_and_predicates_are_not_asked(refusal: Any, settings: Any) -> None:
+def test_a_rejection_is_ignored_and_wider_types_and_predicates_are_not_asked(refusal: Any, settings: Any) -> None:
     assert is_rejection(refusal)
     assert judged(refusal, **settings) is IGNORED
 
 
-def test_a_refusal_is_a_failure_if_its_own_type_is_listed() -> None:
+def test_a_rejection_is_a_failure_if_its_own_type_is_listed() -> None:
     assert judged(CircuitOpenError("no"), failure_exceptions=CircuitOpenError) is FAILURE
     assert judged(OurRefusal("no"), failure_exceptions=(OSError, (CircuitOpenError,))) is FAILURE
     assert judged(OurRefusal("no"), failure_exceptions=OurRefusal | OSError) is FAILURE
     assert judged(BulkheadFullError("no"), failure_exceptions=(Exception, BulkheadFullError)) is FAILURE
 
 
-def test_a_refusal_is_ignored_if_only_another_refusal_is_listed() -> None:
+def test_a_rejection_is_ignored_if_only_another_rejection_is_listed() -> None:
     assert judged(CircuitOpenError("no"), failure_exceptions=BulkheadFullError) is IGNORED
     assert judged(BulkheadFullError("no"), failure_exceptions=CircuitOpenError) is IGNORED
     assert judged(CircuitOpenError("no"), failure_exceptions=OurRefusal) is IGNORED
 
 
-def test_a_listed_refusal_that_is_also_listed_as_ignored_is_ignored() -> None:
+def test_a_listed_rejection_that_is_also_listed_as_ignored_is_ignored() -> None:
     settings: dict[str, Any] = {"failure_exceptions": CircuitOpenError, "ignored_exceptions": OurRefusal}
     assert judged(OurRefusal("no"), **settings) is IGNORED
     assert judged(CircuitOpenError("no"), **settings) is FAILURE
@@ -186,7 +186,7 @@ def test_types_and_predicates_see_the_leaves_in_order_and_never_the_group() -> N
     assert judged(error, failure_exceptions=LookupError) is FAILURE
 
 
-def test_an_exception_that_is_no_group_is_its_own_leaf() -> None:
+def test_an_exception_that_is_not_a_group_is_its_own_leaf() -> None:
     error = Down()
     assert leaves(error) == [error]
 
@@ -356,7 +356,7 @@ class Timeout(BaseException):
     """As that of gevent."""
 
 
-def test_a_time_out_that_is_no_exception_is_ignored_unless_it_is_listed() -> None:
+def test_a_timeout_that_is_not_an_exception_is_ignored_unless_it_is_listed() -> None:
     assert judged(Timeout(), hung=True) is IGNORED
     assert judged(Timeout(), hung=False, failure_exceptions=(Exception, Timeout)) is FAILURE
     assert judged(KeyError(), hung=False, failure_exceptions=(Exception, Timeout)) is FAILURE
@@ -365,13 +365,13 @@ def test_a_time_out_that_is_no_exception_is_ignored_unless_it_is_listed() -> Non
 
 
 @pytest.mark.parametrize("name", ["ignored_exceptions", "retryable_exceptions"])
-def test_such_a_time_out_is_listed_as_a_failure_alone(name: str) -> None:
+def test_such_a_timeout_is_listed_as_a_failure_only(name: str) -> None:
     make: Any = RetryPolicy if name == "retryable_exceptions" else CircuitBreakerConfig
     with pytest.raises(ValueError, match="Timeout is never judged by its type"):
         make(**{name: Timeout})
 
 
-def test_twenty_time_outs_that_are_no_exception_open_the_circuit() -> None:
+def test_twenty_timeouts_that_are_no_exception_open_the_circuit() -> None:
     breaker = CircuitBreaker(config=CircuitBreakerConfig(failure_exceptions=(Exception, Timeout)))
 
     def hang() -> None:

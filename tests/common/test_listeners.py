@@ -75,12 +75,12 @@ def test_removing_what_is_not_there_says_so(source: Source) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, 3, int, "print"])
-def test_what_is_no_function_is_no_listener(wrong: Any, source: Source) -> None:
+def test_what_is_not_a_function_is_not_a_listener(wrong: Any, source: Source) -> None:
     with pytest.raises(TypeError, match="listener must be a function of one event"):
         source.add_listener(wrong)
 
 
-def test_an_async_listener_is_refused(source: Source) -> None:
+def test_an_async_listener_is_rejected(source: Source) -> None:
     async def listener(event: object) -> None: ...
 
     with pytest.raises(TypeError, match="no async def"):

@@ -99,7 +99,7 @@ def test_interrupts_leave_no_lock_held_and_nothing_half_done(counts: Counts) -> 
 
 
 @needs_timer
-def test_interrupts_in_an_inner_block_leave_the_outer_hold_alone(counts: Counts) -> None:
+def test_interrupts_in_an_inner_block_leave_the_outer_hold_unchanged(counts: Counts) -> None:
     lock = counts.lock
 
     def held_once() -> None:

@@ -64,7 +64,7 @@ def test_each_change_is_a_line_and_opening_is_a_warning(
         ("circuit_breaker", logging.INFO, "circuit 'api': open -> half_open: open for 30 s"),
         ("circuit_breaker", logging.WARNING, "circuit 'api': half_open -> open: a probe failed"),
         ("circuit_breaker", logging.INFO, "circuit 'api': open -> half_open: open for 30 s"),
-        ("circuit_breaker", logging.INFO, "circuit 'api': half_open -> closed: 1 probes succeeded"),
+        ("circuit_breaker", logging.INFO, "circuit 'api': half_open -> closed: 1 probe succeeded"),
         ("circuit_breaker", logging.WARNING, "circuit 'api': closed -> open: mode forced_open"),
         ("circuit_breaker", logging.INFO, "circuit 'api': open -> closed: reset"),
     ]
@@ -118,7 +118,7 @@ def test_the_machine_in_the_shadow_is_logged_too(make: Make, caplog: pytest.LogC
     assert [line[1] for line in lines(caplog)] == [logging.WARNING]
 
 
-def test_calls_and_refusals_are_not_logged(make: Make, caplog: pytest.LogCaptureFixture, way: Way) -> None:
+def test_calls_and_rejections_are_not_logged(make: Make, caplog: pytest.LogCaptureFixture, way: Way) -> None:
     breaker = make(failure_threshold=2)
     way(breaker, int)
     fail(breaker, 2)
@@ -358,7 +358,7 @@ def test_a_handler_may_use_the_breaker_it_writes_of(
     assert sorted(record.__dict__["new_state"] for record in caplog.records) == ["closed", "open"]
 
 
-def test_a_handler_that_stops_the_program_does_so_once_all_is_settled_and_told(
+def test_a_handler_that_stops_the_program_does_so_once_all_is_settled_and_reported(
     make: Make, at_each_line: Callable[..., None]
 ) -> None:
     told: list[Any] = []

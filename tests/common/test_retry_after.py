@@ -1,4 +1,4 @@
-"""How long the other side asks to be left alone, as real clients raise it and as anything else might."""
+"""Retry-after hints in the errors of real clients, and in objects that misbehave."""
 
 from __future__ import annotations
 
@@ -327,7 +327,7 @@ def test_a_date_of_no_zone_is_that_of_greenwich_wherever_it_is_read(
 @pytest.mark.parametrize(
     ("value", "expected"), [(b"7", 7.0), (7, 7.0), (7.5, 7.5), (-7, None), (True, None), (b"\xff", None), ([], None)]
 )
-def test_a_header_that_is_no_text_is_read_if_it_can_be(value: Any, expected: float | None) -> None:
+def test_a_header_that_is_not_a_text_is_read_if_it_can_be(value: Any, expected: float | None) -> None:
     assert retry_after_hint(on_itself({"Retry-After": value})) == expected
 
 
@@ -455,7 +455,7 @@ def test_ctrl_c_while_a_number_is_read_passes() -> None:
 
 @pytest.mark.parametrize("name", ["retry_after_s", "retry_after"])
 @pytest.mark.parametrize("value", [*NO_TIMES, True, False, "2", None, [2], 1j, MagicMock(), timedelta(-1)])
-def test_an_attribute_that_is_no_time_leaves_it_to_the_header(name: str, value: Any) -> None:
+def test_an_attribute_that_is_not_a_time_leaves_it_to_the_header(name: str, value: Any) -> None:
     assert retry_after_hint(Refused(**{name: value}, headers={"Retry-After": "9"})) == 9.0
     assert retry_after_hint(Refused(**{name: value})) is None
 
@@ -475,7 +475,7 @@ def test_an_attribute_that_raises_whatever_it_is_asked_leaves_it_to_the_other() 
     assert retry_after_hint(error) == 3.0
 
 
-def test_a_refusal_of_a_circuit_is_a_hint() -> None:
+def test_a_rejection_of_a_circuit_is_a_hint() -> None:
     assert retry_after_hint(CircuitOpenError("open", "api", retry_after_s=3.5)) == 3.5
     assert retry_after_hint(CircuitOpenError("open", "api", retry_after_s=None)) is None
     assert retry_after_hint(CircuitOpenError("open", "api", retry_after_s=inf)) is None
@@ -485,7 +485,7 @@ def test_a_refusal_of_a_circuit_is_a_hint() -> None:
 
 
 class Hostile(Exception):
-    """Raises whatever it is asked."""
+    """Raises at every use."""
 
     def __getattr__(self, name: str) -> Any:
         raise ValueError(name)
@@ -511,7 +511,7 @@ class Waiting(Exception):
 
 
 class HostileHeaders(Mapping[str, str]):
-    """Raises whatever it is asked."""
+    """Raises at every use."""
 
     def __getitem__(self, key: str) -> str:
         raise OSError(key)
@@ -555,7 +555,7 @@ def test_what_gives_no_hint_is_none_and_raises_nothing(error: BaseException) -> 
 
 
 @pytest.mark.parametrize("value", [None, 5, "Retry-After: 5", b"", [], {}, {"Retry-After": "5"}, object(), MagicMock()])
-def test_a_value_that_is_no_response_has_no_hint(value: object) -> None:
+def test_a_value_that_is_not_a_response_has_no_hint(value: object) -> None:
     assert retry_after_hint(value) is None
 
 

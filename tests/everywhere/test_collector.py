@@ -32,6 +32,7 @@ from circuit_breaker.testing import FakeClock
 STORY = """
 import gc, sys, threading, time
 from circuit_breaker import *
+from circuit_breaker.testing import FakeClock
 
 gc.set_threshold(5)
 lock = threading.RLock()
@@ -47,6 +48,8 @@ class Circular:
 breaker = CircuitBreaker("api", CircuitBreakerConfig(2, 1, 0.0005, half_open_max_calls=1))
 registry = CircuitBreakerRegistry(max_size=5)
 budget = RetryBudget()
+policy = RetryPolicy(1, 0.0)
+clock = FakeClock()
 bulkhead = Bulkhead(max_concurrent=2)
 
 def fail():
@@ -81,6 +84,12 @@ USES = {
     "a registry": "registry[str(time.monotonic())].record_failure()",
     "a bulkhead": "bulkhead.acquire() and bulkhead.release(); bulkhead.snapshot()",
     "a budget": "budget.deposit(); budget.take()",
+    "steering": (
+        "breaker.config = breaker.config.replace(failure_threshold=3); breaker.trip(); breaker.reset()\n"
+        "    breaker.add_listener(id); breaker.remove_listener(id)"
+    ),
+    "a fake clock": "clock.sleep(1)",
+    "retries": "try: policy.call(fail)\n    except ValueError: policy.snapshot()",
 }
 
 

@@ -1,4 +1,4 @@
-"""Objects of the caller that misbehave in every way they can: nothing is lost, and nobody is blamed for another."""
+"""Objects of the caller that misbehave in every way: nothing is lost, and each error reaches its own caller."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class TestExceptions:
         assert [event.error is hostile for event in finished] == [True]
         json.dumps(breaker.snapshot().to_dict())
 
-    def test_leave_a_refusal_that_can_be_shown(self, hostile: Exception, clock: Clock) -> None:
+    def test_leave_a_rejection_that_can_be_shown(self, hostile: Exception, clock: Clock) -> None:
         breaker = CircuitBreaker("api", CircuitBreakerConfig(failure_threshold=1), clock=clock)
         caught(lambda: breaker.call(raising(hostile)))
         refusal = caught(lambda: breaker.call(int))
@@ -492,7 +492,7 @@ class TestPredicates:
         assert type(caught(POLICY[name].ready(policy, int))) is Hostility
 
     @pytest.mark.parametrize("wish", ["soon", -1.0, float("nan"), True, object(), Vague(), 10**400])
-    def test_of_time_that_give_nonsense_are_no_wish(self, wish: object, clock: Clock) -> None:
+    def test_of_time_that_give_nonsense_are_no_hint(self, wish: object, clock: Clock) -> None:
         config = CircuitBreakerConfig(failure_threshold=1, retry_after=lambda e: wish, reset_timeout_s=10.0)  # type: ignore[arg-type,return-value]
         breaker = CircuitBreaker("api", config, clock=clock)
         caught(lambda: breaker.call(raising(ValueError())))
@@ -533,7 +533,7 @@ class TestListeners:
         assert breaker.snapshot().probes_in_flight == 0
         assert way(breaker, int) == 0
 
-    def test_that_exit_at_a_refusal_do_so_in_its_place_and_leave_the_circuit_as_it_was(
+    def test_that_exit_at_a_rejection_do_so_in_its_place_and_leave_the_circuit_as_it_was(
         self, way: Way, clock: Clock
     ) -> None:
         config = CircuitBreakerConfig(failure_threshold=1, success_threshold=1, reset_timeout_s=10.0)
@@ -568,7 +568,7 @@ class TestListeners:
         assert (stats.success_count, stats.failure_count, stats.ignored_count) == (2, 2, 2)
 
     @pytest.mark.parametrize("name", BULKHEAD)
-    def test_that_exit_at_a_refusal_of_a_bulkhead_lose_no_slot(self, name: str) -> None:
+    def test_that_exit_at_a_rejection_of_a_bulkhead_lose_no_slot(self, name: str) -> None:
         pool = Bulkhead("pool", 1, listeners=[leaving])
         called: list[int] = []
         with pool:
@@ -671,7 +671,7 @@ class TestKeys:
 
 
 class Jumping:
-    """A clock that gives what it is told."""
+    """A clock that returns the values that it is given."""
 
     def __init__(self, *readings: Any) -> None:
         self.readings = list(readings)
@@ -728,7 +728,7 @@ class TestClocks:
         pool = Bulkhead("pool", clock=clock)
         assert pool.call(int) == 0
 
-    def test_that_raise_do_so_to_the_caller_and_wedge_nothing(self, way: Way) -> None:
+    def test_that_raise_do_so_to_the_caller_and_block_nothing(self, way: Way) -> None:
         clock = Jumping(1000.0)
         config = CircuitBreakerConfig(failure_threshold=1, half_open_max_calls=1, success_threshold=1)
         breaker = CircuitBreaker("api", config, clock=clock)

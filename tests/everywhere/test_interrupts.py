@@ -119,7 +119,7 @@ def test_interrupts_in_failing_calls_leave_the_breaker_whole(way: Way, make: Mak
     def whole() -> None:
         unheld(breaker)
         clock.advance(OVERDUE_S)
-        assert breaker.state in CircuitState  # whoever looks next tells what was not told
+        assert breaker.state in CircuitState  # the next look reports what was not reported
         assert breaker._delivering is None
         assert not breaker._machine.changes
 
@@ -159,7 +159,7 @@ def test_probe_lost_to_an_interrupt_comes_back_when_it_is_overdue(way: Way, prob
     goes_round(breaker, clock)
 
 
-def test_interrupts_while_listeners_are_told_never_lose_the_turn(make: Make, clock: Clock) -> None:
+def test_interrupts_while_listeners_are_notified_never_lose_the_turn(make: Make, clock: Clock) -> None:
     told: list[object] = []
 
     def listener(event: object) -> None:
@@ -268,7 +268,7 @@ def test_interrupts_in_whoever_looks_or_steers_leave_no_lock_held(
     goes_round(breaker, clock)
 
 
-def test_interrupt_out_of_a_listener_at_admission_costs_no_permit(make: Make, clock: Clock) -> None:
+def test_interrupt_out_of_a_listener_at_admission_costs_no_slot(make: Make, clock: Clock) -> None:
     def listener(event: object) -> None:
         if isinstance(event, StateChanged) and event.new_state is HALF_OPEN:
             raise KeyboardInterrupt

@@ -108,7 +108,7 @@ class Scene:
         """What was counted was told, once and in order, and after a while the circuit closes at a success."""
         breaker = self.breaker
         while breaker._machine.undelivered:
-            breaker.state  # noqa: B018 - whoever comes next tells what is left
+            breaker.state  # noqa: B018 - the next look reports what is left
         stats, changes = breaker.stats.copy(), self.told(StateChanged)  # type: ignore[attr-defined]
         if "reset" not in {outer, inner}:
             counted = stats.success_count + stats.failure_count + stats.ignored_count
@@ -155,7 +155,7 @@ def other_thread() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.mark.parametrize("outer", ACTIONS)
 @pytest.mark.parametrize("name", SCENES)
-def test_whatever_comes_in_between_nothing_is_lost_doubled_or_wedged(
+def test_interruptions_lose_nothing_double_nothing_and_block_nothing(
     name: str, outer: str, other_thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[object] = []

@@ -94,7 +94,7 @@ def undated(snapshot: CircuitSnapshot) -> CircuitSnapshot:
 
 
 def streak_and_probes(clock: Clock) -> Iterator[Any]:
-    """Opened by a streak, refuses, probes, is opened again by a probe, loses one, and closes."""
+    """It opens after a streak, rejects, probes, opens again, loses a probe, and closes."""
     breaker = CircuitBreaker("api", CircuitBreakerConfig(3, 2, 10.0, 1, half_open_timeout_s=5.0), clock=clock)
     for seconds in (0.0, 1.0, 1.0, 4.0, 5.0, 0.9, 0.1):
         clock.advance(seconds)
@@ -141,7 +141,7 @@ def server_wishes(clock: Clock) -> Iterator[Any]:
 
 
 def retries(clock: Clock) -> Iterator[Any]:
-    """Deadlines, delays and what a listener is told of them; and tokens that come with time."""
+    """Deadlines, delays, their events, and tokens that are added over time."""
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -270,7 +270,7 @@ SECONDS_ASKED_FOR = [(0.0, 60.0), (20.0, 40.0), (-20.0, 80.0), (DAY_S, 0.0), (-D
 
 
 class Busy(Exception):
-    """Asks to be left alone for a minute, by a date."""
+    """Has a `Retry-After` with a date in one minute."""
 
     def __init__(self, clock: Clock) -> None:
         self.headers = {"Retry-After": formatdate(START + clock.now + 60.0, usegmt=True)}

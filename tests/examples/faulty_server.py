@@ -1,4 +1,4 @@
-"""A web server on loopback that is healthy, or fails in the way it is told to for the requests to come."""
+"""A web server on loopback that is healthy, or fails in the way that a test sets."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class FaultyServer:
         self.plan.extend(conducts)
 
     def wait_for(self, requests: int) -> None:
-        """Wait until so many requests have arrived, which a client that gave up does not know."""
+        """Wait until `count` requests have arrived. A client that gave up does not know this."""
         with self._arrival:
             assert self._arrival.wait_for(lambda: len(self.requests) >= requests, PATIENCE_S)
 

@@ -142,7 +142,7 @@ def test_a_host_to_which_no_connection_can_be_made_in_time_has_failed(timeout: s
     assert client.breakers[host].stats.failure_count == 1
 
 
-def test_a_session_without_the_trace_is_told_what_it_needs(client: Any, server: FaultyServer) -> None:
+def test_a_session_without_the_trace_gets_a_clear_error(client: Any, server: FaultyServer) -> None:
     async def ask() -> None:
         async with aiohttp.ClientSession(middlewares=[client.breaking]) as session:
             await session.get(server.url)

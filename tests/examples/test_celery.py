@@ -14,7 +14,7 @@ import celery
 from celery.contrib.testing.worker import start_worker
 from example_files import example
 from faulty_server import PATIENCE_S
-from logging_state import logging_as_before
+from log_settings import logging_as_before
 
 from circuit_breaker import (
     Bulkhead,
@@ -128,7 +128,7 @@ def test_a_circuit_that_stays_open_until_somebody_closes_it_is_asked_again_all_t
     assert 900 <= waits[0] <= 1350
 
 
-def test_a_full_bulkhead_is_waited_for_as_well(app: Any, waits: list[float]) -> None:
+def test_a_full_bulkhead_is_waited_for_too(app: Any, waits: list[float]) -> None:
     reports = Bulkhead("reports", max_concurrent=0)
 
     @app.task(shared=False, base=recipe.CircuitTask)

@@ -107,7 +107,7 @@ def test_a_full_bulkhead_is_503(client: TestClient) -> None:
     assert (rejected.status_code, rejected.headers["Retry-After"]) == (503, "1")
 
 
-def test_something_to_tell_the_client_is_no_failure(
+def test_something_to_tell_the_client_is_not_a_failure(
     client: TestClient, server: FaultyServer, breaker: CircuitBreaker
 ) -> None:
     server.will(*[answer(404)] * 3)

@@ -290,7 +290,7 @@ def test_an_overloaded_host_does_not_use_up_the_retries_of_another(
 
 
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
-def test_unless_told_otherwise_retries_are_over_soon_since_somebody_may_be_waiting(
+def test_by_default_retries_are_over_soon_since_somebody_may_be_waiting(
     kind: type[Client], server: FaultyServer, open_client: Callable[..., Client], clock: FakeClock
 ) -> None:
     def slow(*request: Any) -> bool:
@@ -305,7 +305,7 @@ def test_unless_told_otherwise_retries_are_over_soon_since_somebody_may_be_waiti
 
 
 @pytest.mark.parametrize("kind", CLIENTS, ids=lambda kind: kind.name)
-def test_unless_told_otherwise_a_server_that_asks_for_a_long_wait_is_not_retried(
+def test_by_default_a_server_that_asks_for_a_long_wait_is_not_retried(
     kind: type[Client], server: FaultyServer, open_client: Callable[..., Client], clock: FakeClock
 ) -> None:
     client = open_client(kind, policy={})
@@ -321,6 +321,15 @@ def test_a_retry_waits_for_as_long_as_the_server_asks(
     assert client.send("GET", server.url) == HEALTHY
     (event,) = told
     assert 7 <= event.delay_s <= 7.1
+
+
+def test_log_lines_and_events_of_a_retry_name_the_method_and_the_host(
+    client: Client, server: FaultyServer, told: list[RetryScheduled]
+) -> None:
+    server.will(answer(503))
+    client.send("GET", server.url)
+    host = server.url.removeprefix("http://").rstrip("/")
+    assert str(told[0].function).endswith(f"(GET {host})")
 
 
 def test_too_many_requests_are_returned_in_the_end(client: Client, server: FaultyServer) -> None:
@@ -398,7 +407,7 @@ def test_a_body_that_can_be_read_only_once_is_sent_only_once(client: Client, ser
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind.is_async], ids=lambda kind: kind.name)
-def test_a_request_that_is_cancelled_says_nothing_and_gives_its_permit_back(
+def test_a_request_that_is_cancelled_says_nothing_and_gives_its_slot_back(
     kind: type[Client], server: FaultyServer, open_client: Callable[..., Any], clock: FakeClock
 ) -> None:
     client = open_client(kind)

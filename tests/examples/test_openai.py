@@ -156,7 +156,7 @@ def test_a_question_is_answered(models: Sync | Async, server: FaultyServer) -> N
     assert json.loads(server.requests[0].body)["model"] == "large"
 
 
-def test_a_retry_waits_for_as_long_as_the_model_asks_and_that_is_no_failure(
+def test_a_retry_waits_for_as_long_as_the_model_asks_and_that_is_not_a_failure(
     models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry, told: list[RetryScheduled]
 ) -> None:
     server.will(error_answer(429, retry_after="20"), whole("because"))
@@ -215,7 +215,7 @@ def test_an_overloaded_model_does_not_use_up_the_retries_of_another(models: Sync
     assert models.answer("small") == "because"
 
 
-def test_unless_told_otherwise_a_question_is_not_retried_for_long() -> None:
+def test_by_default_a_question_is_not_retried_for_long() -> None:
     assert recipe.RETRIES("large").max_elapsed_s == 30
 
 
@@ -238,7 +238,7 @@ def test_a_broken_answer_is_a_failure_and_is_retried(
     assert breakers["large"].stats.failure_count == 1
 
 
-def test_no_answer_is_a_failure_and_gives_the_permit_back(
+def test_no_answer_is_a_failure_and_gives_the_slot_back(
     models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
     make_half_open(breakers, clock)
@@ -288,7 +288,7 @@ def test_a_stream_that_breaks_off_later_is_a_failure_that_the_caller_sees(
     assert (breakers["large"].stats.failure_count, len(server.requests)) == (1, 1)
 
 
-def test_a_stream_whose_reader_stops_after_a_token_is_a_success_and_gives_the_permit_back(
+def test_a_stream_whose_reader_stops_after_a_token_is_a_success_and_gives_the_slot_back(
     models: Sync | Async, server: FaultyServer, breakers: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
     make_half_open(breakers, clock)

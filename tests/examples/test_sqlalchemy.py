@@ -190,7 +190,7 @@ def failing(times: int, error: Exception) -> Any:
 
 
 @pytest.mark.parametrize("original", CONFLICTS.values(), ids=CONFLICTS)
-def test_a_conflict_of_two_transactions_is_run_again_and_is_no_failure(
+def test_a_conflict_of_two_transactions_is_run_again_and_is_not_a_failure(
     original: DriverError, engine: Any, breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     database = recipe.Database(engine, breaker, replace(recipe.RETRIES, sleep=clock.sleep, clock=clock))

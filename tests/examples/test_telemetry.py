@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from example_files import example
 from garbage import collect
-from logging_state import logging_as_before
+from log_settings import logging_as_before
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerRegistry, RetryPolicy
 from circuit_breaker.testing import FakeClock
@@ -193,7 +193,7 @@ def test_every_metric_has_its_labels_and_a_description(watch: Watch) -> None:
         assert {len(labels) for labels in by_labels} == {len(metric.labels)}
 
 
-def test_what_has_no_metrics_is_told_so() -> None:
+def test_an_object_without_metrics_is_an_error() -> None:
     class Thing:
         def snapshot(self) -> int:
             return 5

@@ -111,7 +111,7 @@ def test_shadow_lets_every_call_be_recorded(path: Path, clock: Clock) -> None:
     assert sum(found.calls.outcome) == 60
 
 
-def test_what_is_recorded_by_hand_lasts_as_long_as_it_is_told(path: Path, clock: Clock) -> None:
+def test_what_is_recorded_by_hand_lasts_as_long_as_the_record_says(path: Path, clock: Clock) -> None:
     log = CallLog(path, clock=clock)
     make(log, clock).record_success(latency_ms=40)
     log.close()
@@ -223,7 +223,7 @@ def test_a_path_is_a_text_or_a_path(tmp_path: Path) -> None:
         CallLog(os.fsencode(tmp_path / "x"))  # type: ignore[arg-type]
 
 
-def test_a_file_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         CallLog(tmp_path / "nowhere" / "calls.jsonl")
 

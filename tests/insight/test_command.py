@@ -266,7 +266,7 @@ def test_a_part_of_the_log_may_be_chosen(log: str, capsys: pytest.CaptureFixture
         (b"t,ms,t\n1,1,1\n", "cannot read 2 of 2 lines"),
     ],
 )
-def test_a_bad_log_is_told_in_a_few_words_and_the_status_is_2(
+def test_a_bad_log_gets_a_short_message_and_the_status_is_2(
     data: bytes, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "log").write_bytes(data)

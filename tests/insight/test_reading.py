@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -89,29 +90,29 @@ def test_what_may_be_missing_may_be_missing(read: Callable[..., Log]) -> None:
 @pytest.mark.parametrize(
     ("unreadable", "why"),
     [
-        ("no json", "no JSON"),
-        ("[1, 2]", "no JSON object"),
-        ('{"a": ' * 100_000, "no JSON"),
+        ("no json", "not JSON"),
+        ("[1, 2]", "not a JSON object"),
+        ('{"a": ' * 100_000, "not JSON"),
         ('{"ms": 1, "outcome": "success"}', "no t"),
         ('{"t": 1, "outcome": "success"}', "no ms"),
         ('{"t": 1, "ms": 1}', "no outcome"),
         ('{"t": 1, "ms": 1, "outcome": 5}', "outcome is none of success, failure, ignored, refused"),
         ('{"t": 1, "ms": 1, "outcome": "ok"}', "outcome is none of success, failure, ignored, refused"),
-        ('{"t": "x", "ms": 1, "outcome": "success"}', "t is no number"),
-        ('{"t": true, "ms": 1, "outcome": "success"}', "t is no number"),
-        ('{"t": NaN, "ms": 1, "outcome": "success"}', "t is no time since 1970"),
-        ('{"t": 1e999, "ms": 1, "outcome": "success"}', "t is no time since 1970"),
+        ('{"t": "x", "ms": 1, "outcome": "success"}', "t is not a number"),
+        ('{"t": true, "ms": 1, "outcome": "success"}', "t is not a number"),
+        ('{"t": NaN, "ms": 1, "outcome": "success"}', "t is not a time since 1970"),
+        ('{"t": 1e999, "ms": 1, "outcome": "success"}', "t is not a time since 1970"),
         (
             '{"t": 1763942400000, "ms": 1, "outcome": "success"}',
-            "t is no time since 1970; perhaps it is in milliseconds",
+            "t is not a time since 1970; if it is in milliseconds, give --time t:ms",
         ),
-        ('{"t": 1, "ms": -1, "outcome": "success"}', "ms is no duration"),
-        ('{"t": 1, "ms": NaN, "outcome": "success"}', "ms is no duration"),
-        ('{"t": 1, "ms": Infinity, "outcome": "success"}', "ms is no duration"),
-        ('{"t": 1, "ms": "x", "outcome": "success"}', "ms is no number"),
-        ('{"t": 1, "ms": false, "outcome": "success"}', "ms is no number"),
+        ('{"t": 1, "ms": -1, "outcome": "success"}', "ms is not a duration"),
+        ('{"t": 1, "ms": NaN, "outcome": "success"}', "ms is not a duration"),
+        ('{"t": 1, "ms": Infinity, "outcome": "success"}', "ms is not a duration"),
+        ('{"t": 1, "ms": "x", "outcome": "success"}', "ms is not a number"),
+        ('{"t": 1, "ms": false, "outcome": "success"}', "ms is not a number"),
         ('{"t": 1, "ms": 1' + "0" * 400 + ', "outcome": "success"}', "ms is no"),
-        ("\0\1\2\xff", "no JSON"),
+        ("\0\1\2\xff", "not JSON"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_counted_and_shown(read: Callable[..., Log], unreadable: str, why: str) -> None:
@@ -126,13 +127,41 @@ def test_a_line_that_cannot_be_read_is_counted_and_shown(read: Callable[..., Log
 def test_of_many_such_lines_the_first_three_are_shown(read: Callable[..., Log]) -> None:
     lines = [line(number) for number in range(1000)]
     log = read([*lines, *("no json",) * 5])
-    assert log.notes[0].count("no JSON") == 3
+    assert log.notes[0].count("not JSON") == 3
 
 
 def test_more_than_one_in_a_hundred_is_too_many(read: Callable[..., Log]) -> None:
     message = refusal(read, [*LINES, "first", "second"])
     assert message.startswith("cannot read 2 of 102 lines (at most 1 in 100 is passed over):\n")
-    assert "log:101: no JSON: 'first'" in message
+    assert "log:101: not JSON: 'first'" in message
+
+
+def test_lines_that_are_not_json_lead_to_the_options_for_other_logs(read: Callable[..., Log]) -> None:
+    message = refusal(read, ["GET / 200"] * 100)
+    assert message.endswith(
+        "\nCallLog did not write these lines: say what they hold with --pattern, --csv, --time, ..."
+    )
+    named = Format(duration=Column("took", "s"))
+    assert "CallLog" not in refusal(read, ["GET / 200"] * 100, named)
+
+
+def test_a_missing_column_leads_to_the_option_that_names_it(read: Callable[..., Log]) -> None:
+    stamped = Format(pattern=re.compile(r"^(?P<t>\d+)"), failed=Condition("t<0"))
+    assert "log:1: no ms, which --duration may name otherwise: '1'" in refusal(read, ["1"] * 100, stamped)
+    timed = Format(pattern=re.compile(r"^(?P<ms>\d+)"), failed=Condition("ms<0"))
+    assert "log:1: no t, which --time may name otherwise: '1'" in refusal(read, ["1"] * 100, timed)
+
+
+def test_the_time_of_an_access_log_leads_to_its_unit(read: Callable[..., Log]) -> None:
+    form = Format(pattern=re.compile(r"\[(?P<at>.*)\]"), time=Column("at", EITHER), failed=Condition("at=0"))
+    message = refusal(read, ["[28/Nov/2025:14:05:09 +0100]"] * 100, form)
+    assert "log:1: at is not a time (number of seconds or ISO 8601); give --time at:clf: " in message
+
+
+def test_a_pattern_that_matches_nothing_is_named(read: Callable[..., Log]) -> None:
+    message = refusal(read, ["GET / 200"] * 100, Format(pattern=re.compile("(?P<t>POST)")))
+    assert message.endswith(" 100 of 100 lines are not calls by --pattern")
+    assert "by --only" in refusal(read, LINES, Format(only=(Condition("circuit=b"),)))
 
 
 def test_empty_lines_are_passed_over(read: Callable[..., Log]) -> None:
@@ -189,11 +218,11 @@ def test_of_too_many_calls_the_newest_are_kept(read: Callable[..., Log]) -> None
 
 
 @pytest.mark.parametrize(("number", "what"), [(0, "no call in log"), (1, "1 call in log"), (49, "49 calls in log")])
-def test_too_few_calls_are_refused(read: Callable[..., Log], number: int, what: str) -> None:
+def test_too_few_calls_are_rejected(read: Callable[..., Log], number: int, what: str) -> None:
     assert refusal(read, LINES[:number]) == f"{what}: a replay needs at least 50, better a week of them"
 
 
-def test_a_month_without_a_call_is_refused(read: Callable[..., Log]) -> None:
+def test_a_month_without_a_call_is_rejected(read: Callable[..., Log]) -> None:
     message = refusal(read, [line(-1000), *[line(n + 1e9) for n in range(100)]])
     assert message.startswith("no call for 11,574 days, from 1970-01-01T00:00:00Z to 2001-09-09T02:03:20Z: if a clock")
     message = refusal(read, [line(-9e10 - 1000), *[line(n + 1e9) for n in range(100)]])
@@ -213,7 +242,7 @@ def test_stretches_with_rejected_calls_are_left_out(read: Callable[..., Log]) ->
     assert len(log.calls) == 1000 - 131 - 121
 
 
-def test_a_log_of_nothing_but_rejections_is_refused(read: Callable[..., Log]) -> None:
+def test_a_log_of_nothing_but_rejections_is_rejected(read: Callable[..., Log]) -> None:
     message = refusal(read, [line(number, "refused") for number in range(100)])
     assert message.startswith("no call in log once the stretches with rejected calls are left out")
 
@@ -230,7 +259,7 @@ def test_a_compressed_file_is_known_by_its_bytes(read: Callable[..., Log]) -> No
     assert "cannot read " in refusal(read, bytes(damaged))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(LogError, match=r"cannot read .*nowhere: No such file or directory"):
         read_log([str(tmp_path / "nowhere")], OURS, ALL, lambda what, part: None)
     with pytest.raises(LogError, match="Is a directory"):
@@ -247,7 +276,7 @@ def test_what_is_written_while_the_file_is_read_is_not_read(tmp_path: Path) -> N
     assert [block.lines for block in blocks] == [[b"d"]]
 
 
-def test_a_file_without_lines_is_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_lines_is_not_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LONGEST_LINE", 1000)
     path = tmp_path / "log"
     path.write_bytes(bytes(5000))
@@ -308,8 +337,8 @@ def test_times_are_read_in_many_forms(unit: str, value: Any, seconds: float) -> 
     ("unit", "value"),
     [(ISO, "soon"), (CLF, "24/Foo/2025:00:00:00 +0000"), (CLF, "24 Nov 2025"), (CLF, "99/Nov/2025:00:00:00 +0000")],
 )
-def test_what_is_no_time_is_refused(unit: str, value: str) -> None:
-    with pytest.raises(LineError, match="at is no time"):
+def test_what_is_not_a_time_is_rejected(unit: str, value: str) -> None:
+    with pytest.raises(LineError, match="at is not a time"):
         row(Format(time=Column("at", unit)), at=value, ms=1, outcome="success")
 
 
@@ -430,7 +459,7 @@ def test_a_condition(text: str, holds: bool) -> None:
         "a=1 orb=2",
     ],
 )
-def test_what_is_no_condition_is_refused(text: str) -> None:
+def test_what_is_no_condition_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="takes COLUMN OP VALUE"):
         Condition(text)
 

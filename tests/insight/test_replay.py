@@ -154,7 +154,7 @@ def test_a_function_that_gives_no_seconds_gives_thirty(answer: Any) -> None:
     assert bare(replay(steady(40, 0), config))[:2] == [(0.5, "open"), (31.0, "half_open")]
 
 
-def test_jitter_is_the_same_in_every_replay_and_leaves_the_dice_alone() -> None:
+def test_jitter_is_the_same_in_every_replay_and_leaves_the_dice_unchanged() -> None:
     config = CircuitBreakerConfig(failure_threshold=1, reset_timeout_s=RetryPolicy(backoff_base=5).get_delay)
     calls = steady(500, *range(500))
     random.seed(5)
@@ -163,7 +163,7 @@ def test_jitter_is_the_same_in_every_replay_and_leaves_the_dice_alone() -> None:
     assert random.getstate() == before
 
 
-def test_a_window_of_time_is_told_of_every_stretch_of_it() -> None:
+def test_a_window_of_time_knows_every_stretch_of_it() -> None:
     """Failures that are further apart than the window never come together, however many there are."""
     config = CircuitBreakerConfig(
         failure_threshold=None, error_rate_threshold=0.1, error_rate_window=timedelta(seconds=30), minimum_calls=20

@@ -158,7 +158,8 @@ def test_where_everything_fails_somebody_must_say_what_is_ordinary() -> None:
 
 def test_a_short_log_says_little_about_false_alarms() -> None:
     assert verdict.warnings(findings())[-1] == (
-        "The log is 84 min long. No false alarm in that time says that there are fewer than 51 a day. A week says more."
+        "The log is 84 min long. It has no false alarm, but that only shows that there are fewer than 51 a day. "
+        "Record for a week to know more."
     )
     week = replace(pace(5000, range(0)))
     week.calls.begin[:] = array("d", (n * 100.0 for n in range(5000)))
@@ -166,7 +167,7 @@ def test_a_short_log_says_little_about_false_alarms() -> None:
     assert "fewer than 4 a week" in verdict.warnings(found)[-1]
     week.calls.begin[:] = array("d", (n * 150.0 for n in range(5000)))
     found = study(Log("log", 0.0, week.calls, [Circuit(week.calls)]), NOTHING_ELSE, lambda what, part: None)
-    assert not any("A week says more" in warning for warning in verdict.warnings(found))
+    assert not any("for a week to know more" in warning for warning in verdict.warnings(found))
 
 
 def test_what_a_breaker_rejected_is_said_first() -> None:
@@ -179,10 +180,10 @@ def test_what_a_breaker_rejected_is_said_first() -> None:
 
 
 def test_what_could_not_be_read_is_said() -> None:
-    found = findings(notes=["3 of 400 lines could not be read:\nlog:1: no JSON: 'x'"])
+    found = findings(notes=["3 of 400 lines could not be read:\nlog:1: not JSON: 'x'"])
     assert found.log.notes[0] in verdict.warnings(found)
     assert "! 3 of 400 lines could not be read:" in lines(found)
-    assert "  log:1: no JSON: 'x'" in lines(found)
+    assert "  log:1: not JSON: 'x'" in lines(found)
 
 
 def test_a_log_without_outages_leaves_something_unknown() -> None:

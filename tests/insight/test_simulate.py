@@ -101,7 +101,7 @@ def test_callers_starve_where_all_are_busy() -> None:
     assert with_one.starved < without.starved / 4
 
 
-def test_the_seconds_until_all_is_well_again_are_counted_from_the_end() -> None:
+def test_the_seconds_until_all_is_healthy_again_are_counted_from_the_end() -> None:
     service = replace(SMALL, outage_s=10.0)
     end = BEFORE_S + 10.0
 
@@ -177,7 +177,7 @@ def test_every_trouble_has_its_words(trouble: Trouble) -> None:
     assert first.endswith(".")
 
 
-def test_several_runs_are_made_and_progress_is_told() -> None:
+def test_several_runs_are_made_and_progress_is_reported() -> None:
     told: list[float | None] = []
     service = replace(SMALL, rate=2, outage_s=5)
     found = simulate.simulate(

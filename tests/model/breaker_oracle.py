@@ -132,7 +132,7 @@ class Oracle:
         return self.state
 
     def admit(self, inside: list[Frame] | None = None, **marks: bool) -> Ticket | None:
-        """Return a ticket, or None to refuse; `inside` is what the caller is inside of, None: it asks for its own."""
+        """Return a ticket, or None to reject. `inside`: the calls around this one; None: it needs its own slot."""
         self.look()
         period = self.period
         if period.state is CLOSED:
@@ -400,6 +400,7 @@ class Oracle:
             "opened_count": self.opened,
             "shadow_rejected_count": self.shadowed,
             "shared": None,
+            "dropped_changes": 0,
         }
 
 

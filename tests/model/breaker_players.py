@@ -165,7 +165,7 @@ class Real(Player):
         self.permits: list[Any] = []
 
     def _try(self, ending: Ending | None, function: Callable[[], Any]) -> bool:
-        """Do something that may be refused or raise; say how it went; tell whether it was left open."""
+        """Do something that may be rejected or raise. Return what happened, and whether it was left open."""
         try:
             value = function()
         except StopIteration as stop:

@@ -66,7 +66,7 @@ steps = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), kinds), min_size=1, max_
 
 
 def in_words(told: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Put words for the refusals of these two: the oracles make their own."""
+    """Compare the rejections of these two by their text: the oracles make their own."""
 
     def word(part: Any) -> Any:
         if isinstance(part, CircuitOpenError) and part.circuit_name == "api":

@@ -28,7 +28,7 @@ from unittest import mock
 
 import pytest
 from garbage import collect
-from logging_state import logging_as_before
+from log_settings import logging_as_before
 from sybil import Document, Example, Region
 from sybil.document import PythonDocStringDocument
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
@@ -115,7 +115,7 @@ class Page:
 
 @contextlib.contextmanager
 def as_if_alone() -> Iterator[None]:
-    """Let a page set up logging as if nobody had, and meet no breakers that other tests have left behind."""
+    """Hide the breakers of other tests from a page, and let it set up logging by itself."""
     collect()
     alive, strangers = CircuitBreaker.instances, CircuitBreaker.instances()  # Celery, for one, keeps its tasks
     known = mock.patch.object(CircuitBreaker, "instances", lambda: [one for one in alive() if one not in strangers])
@@ -125,6 +125,10 @@ def as_if_alone() -> Iterator[None]:
         yield
 
 
+RUN_BY_EXAMPLES = {
+    "console",
+    "shared-circuits",
+}  # by tests/examples/test_shared_pages.py, with files and other libraries
 with_code = [page for page in map(Page, PAGES + MODULES) if page.blocks]
 
 
@@ -147,7 +151,7 @@ def test_the_code_of_a_page_runs_and_prints_what_it_shows(path: Path, tmp_path: 
 def test_no_code_of_a_page_is_left_out(path: Path) -> None:
     opening = FENCE.findall(path.read_text("utf-8"))[::2]
     assert len([fence for fence in opening if fence.startswith("python")]) == len(Page(path).blocks)
-    of_recipes = {"py"} if path.stem.startswith("recipes-") else set()
+    of_recipes = {"py"} if path.stem.startswith("recipes-") or path.stem in RUN_BY_EXAMPLES else set()
     assert {fence for fence in opening if not fence.startswith("python")} <= NO_CODE | of_recipes
 
 
@@ -202,6 +206,7 @@ def test_the_api_page_has_every_public_name() -> None:
         r"^\.\. auto(?:class|function):: circuit_breaker\.(\S+)$", (DOCS / "reference/api.md").read_text("utf-8"), re.M
     )
     names = [*circuit_breaker.__all__, *(f"testing.{name}" for name in testing.__all__), "insight.CallLog"]
+    names.append("console.application")
     names += [f"stores.{name}" for name in stores.__all__ if name != "Change"]  # which is an alias of a type
     assert sorted(documented) == sorted(names)
 
@@ -253,6 +258,12 @@ def test_the_table_of_settings_is_that_of_the_code(heading: str) -> None:
     parameters = inspect.signature(SETTINGS[heading]).parameters.values()
     named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     assert tabled(heading) == [(parameter.name, in_words(parameter.default)) for parameter in named]
+
+
+def test_the_map_of_the_package_has_every_module_and_folder() -> None:
+    named = re.findall(r"^``(\w+)``", circuit_breaker.__doc__ or "", re.MULTILINE)
+    found = {path.stem for path in (REPOSITORY / "src" / "circuit_breaker").glob("[!.]*") if path.name != "py.typed"}
+    assert sorted(named) == sorted(found - {"__init__", "__pycache__"})
 
 
 def test_every_error_has_its_place() -> None:
@@ -393,7 +404,8 @@ def test_signatures_of_the_site_show_defaults_as_values(parsed: dict[Path, Parse
     names = {default for default in defaults.values() if re.match(r"[A-Za-z_]", default)}
     assert len(defaults) > 30
     assert names <= {"None", "True", "False", "CircuitMode.AUTO", "time.monotonic", "retry_after_hint"}
-    assert [one for one in parameters if re.search(r"<|^\w+: Any$|ForwardRef", one)] == []
+    untyped = [one for one in parameters if re.search(r"<|^\w+: Any$|ForwardRef", one)]
+    assert untyped == ["client: Any"]  # a Redis client of any library
     assert max(map(len, parameters)) <= 88  # what fits on a line
 
 

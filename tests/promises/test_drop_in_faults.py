@@ -57,7 +57,7 @@ def test_probes_that_never_answer_do_not_keep_the_circuit_half_open_for_ever(mak
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), CancelledError(), GeneratorExit()], ids=repr)
-def test_a_probe_that_is_interrupted_gives_its_permit_back(make: Make, clock: Clock, error: BaseException) -> None:
+def test_a_probe_that_is_interrupted_gives_its_slot_back(make: Make, clock: Clock, error: BaseException) -> None:
     breaker = half_open(make, clock, success_threshold=1, half_open_max_calls=1)
     for _ in range(5):
         fail(breaker, error=error)
@@ -192,7 +192,7 @@ def test_latencies_are_measured_and_added_up(make: Make, clock: Clock, way: Way)
     assert breaker.stats.avg_latency_ms == 500.0
 
 
-def test_a_refusal_inside_does_not_count_as_a_failure_of_what_is_outside(make: Make, way: Way) -> None:
+def test_a_rejection_inside_does_not_count_as_a_failure_of_what_is_outside(make: Make, way: Way) -> None:
     inner, outer = make("inner", failure_threshold=1), make("outer", failure_threshold=1)
     fail(inner)
     with pytest.raises(CircuitOpenError) as raised:

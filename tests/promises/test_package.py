@@ -101,6 +101,10 @@ def test_the_package_alone_loads_next_to_nothing() -> None:
     assert ours(loaded("import circuit_breaker")) == {"circuit_breaker"}
 
 
+def test_the_exceptions_are_in_reach_though_nothing_was_asked_for() -> None:
+    assert "circuit_breaker.exceptions" in loaded("import circuit_breaker; circuit_breaker.exceptions.CircuitOpenError")
+
+
 @pytest.mark.parametrize(
     ("name", "patterns"),
     [
@@ -113,7 +117,7 @@ def test_the_package_alone_loads_next_to_nothing() -> None:
         ("CircuitState", set[str]()),
     ],
 )
-def test_a_name_loads_its_own_pattern_alone(name: str, patterns: set[str]) -> None:
+def test_a_name_loads_its_own_pattern_only(name: str, patterns: set[str]) -> None:
     rooms = {module.split(".")[1] for module in ours(loaded(f"from circuit_breaker import {name}")) if "." in module}
     assert rooms - {"_common", "exceptions"} == patterns
 
@@ -141,7 +145,7 @@ def test_the_testing_aids_load_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("make", ["CircuitBreaker()", "CircuitBreakerRegistry()", "Bulkhead()"])
-def test_the_first_object_loads_logging_alone(make: str) -> None:
+def test_the_first_object_loads_logging_only(make: str) -> None:
     before = f"import {', '.join(LOADED_BY_AN_IMPORT)}, logging"
     modules = loaded(f"from circuit_breaker import *\n{make}")
     assert modules - ours(modules) == loaded(before)
@@ -211,11 +215,12 @@ def tracked() -> set[str]:
     return set(done.stdout.split("\0")) - {""}
 
 
-def test_the_wheel_holds_the_package_its_marker_of_types_and_its_licence(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_holds_the_package_its_page_its_marker_of_types_and_its_licence(wheel: zipfile.ZipFile) -> None:
     modules = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py")}
+    page = {path.relative_to(PACKAGE.parent).as_posix() for path in (PACKAGE / "console" / "static").iterdir()}
     about = f"circuit_breaker_stdlib-{circuit_breaker.__version__}.dist-info"
     facts = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
-    assert set(wheel.namelist()) == modules | {"circuit_breaker/py.typed"} | facts
+    assert set(wheel.namelist()) == modules | page | {"circuit_breaker/py.typed"} | facts
     assert wheel.read("circuit_breaker/py.typed") == b""
 
 

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import pytest
 
 import circuit_breaker as package
-from circuit_breaker import exceptions, insight, stores, testing
+from circuit_breaker import console, exceptions, insight, stores, testing
 
 PUBLIC = {
     "Attempt",
@@ -131,7 +131,7 @@ SIGNATURES = {
     "BulkheadRejected": "bulkhead_name, active_count, queued_count, waited_s=None",
     "CircuitSnapshot": """
         name, state, machine_state, mode, stats, window_calls, window_failures, window_slow, error_rate,
-        slow_call_rate, retry_after_s, probes_in_flight, shared=None""",
+        slow_call_rate, retry_after_s, probes_in_flight, shared=None, dropped_changes=0""",
     "BulkheadSnapshot": """
         name, max_concurrent, max_queue, active_count, queued_count, accepted_count, rejected_count, timed_out_count,
         peak_active_count, total_wait_s""",
@@ -140,6 +140,7 @@ SIGNATURES = {
     "testing.check_store": "make",
     "testing.instant_retries": "*, max_retries=None",
     "testing.no_retries": "",
+    "console.application": "store, control=None",
     "insight.CallLog": "path, *, max_bytes=67108864, keep=4, clock=monotonic",
 }
 # Nobody but the package makes these: a permit comes from a breaker, an attempt from a policy.
@@ -296,7 +297,7 @@ METHODS = {
 
 def found(name: str) -> Any:
     module, _, name = name.rpartition(".")
-    return getattr({"": package, "testing": testing, "insight": insight}[module], name)
+    return getattr({"": package, "console": console, "testing": testing, "insight": insight}[module], name)
 
 
 def made(name: str) -> Any:
@@ -379,12 +380,18 @@ def test_the_package_exports_what_is_promised() -> None:
 
 def test_nothing_else_in_the_package_has_a_public_name() -> None:
     public = {name for name in vars(package) if not name.startswith("_")}
-    assert public - PUBLIC <= {"exceptions", "insight", "stores", "testing"}
+    assert public - PUBLIC <= {"console", "exceptions", "insight", "stores", "testing"}
 
 
 def test_the_public_modules_are_these() -> None:
     names = {path.stem for path in Path(package.__file__).parent.iterdir() if path.suffix != ".typed"}
-    assert {name for name in names if not name.startswith("_")} == {"exceptions", "insight", "stores", "testing"}
+    assert {name for name in names if not name.startswith("_")} == {
+        "console",
+        "exceptions",
+        "insight",
+        "stores",
+        "testing",
+    }
 
 
 def test_each_name_comes_from_the_module_that_type_checkers_see() -> None:
@@ -405,7 +412,7 @@ def test_all_names_are_listed_before_they_are_loaded() -> None:
     assert set(dir(package)) >= PUBLIC
 
 
-def test_a_star_import_gives_the_public_names_alone() -> None:
+def test_a_star_import_gives_the_public_names_only() -> None:
     namespace: dict[str, Any] = {}
     exec("from circuit_breaker import *", namespace)
     assert namespace.keys() - {"__builtins__"} == PUBLIC
@@ -413,7 +420,13 @@ def test_a_star_import_gives_the_public_names_alone() -> None:
 
 @pytest.mark.parametrize(
     ("module", "names"),
-    [(exceptions, OF_EXCEPTIONS), (insight, {"CallLog"}), (stores, OF_STORES), (testing, OF_TESTING)],
+    [
+        (console, {"application"}),
+        (exceptions, OF_EXCEPTIONS),
+        (insight, {"CallLog"}),
+        (stores, OF_STORES),
+        (testing, OF_TESTING),
+    ],
 )
 def test_the_other_public_modules_export_what_is_promised(module: types.ModuleType, names: set[str]) -> None:
     assert module.__all__ == sorted(names)
@@ -439,7 +452,7 @@ def test_the_signature_is_the_promised_one(name: str) -> None:
 
 
 def test_every_public_name_is_described_here() -> None:
-    everything = PUBLIC | {f"testing.{name}" for name in OF_TESTING} | {"insight.CallLog"}
+    everything = PUBLIC | {f"testing.{name}" for name in OF_TESTING} | {"console.application", "insight.CallLog"}
     assert SIGNATURES.keys() | MADE_FOR_USERS | BUILT_IN | ENUMS.keys() == everything
     classes = {name for name in everything if isinstance(found(name), type)}
     assert classes - ENUMS.keys() - {"CodomyrmexError"} == MEMBERS.keys()
@@ -512,7 +525,7 @@ def test_the_attributes_of_an_object_that_only_methods_change_cannot_be_assigned
             setattr(owner, name, 1)
 
 
-def test_a_refusal_of_a_breaker_looks_like_one_made_by_hand() -> None:
+def test_a_rejection_of_a_breaker_looks_like_one_made_by_hand() -> None:
     breaker = package.CircuitBreaker("api", mode=package.CircuitMode.FORCED_OPEN)
     with pytest.raises(package.CircuitOpenError) as raised:
         breaker.call(int)
@@ -529,7 +542,7 @@ def test_a_refusal_of_a_breaker_looks_like_one_made_by_hand() -> None:
     assert public(refusal) == MEMBERS["CircuitOpenError"].keys()
 
 
-def test_a_refusal_of_a_bulkhead_looks_like_one_made_by_hand() -> None:
+def test_a_rejection_of_a_bulkhead_looks_like_one_made_by_hand() -> None:
     with pytest.raises(package.BulkheadFullError) as raised:
         package.Bulkhead("api", 0).call(int)
     assert public(raised.value) == MEMBERS["BulkheadFullError"].keys()
@@ -543,7 +556,7 @@ def test_the_dict_of_an_error_has_the_promised_keys(error: package.ResilienceErr
     assert list(error.to_dict()) == ["error_type", "error_code", "message", "context"]
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_reported() -> None:
     assert package.__version__.replace(".", "").isdecimal()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections import ChainMap
+from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
@@ -89,7 +89,7 @@ def that_cannot_fail(files: Suite) -> Iterator[str]:
 
 
 def assertions_that_always_hold(files: Suite) -> Iterator[str]:
-    """Of a constant, or of a tuple or a generator, which are true whatever is in them."""
+    """A constant, or a tuple or a generator, which is always true."""
     kinds = (ast.Constant, ast.Dict, ast.GeneratorExp, ast.JoinedStr, ast.Lambda, ast.List, ast.Set, ast.Tuple)
     for file, tree in files.items():
         for node in ast.walk(tree):
@@ -205,3 +205,12 @@ def test_the_whole_suite_is_read() -> None:
     assert len(list(each_test(suite()))) > 1000
     shared = {name for file in suite() if file.startswith("support/") for name in defined(suite()[file])}
     assert shared >= IN_SUPPORT
+
+
+def test_no_two_modules_have_one_name() -> None:
+    # pytest puts the folder of each test file on the path, so the first of two would be imported for both.
+    programs = {TESTS / "slow", TESTS / "benchmarks"}
+    paths = [*TESTS.rglob("*.py"), *(TESTS.parent / "docs" / "examples").glob("*.py")]
+    imported = [path for path in paths if path.name.startswith("test_") or programs.isdisjoint(path.parents)]
+    names = Counter(path.name for path in imported if path.name != "conftest.py")
+    assert {name: number for name, number in names.items() if number > 1} == {}

@@ -66,7 +66,7 @@ def test_what_is_right_is_accepted_with_the_types_promised(checker: str, tmp_pat
 
 
 @each_checker
-def test_what_is_wrong_is_refused_on_the_very_lines(checker: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_rejected_on_the_very_lines(checker: str, tmp_path: Path) -> None:
     errors = CHECKERS[checker](REFUSED, tmp_path)
     expected = marked(REFUSED, checker)
     assert len(expected) > 20

@@ -221,7 +221,7 @@ def test_largest_figures_fill_the_bucket_and_overflow_nowhere(figure: float) -> 
         ("clock", 3, TypeError),
     ],
 )
-def test_bad_setting_is_refused_by_name(setting: str, bad: object, error: type[Exception]) -> None:
+def test_bad_setting_is_rejected_by_name(setting: str, bad: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^{setting} must be"):
         RetryBudget(**{setting: bad})
 
@@ -243,6 +243,6 @@ def test_a_bucket_that_fills_as_fast_as_can_be_is_full_at_every_look(least: floa
     assert budget.min_per_second == least
 
 
-def test_a_clock_of_decimals_is_refused() -> None:
+def test_a_clock_of_decimals_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"^clock must be"):
         RetryBudget(clock=lambda: Decimal(1))  # type: ignore[arg-type, return-value]

@@ -130,7 +130,7 @@ def test_continue_in_the_block_is_a_success(clock: FakeClock) -> None:
     assert seen == [0]
 
 
-def test_deadline_wish_and_budget_hold_for_the_block(clock: FakeClock) -> None:
+def test_deadline_hint_and_budget_hold_for_the_block(clock: FakeClock) -> None:
     class Busy(Exception):
         retry_after = 5
 
@@ -390,7 +390,7 @@ def test_bare_turns_and_blocks_may_alternate(clock: FakeClock) -> None:
     assert len(clock.sleeps) == 5
 
 
-def test_block_entered_twice_or_after_its_turn_is_refused(clock: FakeClock) -> None:
+def test_block_entered_twice_or_after_its_turn_is_rejected(clock: FakeClock) -> None:
     attempts = policy_on(clock).attempts()
     first = next(attempts)
     with first:

@@ -60,7 +60,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_listeners_are_told_of_each_retry_and_of_giving_up(name: str, clock: FakeClock, told: list[Any]) -> None:
+def test_listeners_are_notified_of_each_retry_and_of_giving_up(name: str, clock: FakeClock, told: list[Any]) -> None:
     policy = policy_on(clock, 2, 1.0, listeners=[told.append])
     error = caught(EVERY[name].ready(policy, Script(OSError)))
     known = None if EVERY[name].by_hand else error

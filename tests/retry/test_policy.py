@@ -397,7 +397,7 @@ def test_of_a_group_the_longest_hint_counts(clock: FakeClock) -> None:
     assert clock.sleeps == [8.1]
 
 
-def test_hint_in_a_group_that_is_no_exception_counts_too(clock: FakeClock) -> None:
+def test_hint_in_a_group_that_is_not_an_exception_counts_too(clock: FakeClock) -> None:
     class Group(BaseExceptionGroup[Any]):
         pass
 
@@ -569,7 +569,7 @@ class Slotted(Exception):
     __slots__ = ("code",)
 
 
-def test_error_that_refuses_assignments_or_has_slots_still_takes_a_note(clock: FakeClock) -> None:
+def test_error_that_rejects_assignments_or_has_slots_still_takes_a_note(clock: FakeClock) -> None:
     for error in (Frozen(), Slotted()):
         with pytest.raises(type(error)) as caught:
             policy_on(clock, 0).call(Flaky(error))
@@ -759,13 +759,13 @@ def test_sleep_that_gives_something_to_await_in_sync_use_is_a_type_error() -> No
 # Kinds of functions
 
 
-def test_call_refuses_what_it_cannot_call() -> None:
+def test_call_rejects_what_it_cannot_call() -> None:
     async def coroutine() -> None:
         raise AssertionError
 
     with pytest.raises(TypeError, match="use call_async"):
         RetryPolicy().call(coroutine)
-    with pytest.raises(TypeError, match="pass the function uncalled"):
+    with pytest.raises(TypeError, match="pass the function itself"):
         RetryPolicy().call(coroutine())
     with pytest.raises(TypeError, match="func must be a function"):
         RetryPolicy().call(3)
@@ -777,7 +777,7 @@ RETURNING = {name: way for name, way in POLICY.items() if way.returns and not wa
 @pytest.mark.parametrize("settings", [{}, {"budget": RetryBudget()}, {"retry_result": lambda value: value is None}])
 @pytest.mark.parametrize("earlier", [(), (7, 7), (OSError,)], ids=["at first", "after values", "after an error"])
 @pytest.mark.parametrize("name", RETURNING)
-def test_plain_function_that_returns_a_coroutine_is_refused_and_the_coroutine_closed(
+def test_plain_function_that_returns_a_coroutine_is_rejected_and_the_coroutine_closed(
     name: str, earlier: tuple[Any, ...], settings: Any, clock: FakeClock
 ) -> None:
     made: list[Any] = []
@@ -799,13 +799,13 @@ def test_plain_function_that_returns_a_coroutine_is_refused_and_the_coroutine_cl
     for value in earlier:
         if value is not OSError:
             assert call() == value
-    with pytest.raises(TypeError, match="still to be awaited"):
+    with pytest.raises(TypeError, match="which must be awaited"):
         call()
     (coroutine,) = made  # not retried
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
-def test_call_refuses_an_iteration_but_takes_a_function_that_only_returns_one(clock: FakeClock) -> None:
+def test_call_rejects_an_iteration_but_takes_a_function_that_only_returns_one(clock: FakeClock) -> None:
     def items() -> Iterator[int]:
         yield 1
 
@@ -813,7 +813,7 @@ def test_call_refuses_an_iteration_but_takes_a_function_that_only_returns_one(cl
         yield 1
 
     for func in (items, async_items):
-        with pytest.raises(TypeError, match=r"cannot guard the iteration .* decorate it"):
+        with pytest.raises(TypeError, match=r"cannot guard the iteration .* use a decorator"):
             policy_on(clock).call(func)
     assert list(policy_on(clock).call(lambda: items())) == [1]
     assert clock.sleeps == []
@@ -1056,12 +1056,12 @@ async def not_plain(*args: Any) -> None:
         *(("listeners", bad, TypeError) for bad in (print, None, 3, "x", [3], [not_plain])),
     ],
 )
-def test_bad_setting_is_refused_by_name(setting: str, bad: object, error: type[Exception]) -> None:
+def test_bad_setting_is_rejected_by_name(setting: str, bad: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^{setting}.* must be"):
         RetryPolicy(**{setting: bad})
 
 
-def test_list_of_types_is_told_that_a_tuple_is_meant() -> None:
+def test_list_of_types_gets_the_advice_to_use_a_tuple() -> None:
     with pytest.raises(TypeError, match="a tuple is meant"):
         RetryPolicy(retryable_exceptions=[OSError])
 

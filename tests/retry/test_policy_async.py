@@ -164,7 +164,7 @@ def test_where_no_known_loop_runs_waiting_takes_a_sleep_of_ones_own(
     assert drive(policy_on(clock).call_async(Flaky(OSError, "done"))) == "done"
     budget = full_budget()
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="asyncio, trio, or a sleep= of your own"):
+        with pytest.raises(RuntimeError, match="under asyncio and trio: give the policy a sleep="):
             drive(RetryPolicy(budget=budget).call_async(Flaky(OSError, "done")))
         for library in ("asyncio", "trio"):
             monkeypatch.delitem(sys.modules, library, raising=False)
@@ -227,7 +227,7 @@ def test_trio_scope_cancelled_in_a_sleep_ends_at_once_and_gives_its_token_back()
     assert len(func.calls) == 1
 
 
-def test_time_out_around_the_retries_passes() -> None:
+def test_timeout_around_the_retries_passes() -> None:
     async def main() -> None:
         async with asyncio.timeout(0):
             await RetryPolicy(None, 3_600.0, backoff_max=3_600.0).call_async(Flaky(OSError))
@@ -280,8 +280,8 @@ def test_result_that_cannot_be_awaited_is_a_type_error_and_not_retried(clock: Fa
         calls[:] = calls[:1]
 
 
-def test_call_async_refuses_what_it_cannot_call() -> None:
-    with pytest.raises(TypeError, match="pass the function uncalled"):
+def test_call_async_rejects_what_it_cannot_call() -> None:
+    with pytest.raises(TypeError, match="pass the function itself"):
         run(RetryPolicy().call_async(Flaky()()))
     with pytest.raises(TypeError, match="func must be a function"):
         run(RetryPolicy().call_async(3))

@@ -114,13 +114,13 @@ def test_only_the_errors_of_fallback_on_are_answered(name: str, clock: FakeClock
     ],
 )
 @pytest.mark.parametrize("name", sorted(set(DECORATING) - STREAMS))
-def test_what_is_no_failure_of_the_call_passes(name: str, error: type[BaseException], clock: FakeClock) -> None:
+def test_what_is_not_a_failure_of_the_call_passes(name: str, error: type[BaseException], clock: FakeClock) -> None:
     guard = guarded_with(policy_on(clock), fallback_for(name, "cached"))
     with pytest.raises(error):
         DECORATING[name].ready(guard, raising(error()))()
 
 
-def test_error_that_is_not_retried_is_answered_at_once(clock: FakeClock) -> None:
+def test_error_that_is_not_retried_gets_the_fallback_at_once(clock: FakeClock) -> None:
     guard = guarded_with(policy_on(clock, retryable_exceptions=OSError), lambda error: type(error).__name__)
     assert guard(raising(Down()))() == "Down"
     assert clock.sleeps == []
@@ -154,7 +154,7 @@ def test_async_fallback_of_a_coroutine_function_is_awaited(clock: FakeClock) -> 
     assert drive(fetch()) == "cached"
 
 
-def test_async_fallback_of_a_plain_function_is_refused(clock: FakeClock) -> None:
+def test_async_fallback_of_a_plain_function_is_rejected(clock: FakeClock) -> None:
     async def fallback(error: BaseException) -> str:
         raise AssertionError
 
@@ -162,7 +162,7 @@ def test_async_fallback_of_a_plain_function_is_refused(clock: FakeClock) -> None
         retry(fallback=fallback)(raising(Down()))
 
 
-def test_fallback_on_without_a_fallback_is_refused() -> None:
+def test_fallback_on_without_a_fallback_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"fallback_on= .* needs fallback="):
         retry(fallback_on=OSError)
 

@@ -153,7 +153,7 @@ def test_durations_may_be_timedeltas_and_read_back_as_seconds(clock: FakeClock) 
 
 
 @pytest.mark.parametrize("setting", ["backoff_base", "backoff_max", "max_elapsed_s", "retry_after_max_s"])
-def test_negative_timedelta_is_refused(setting: str) -> None:
+def test_negative_timedelta_is_rejected(setting: str) -> None:
     with pytest.raises(ValueError, match=f"^{setting} must be"):
         RetryPolicy(**{setting: timedelta(seconds=-1)})
 
@@ -239,11 +239,11 @@ async def later(attempt: int, error: BaseException | None) -> float:
 
 
 @pytest.mark.parametrize("bad", [3, "x", int, later])
-def test_delay_that_is_no_function_is_refused(bad: Any) -> None:
+def test_delay_that_is_not_a_function_is_rejected(bad: Any) -> None:
     with pytest.raises(TypeError, match=r"^delay must be a function"):
         RetryPolicy(delay=bad)
 
 
-def test_budget_of_another_kind_is_refused() -> None:
+def test_budget_of_another_kind_is_rejected() -> None:
     with pytest.raises(TypeError, match=r"^budget must be a RetryBudget"):
         RetryPolicy(budget=cast("Any", RetryBudget))

@@ -169,7 +169,7 @@ def test_cancelled_sleep_has_the_last_error_as_its_context_under_trio(name: str)
 
 
 @needs_context_of_what_is_thrown
-def test_time_out_around_a_retry_shows_the_last_error() -> None:
+def test_timeout_around_a_retry_shows_the_last_error() -> None:
     async def main() -> None:
         async with asyncio.timeout(0.01):
             await long_sleeper().call_async(fail)
@@ -195,7 +195,7 @@ class AsyncSleep:
 @pytest.mark.parametrize(
     "sleep", [asyncio.sleep, pause, AsyncSleep(), functools.partial(pause), FakeClock().sleep_async]
 )
-def test_async_sleep_is_refused_when_a_plain_function_is_decorated(sleep: Any) -> None:
+def test_async_sleep_is_rejected_when_a_plain_function_is_decorated(sleep: Any) -> None:
     def plain() -> None: ...
 
     def items() -> Iterator[int]:
@@ -208,7 +208,7 @@ def test_async_sleep_is_refused_when_a_plain_function_is_decorated(sleep: Any) -
 
     policy = RetryPolicy(sleep=sleep)
     for func in (plain, items, staticmethod(plain), classmethod(plain), functools.partial(plain)):
-        with pytest.raises(TypeError, match=r"^sleep must not be async to retry .*(plain|items)"):
+        with pytest.raises(TypeError, match=r"^sleep must not be async for .*(plain|items)"):
             policy(func)
     with pytest.raises(TypeError, match=r"^sleep must not be async"):
         retry(sleep=sleep)(plain)
@@ -234,7 +234,7 @@ def test_async_sleep_that_shows_only_when_asked_keeps_the_last_error(name: str) 
 @pytest.mark.parametrize("name", [name for name in ASYNC if name in POLICY])
 def test_waiting_where_no_library_runs_is_a_usage_error_that_keeps_the_last_error(name: str) -> None:
     last = Down()
-    with pytest.raises(UsageError, match="asyncio, trio, or a sleep= of your own") as caught:
+    with pytest.raises(UsageError, match="under asyncio and trio: give the policy a sleep=") as caught:
         ASYNC[name].ready(RetryPolicy(), raising(last))()
     assert caught.value.__context__ is last
 

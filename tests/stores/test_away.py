@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from members import FlakyStore, Fleet, Member, Unreachable
 
-from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitState
+from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitState, StateChanged
 from circuit_breaker._shared.process import talker_of
 from circuit_breaker.stores import Board, MemoryStore, StoreFound, StoreLost
 from circuit_breaker.testing import FakeClock
@@ -51,7 +51,7 @@ def test_it_is_away_after_three_intervals_without_an_exchange(fleet: Fleet) -> N
     assert {member.shared.link for member in fleet.members} == {"joined"}
 
 
-def test_each_breaker_is_told_once(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_breaker_is_reported_once(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     fleet.start()
     lose(fleet, 10)
@@ -63,7 +63,7 @@ def test_each_breaker_is_told_once(fleet: Fleet, caplog: pytest.LogCaptureFixtur
     assert levels == ["WARNING"] * 3 + ["INFO"] * 3  # one of each for each process
 
 
-def test_a_store_that_was_never_there_is_told_too(fleet: Fleet) -> None:
+def test_a_store_that_was_never_there_is_reported_too(fleet: Fleet) -> None:
     lose(fleet, 0)
     for member in fleet.members:
         member.succeed()
@@ -127,7 +127,26 @@ def test_a_probe_that_has_a_lease_counts_for_a_member_that_is_alone(fleet: Fleet
     assert fleet.members[0].state is CLOSED
 
 
-def test_a_probe_that_fails_while_it_is_away_reopens_for_its_member_alone(fleet: Fleet) -> None:
+def test_a_call_that_is_never_made_while_it_is_away_leaves_its_slot_to_the_next(fleet: Fleet) -> None:
+    fleet.open()
+
+    def listener(event: object) -> None:
+        if isinstance(event, StateChanged):
+            raise KeyboardInterrupt
+
+    own = fleet.members[0]
+    lose(fleet)
+    assert talker_of(own.store).away
+    own.breaker.add_listener(listener)
+    fleet.clock.advance(5.0)
+    with pytest.raises(KeyboardInterrupt):
+        own.breaker.call(int)
+    own.breaker.remove_listener(listener)
+    assert own.breaker.snapshot().probes_in_flight == 0
+    assert own.breaker.call(int) == 0
+
+
+def test_a_probe_that_fails_while_it_is_away_reopens_for_its_own_member_only(fleet: Fleet) -> None:
     fleet.half_open()
     lose(fleet)
     fleet.members[0].fail()
@@ -290,7 +309,7 @@ def spoil(fleet: Fleet, text: str = "garbage") -> None:
     fleet.board._records["api"] = text
 
 
-def test_an_unreadable_record_is_a_lost_store_for_that_circuit_alone(
+def test_an_unreadable_record_is_a_lost_store_for_that_circuit_only(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = fleet.members[0].another("other")
@@ -328,6 +347,26 @@ def test_an_order_makes_an_unreadable_record_readable(fleet: Fleet) -> None:
     assert store_events(fleet.members[0])[-1] == StoreFound("api")
 
 
+def test_what_is_no_order_leaves_an_unreadable_record_as_it_is(fleet: Fleet) -> None:
+    fleet.open()
+    spoil(fleet, "garbage")
+    fleet.members[0].breaker.reset()
+    fleet.interval(2)
+    assert fleet.board._records["api"] == "garbage"
+    assert fleet.members[0].state is CLOSED
+
+
+def test_a_process_that_ends_while_the_store_is_away_asks_nothing_of_it(fleet: Fleet) -> None:
+    fleet.start()
+    own = fleet.members[0]
+    own.store.lose_requests = True
+    fleet.interval(5)
+    assert own.shared.link == "away"
+    asked = dict(own.store.asked)
+    talker_of(own.store).farewell()
+    assert own.store.asked == asked
+
+
 @pytest.mark.parametrize("total", [-1, 2**60])
 def test_a_total_that_cannot_be_is_a_lost_store_for_that_circuit(fleet: Fleet, total: int) -> None:
     fleet.start()
@@ -355,7 +394,7 @@ def test_a_hostile_record_gets_into_the_log_short_and_on_one_line(
 # Changes that a store refuses, though it can be read
 
 
-def test_a_store_that_refuses_changes_for_long_is_lost_for_that_circuit(fleet: Fleet) -> None:
+def test_a_store_that_rejects_changes_for_long_is_lost_for_that_circuit(fleet: Fleet) -> None:
     fleet.half_open()
     for member in fleet.members:
         member.store.lose_changes = True
@@ -383,7 +422,7 @@ def test_one_change_that_fails_loses_nothing(fleet: Fleet) -> None:
     assert not member.is_rejected()
 
 
-def test_a_store_that_refuses_a_change_that_nobody_needs_any_more_is_found_again(fleet: Fleet) -> None:
+def test_a_store_that_rejects_a_change_that_nobody_needs_any_more_is_found_again(fleet: Fleet) -> None:
     fleet.half_open()
     member = fleet.members[0]
     member.store.lose_changes = True

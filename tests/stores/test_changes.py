@@ -83,7 +83,7 @@ def test_the_same_token_takes_one_slot(half_open: Desk) -> None:
     assert [half_open.lease("a"), half_open.lease("a"), half_open.lease("b")] == [True, True, True]
 
 
-def test_a_lease_of_another_epoch_is_refused(half_open: Desk) -> None:
+def test_a_lease_of_another_epoch_is_rejected(half_open: Desk) -> None:
     earlier = half_open.record.epoch
     half_open.do(changes.failed(earlier, "x", RULES, "a probe failed", "a:1"))
     assert not half_open.do(changes.leased(earlier, 5.0, "a", LEASE_S))
@@ -96,7 +96,7 @@ def test_a_member_that_has_not_heard_of_a_longer_time_gets_no_lease(half_open: D
     assert half_open.lease("a", waited_s=8.0)
 
 
-def test_a_shorter_wish_lengthens_nothing(desk: Desk) -> None:
+def test_a_shorter_hint_lengthens_nothing(desk: Desk) -> None:
     desk.do(changes.opened(0, RULES, "down", "a:1"))
     assert not desk.do(changes.lengthened(desk.record.epoch, 5.0))
 
@@ -281,7 +281,7 @@ def test_a_lease_further_off_than_it_can_be_is_over(half_open: Desk) -> None:
     assert not half_open.record.holds("a", half_open.now)
 
 
-def test_a_wish_is_counted_from_now_if_the_clock_was_set_back(desk: Desk) -> None:
+def test_a_hint_is_counted_from_now_if_the_clock_was_set_back(desk: Desk) -> None:
     desk.do(changes.opened(0, RULES, "down", "a:1"))
     desk.now -= 3600.0
     assert desk.do(changes.lengthened(desk.record.epoch, 20.0))

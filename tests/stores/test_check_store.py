@@ -36,7 +36,21 @@ def test_one_store_for_all_passes() -> None:
     assert {"crowd", "swap"} <= {circuit.name for circuit in store.circuits()}
 
 
-def test_what_is_no_store_is_refused() -> None:
+class FourMethods:
+    """A store without the orders of `BaseStore`."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.exchange, self.update = store.exchange, store.update
+        self.circuits, self.members = store.circuits, store.members
+
+
+def test_a_store_with_the_four_methods_alone_passes() -> None:
+    make = of(MemoryStore)
+    check_store(lambda: FourMethods(make()))
+    assert {"crowd", "swap"} <= {circuit.name for circuit in make().circuits()}
+
+
+def test_what_is_not_a_store_is_rejected() -> None:
     with pytest.raises(TypeError, match="store must be a store"):
         check_store(object)
 

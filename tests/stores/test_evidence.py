@@ -141,7 +141,7 @@ def test_a_member_without_failures_of_its_own_judges_nothing(fleet: Fleet) -> No
     ]
 
 
-def test_what_is_told_is_told_once(fleet: Fleet) -> None:
+def test_each_finding_is_reported_once(fleet: Fleet) -> None:
     fleet.interval("fff", "", "")
     for _ in range(5):
         fleet.interval()

@@ -75,7 +75,7 @@ def test_auto_leaves_an_open_circuit_open() -> None:
     assert (fleet.record.epoch, fleet.states()) == (epoch, {OPEN})
 
 
-def test_an_order_is_told_as_a_change_for_all(fleet: Fleet) -> None:
+def test_an_order_is_reported_as_a_change_for_all(fleet: Fleet) -> None:
     fleet.admin.force_open("api")
     fleet.exchange()
     (change,) = [event for event in fleet.members[0].events if isinstance(event, StateChanged)]
@@ -123,7 +123,7 @@ def test_orders_to_a_half_open_circuit_end_its_probes() -> None:
 # The mode of one process
 
 
-def test_the_own_mode_wins_over_an_order_in_its_process_alone(fleet: Fleet) -> None:
+def test_the_own_mode_wins_over_an_order_in_its_process_only(fleet: Fleet) -> None:
     own = fleet.members[0]
     own.breaker.mode = FORCED_CLOSED
     fleet.admin.force_open("api")
@@ -173,6 +173,40 @@ def test_a_process_that_leaves_its_own_mode_joins_at_its_next_call() -> None:
     assert own.state is CLOSED
     own.breaker.mode = AUTO
     assert own.is_rejected()
+
+
+@pytest.mark.parametrize("order", ["force_open", "force_closed"])
+def test_a_process_without_a_mode_of_its_own_cannot_leave_an_order(fleet: Fleet, order: str) -> None:
+    getattr(fleet.admin, order)("api")
+    fleet.exchange()
+    own = fleet.members[0].breaker
+    ordered = own.mode
+    own.mode = AUTO
+    assert own.mode is ordered is not AUTO
+    fleet.interval(3)
+    assert own.mode is ordered
+
+
+def test_a_process_that_had_its_own_mode_for_a_moment_obeys_the_order_again(fleet: Fleet) -> None:
+    fleet.admin.force_closed("api")
+    fleet.exchange()
+    own = fleet.members[0]
+    own.breaker.mode = FORCED_OPEN
+    own.breaker.mode = AUTO
+    own.fail(9)
+    fleet.interval(2)
+    assert (own.breaker.mode, own.state) == (FORCED_CLOSED, CLOSED)
+
+
+def test_a_process_that_had_its_own_mode_for_a_moment_closes_no_circuit() -> None:
+    fleet = Fleet()
+    fleet.half_open()
+    own = fleet.members[0]
+    own.breaker.mode = FORCED_CLOSED
+    own.breaker.mode = AUTO
+    fleet.exchange()
+    assert fleet.record.state is HALF_OPEN
+    assert own.state is HALF_OPEN
 
 
 def test_a_breaker_made_in_a_mode_keeps_it(fleet: Fleet) -> None:

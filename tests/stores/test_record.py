@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_breaker import CircuitMode
+from circuit_breaker._shared.protocol import Member, member_text
 from circuit_breaker._shared.record import (
     LONGEST_REASON,
     LONGEST_TEXT,
@@ -147,3 +148,11 @@ def test_the_message_about_an_unreadable_record_is_printable() -> None:
 
 def test_a_plain_text_stays_as_it_is() -> None:
     assert printable("5 failures in a row (threshold 5)") == "5 failures in a row (threshold 5)"
+
+
+def test_a_process_with_more_circuits_than_a_line_holds_is_listed_with_some_of_them() -> None:
+    circuits = {f"circuit {number} \N{SNOWMAN}": "closed" for number in range(10_000)}
+    member = Member.read(member_text(circuits, 1.0, 60.0), 5.0, 5.0)
+    assert member is not None
+    assert 100 < len(member.circuits) < 10_000
+    assert member.circuits.items() <= circuits.items()

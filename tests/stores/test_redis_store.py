@@ -97,42 +97,57 @@ def test_it_keeps_what_a_store_promises(server: RedisServer, client: str) -> Non
 
 
 @pytest.mark.parametrize("client", [None, 7, "redis://localhost", redis.Redis, object()], ids=repr)
-def test_what_is_no_client_is_refused(client: Any) -> None:
+def test_what_is_no_client_is_rejected(client: Any) -> None:
     with pytest.raises(TypeError, match=r"client must be a client of redis-py or valkey-py, such as redis.Redis\("):
         RedisStore(client)
 
 
-def test_an_asynchronous_client_is_refused() -> None:
+def test_an_asynchronous_client_is_rejected() -> None:
     from redis.asyncio import Redis
 
     with pytest.raises(TypeError, match="not an asynchronous one"):
         RedisStore(Redis(socket_timeout=1.0))
 
 
+def with_connections(socket_timeout: float | None) -> Any:
+    """Return a client whose connections have a time-out by default, of which its settings say nothing."""
+
+    class Connection(redis.Connection):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(socket_timeout=socket_timeout, **settings)
+
+    return redis.Redis(connection_pool=redis.ConnectionPool(connection_class=Connection))
+
+
 NO_TIMEOUT: dict[str, Callable[[], Any]] = {
     "redis-py": lambda: redis.Redis(socket_timeout=None),
     "its pool": lambda: redis.Redis(connection_pool=redis.ConnectionPool(socket_timeout=None)),
     "valkey-py": lambda: valkey.Valkey(),
+    "its connections": lambda: with_connections(socket_timeout=None),
     "a URL": lambda: redis.Redis.from_url("redis://localhost", socket_timeout=None),
 }
 
 
 @pytest.mark.parametrize("client", NO_TIMEOUT)
-def test_a_client_without_a_time_out_is_refused(client: str) -> None:
+def test_a_client_without_a_timeout_is_rejected(client: str) -> None:
     if valkey is None and "valkey" in client:
         pytest.skip("needs valkey-py")
     with pytest.raises(ValueError, match=r"a client with a socket_timeout, such as redis.Redis\(socket_timeout=0.25\)"):
         RedisStore(NO_TIMEOUT[client]())
 
 
-def test_a_client_whose_time_out_cannot_be_seen_is_taken() -> None:
+def test_a_client_whose_connections_have_a_timeout_by_default_is_taken() -> None:
+    assert "Redis" in repr(RedisStore(with_connections(socket_timeout=3.0)))
+
+
+def test_a_client_whose_timeout_cannot_be_seen_is_taken() -> None:
     class Pipelining:
         def pipeline(self) -> None: ...
 
     assert "Pipelining" in repr(RedisStore(Pipelining()))
 
 
-def test_a_prefix_that_is_no_text_is_refused() -> None:
+def test_a_prefix_that_is_not_a_text_is_rejected() -> None:
     with pytest.raises(TypeError, match="prefix must be a str"):
         RedisStore(redis.Redis(), b"circuits:")  # type: ignore[arg-type]
 
@@ -140,8 +155,9 @@ def test_a_prefix_that_is_no_text_is_refused() -> None:
 def test_two_stores_of_one_server_and_prefix_are_one_member() -> None:
     stores = [RedisStore(redis.Redis(port=1234)), RedisStore(redis.Redis(port=1234, socket_timeout=2.0))]
     others = [RedisStore(redis.Redis(port=1235)), RedisStore(redis.Redis(port=1234), "other:")]
-    assert talker_of(stores[0]) is talker_of(stores[1])
-    assert len({talker_of(store) for store in [stores[0], *others]}) == 3
+    talkers = [talker_of(store) for store in [*stores, *others]]
+    assert talkers[0] is talkers[1]
+    assert len(set(talkers)) == 3
 
 
 # Keys
@@ -237,7 +253,7 @@ def test_a_circuit_whose_server_was_flushed_is_listed_again(
     ],
 )
 @pytest.mark.parametrize("decode", [False, True])
-def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_alone(
+def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
     server: RedisServer, make: Callable[..., RedisStore], spoil: Callable[[Any], object], decode: bool
 ) -> None:
     store = make(server.client(redis.Redis, decode_responses=decode))
@@ -272,9 +288,7 @@ def test_lists_of_garbage_are_passed_over(server: RedisServer, make: Callable[..
 
 
 @needs_redis_server
-def test_lists_of_another_type_are_an_error_of_looks_alone(
-    server: RedisServer, make: Callable[..., RedisStore]
-) -> None:
+def test_lists_of_another_type_are_an_error_of_looks_only(server: RedisServer, make: Callable[..., RedisStore]) -> None:
     store, client = make(), server.client(redis.Redis)
     client.set("circuits:names", "no hash")
     with pytest.raises(redis.ResponseError):
@@ -330,11 +344,18 @@ def test_a_record_that_others_change_all_the_time_is_given_up_on(
 
 
 @needs_redis_server
-def test_what_the_server_refuses_at_a_change_comes_out(server: RedisServer, make: Callable[..., RedisStore]) -> None:
+def test_what_the_server_rejects_at_a_change_comes_out(server: RedisServer, make: Callable[..., RedisStore]) -> None:
     store, client = make(), server.client(redis.Redis)
     client.lpush("circuits:record:api", "a list")
     with pytest.raises(redis.ResponseError):
         store.reset("api")
+
+
+@needs_redis_server
+def test_a_server_that_is_full_rejects_a_change(make: Callable[..., RedisStore]) -> None:
+    with RedisServer("--maxmemory", "1", "--maxmemory-policy", "noeviction") as full:
+        with pytest.raises(redis.RedisError, match=r"(?i)memory|abort"):
+            make(full.client(redis.Redis)).reset("api")
 
 
 # A server that goes and comes back
@@ -417,7 +438,7 @@ def test_it_works_with_a_cluster(cluster: list[RedisServer], kind: str) -> None:
 
 
 @needs_redis_server
-def test_a_cluster_client_without_a_time_out_is_refused(cluster: list[RedisServer]) -> None:
+def test_a_cluster_client_without_a_timeout_is_rejected(cluster: list[RedisServer]) -> None:
     client = redis.RedisCluster(host="127.0.0.1", port=cluster[0].port, socket_timeout=None)
     with pytest.raises(ValueError, match="a client with a socket_timeout"):
         RedisStore(client)

@@ -97,7 +97,7 @@ def test_a_member_that_joins_later_learns_with_its_first_call_that_the_circuit_i
     assert late.state is OPEN
 
 
-def test_going_from_the_own_open_state_to_that_of_all_is_no_change(fleet: Fleet) -> None:
+def test_going_from_the_own_open_state_to_that_of_all_is_not_a_change(fleet: Fleet) -> None:
     fleet.open()
     opened = [event for event in fleet.members[0].events if isinstance(event, StateChanged)]
     assert [(event.old_state, event.new_state) for event in opened] == [(CLOSED, OPEN)]
@@ -333,7 +333,7 @@ def test_a_lease_is_renewed_while_its_probe_is_not_overdue() -> None:
     permit.success()
 
 
-def test_the_answer_of_an_overdue_probe_counts_once() -> None:
+def test_the_result_of_an_overdue_probe_counts_once() -> None:
     fleet = Fleet(half_open_max_calls=1, half_open_timeout_s=3.0)
     fleet.half_open()
     permit = fleet.members[0].breaker.permit()
@@ -347,7 +347,7 @@ def test_the_answer_of_an_overdue_probe_counts_once() -> None:
     assert fleet.states() == {CLOSED}
 
 
-def test_an_answer_counts_in_its_epoch_alone(fleet: Fleet) -> None:
+def test_a_result_counts_in_its_epoch_only(fleet: Fleet) -> None:
     fleet.half_open()
     late = fleet.members[0].breaker.permit()
     fleet.members[1].fail()
@@ -360,22 +360,62 @@ def test_an_answer_counts_in_its_epoch_alone(fleet: Fleet) -> None:
 
 
 def test_an_unused_lease_goes_back_after_an_interval(fleet: Fleet) -> None:
-    fleet.half_open()
-
-    def listener(event: object) -> None:
-        raise KeyboardInterrupt
-
-    breaker = fleet.members[0].another(listeners=[listener])
-    breaker.remove_listener(listener)
-    breaker.call(int)
+    leave_a_lease_unused(fleet)
     fleet.exchange()
-    breaker.add_listener(listener)
-    with pytest.raises(KeyboardInterrupt):
-        breaker.permit().ignore()
-    fleet.exchange()
+    assert fleet.record.probes_out == 1
     fleet.clock.advance(1.0)
     fleet.exchange()
     assert fleet.record.probes_out == 0
+
+
+def test_an_unused_lease_serves_the_next_call(fleet: Fleet) -> None:
+    breaker = leave_a_lease_unused(fleet)
+    asked = dict(fleet.members[0].store.asked)
+    assert breaker.call(int) == 0
+    assert fleet.members[0].store.asked == asked
+    fleet.exchange()
+    assert (fleet.record.state, fleet.record.probes_out) == (HALF_OPEN, 0)
+
+
+def test_at_the_end_of_a_process_its_leases_go_back(fleet: Fleet) -> None:
+    leave_a_lease_unused(fleet)
+    talker_of(fleet.members[0].store).farewell()
+    assert fleet.record.probes_out == 0
+
+
+def leave_a_lease_unused(fleet: Fleet) -> CircuitBreaker:
+    """Let a call of the first member get a lease, and never be made: a listener raises before."""
+    fleet.open()
+
+    def listener(event: object) -> None:
+        if isinstance(event, StateChanged) and event.new_state is HALF_OPEN:
+            raise KeyboardInterrupt
+
+    breaker = fleet.members[0].another(listeners=[listener])
+    assert not breaker.allow_request()
+    fleet.clock.advance(5.0)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.call(int)
+    assert fleet.record.probes_out == 1
+    return breaker
+
+
+def test_a_failed_probe_is_sent_only_once_it_is_known_for_how_long_the_circuit_opens() -> None:
+    fleet = Fleet(reset_timeout_s=lambda openings: ask(openings))
+    seen: list[CircuitState | None] = []
+
+    def ask(openings: int) -> float:
+        if openings:
+            own.sync()
+            seen.append(fleet.record.state)
+        return 5.0 + openings
+
+    own = fleet.members[0]
+    fleet.half_open()
+    own.fail()
+    own.sync()
+    assert seen[0] is HALF_OPEN
+    assert fleet.record.retry_after_s == 6.0
 
 
 # The rules of whoever opened
@@ -394,7 +434,7 @@ def test_the_rules_of_the_member_that_opened_hold_for_all() -> None:
     assert fleet.states() == {CLOSED}
 
 
-def test_a_servers_wish_holds_for_all() -> None:
+def test_a_servers_hint_holds_for_all() -> None:
     fleet = Fleet(retry_after=lambda error: 60.0)
     fleet.open()
     assert fleet.record.retry_after_s == pytest.approx(57.0)
@@ -402,7 +442,7 @@ def test_a_servers_wish_holds_for_all() -> None:
     assert fleet.states() == {OPEN}
 
 
-def test_a_longer_wish_of_another_member_extends_the_time_of_all() -> None:
+def test_a_longer_hint_of_another_member_extends_the_time_of_all() -> None:
     fleet = Fleet()
     fleet.members[1] = wishing = Member(fleet, retry_after=lambda error: 60.0)
     fleet.start()
@@ -427,7 +467,7 @@ def lengthen(fleet: Fleet, remaining_s: float) -> None:
     fleet.admin.update("api", Edit(changes.lengthened(fleet.record.epoch, remaining_s)))
 
 
-def test_a_wish_that_comes_after_the_time_is_over_opens_all_again(fleet: Fleet) -> None:
+def test_a_hint_that_comes_after_the_time_is_over_opens_all_again(fleet: Fleet) -> None:
     fleet.half_open()
     lengthen(fleet, 20.0)
     fleet.exchange()
@@ -436,7 +476,7 @@ def test_a_wish_that_comes_after_the_time_is_over_opens_all_again(fleet: Fleet) 
     assert not fleet.members[0].is_rejected()
 
 
-def test_a_wish_that_was_waited_out_before_it_was_known_keeps_nobody_from_probing(fleet: Fleet) -> None:
+def test_a_hint_that_was_waited_out_before_it_was_known_keeps_nobody_from_probing(fleet: Fleet) -> None:
     fleet.half_open()
     lengthen(fleet, 20.0)
     fleet.clock.advance(20.0)
@@ -493,7 +533,7 @@ def test_where_several_failures_reopen_those_of_all_members_add_up() -> None:
 # What is counted
 
 
-def test_answers_of_closed_periods_are_added_once(fleet: Fleet) -> None:
+def test_results_of_closed_periods_are_added_once(fleet: Fleet) -> None:
     fleet.start()
     for member in fleet.members:
         member.succeed(5)
@@ -503,7 +543,7 @@ def test_answers_of_closed_periods_are_added_once(fleet: Fleet) -> None:
     assert (fleet.record.successes, fleet.record.failures) == (3 + 18, 3)
 
 
-def test_late_answers_are_not_added(fleet: Fleet) -> None:
+def test_late_results_are_not_added(fleet: Fleet) -> None:
     fleet.start()
     permit = fleet.members[0].breaker.permit()
     fleet.members[0].fail(3)
@@ -606,7 +646,7 @@ def watched(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def test_a_look_at_breakers_that_are_well_asks_nothing_of_the_store(watched: Fleet) -> None:
+def test_a_look_at_breakers_that_are_healthy_asks_nothing_of_the_store(watched: Fleet) -> None:
     for member in watched.members:
         member.succeed(3)
     assert look(watched, 0.1) == [0, 0, 0]
@@ -732,7 +772,7 @@ def test_a_member_that_goes_on_is_listed_though_nothing_changes(fleet: Fleet) ->
 # Logging
 
 
-def test_nothing_is_logged_while_all_is_well(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_while_all_is_healthy(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     fleet.start()
     fleet.interval(3)
@@ -748,14 +788,14 @@ def test_a_slow_listener_of_one_member_keeps_no_other(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("store", [object(), "circuits.db", MemoryStore, 7, {}], ids=repr)
-def test_what_is_no_store_is_refused(store: Any) -> None:
+def test_what_is_not_a_store_is_rejected(store: Any) -> None:
     with pytest.raises(TypeError, match="store must be a store such as SQLiteStore"):
         CircuitBreaker("api", store=store)
 
 
 @pytest.mark.parametrize("name", ["interval_s", "timeout_s"])
 @pytest.mark.parametrize("value", [0, -1.0, inf, "1", True, None])
-def test_settings_that_cannot_be_are_refused(name: str, value: Any) -> None:
+def test_settings_that_cannot_be_are_rejected(name: str, value: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
         MemoryStore(**{name: value})
 
@@ -767,7 +807,7 @@ def test_settings_of_a_memory_store_are_checked(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("order", ["force_open", "force_closed", "auto", "reset"])
-def test_an_order_for_what_is_no_name_is_refused(order: str) -> None:
+def test_an_order_for_what_is_not_a_name_is_rejected(order: str) -> None:
     with pytest.raises(TypeError, match="name must be a str"):
         getattr(MemoryStore(), order)(7)
 

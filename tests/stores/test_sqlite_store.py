@@ -58,13 +58,13 @@ def add(store: SQLiteStore, number: int = 1) -> int | None:
 
 
 @pytest.mark.parametrize("path", [7, None, b"circuits.db", ["circuits.db"]], ids=repr)
-def test_what_is_no_path_is_refused(path: Any) -> None:
+def test_what_is_not_a_path_is_rejected(path: Any) -> None:
     with pytest.raises(TypeError, match="path must be the path of a file"):
         SQLiteStore(path)
 
 
 @pytest.mark.parametrize("path", ["", ":memory:"])
-def test_a_database_in_memory_is_refused(path: str) -> None:
+def test_a_database_in_memory_is_rejected(path: str) -> None:
     with pytest.raises(ValueError, match="MemoryStore"):
         SQLiteStore(path)
 
@@ -76,7 +76,7 @@ def test_two_stores_of_one_file_are_one_member(make: Callable[..., SQLiteStore],
     assert talker_of(make()) is not talker_of(make(path.with_name("other.db")))
 
 
-def test_two_stores_of_one_file_with_other_settings_are_refused(make: Callable[..., SQLiteStore], path: Path) -> None:
+def test_two_stores_of_one_file_with_other_settings_are_rejected(make: Callable[..., SQLiteStore], path: Path) -> None:
     first = make()
     breaker = CircuitBreaker("api", store=first)
     with pytest.raises(ValueError, match=r"interval_s must be the same for all stores .* got 2.0 beside 600.0"):
@@ -261,7 +261,7 @@ def test_with_a_file_that_cannot_be_used_each_breaker_goes_on_by_itself(
     with pytest.raises(Exception):  # noqa: B017
         store.reset("api")
     if isinstance(held, sqlite3.Connection):
-        held.close()
+        held.close()  # as long lasts the lock
 
 
 def _fail() -> None:
@@ -337,7 +337,7 @@ def test_what_change_raises_is_taken_back(make: Callable[..., SQLiteStore]) -> N
         "INSERT OR REPLACE INTO total VALUES (x'617069', '0.successes', -1)",
     ],
 )
-def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_alone(
+def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
     make: Callable[..., SQLiteStore], path: Path, statement: str
 ) -> None:
     store = make()

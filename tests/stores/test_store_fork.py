@@ -55,7 +55,7 @@ def test_a_child_is_another_member(store: SQLiteStore) -> None:
     assert {member.pid for member in store.members()} > {os.getpid()}
 
 
-def test_what_the_parent_has_counted_is_reported_by_the_parent_alone(store: SQLiteStore) -> None:
+def test_what_the_parent_has_counted_is_reported_by_the_parent_only(store: SQLiteStore) -> None:
     breaker = CircuitBreaker("api", CONFIG, store=store)
     breaker.call(int)
     store.sync()
@@ -157,7 +157,7 @@ def test_probes_and_leases_are_the_parents() -> None:
     end(store)
 
 
-def test_a_fork_waits_for_a_thread_that_hangs_no_longer_than_two_time_outs() -> None:
+def test_a_fork_waits_for_a_thread_that_hangs_no_longer_than_two_timeouts() -> None:
     class Hanging(MemoryStore):
         go_on = threading.Event()
 
@@ -189,7 +189,7 @@ def test_a_fork_waits_for_a_thread_that_hangs_no_longer_than_two_time_outs() -> 
     end(store)
 
 
-def test_a_fork_on_the_stores_own_thread_ends_well() -> None:
+def test_a_fork_on_the_stores_own_thread_does_not_hang() -> None:
     heard: list[str] = []
 
     class Forking(MemoryStore):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from failures import Down
 from garbage import collect
+from members import Overtaken
 from needs import needs_timer
 from patience import PATIENCE_S
 from places import do_between
@@ -25,8 +27,10 @@ from waiters import is_free
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState, StateChanged
 from circuit_breaker._shared import process, worker
+from circuit_breaker._shared import talker as talker_module
 from circuit_breaker._shared.process import talker_of
 from circuit_breaker._shared.protocol import Change, Exchange, MemberLine, Report
+from circuit_breaker._shared.worker import Worker
 from circuit_breaker.stores import Board, MemoryStore, StoreLost
 
 CONFIG = CircuitBreakerConfig(failure_threshold=2, reset_timeout_s=0.0, half_open_max_calls=3, success_threshold=2)
@@ -122,6 +126,13 @@ def fail() -> None:
     raise Down
 
 
+class NoThread(threading.Thread):
+    """A thread that cannot be started."""
+
+    def start(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+
 # Who starts the thread, and when it ends
 
 
@@ -200,10 +211,6 @@ def test_the_thread_ends_after_a_silence_and_the_next_call_starts_another(make: 
 def test_where_no_thread_can_be_started_breakers_work_by_themselves(
     make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class NoThread(threading.Thread):
-        def start(self) -> None:
-            raise RuntimeError("can't start new thread")
-
     store = make()
     breaker = CircuitBreaker("api", CONFIG, store=store)
     with monkeypatch.context() as patched:
@@ -377,7 +384,18 @@ def test_a_store_that_hangs_is_noticed_by_whoever_asks(make: Callable[..., Block
     assert breaker.snapshot().shared.link == "away"  # type: ignore[union-attr]
     until(lambda: [event for event in lost if isinstance(event, StoreLost)])
     (event,) = [event for event in lost if isinstance(event, StoreLost)]
-    assert event.reason.startswith("no answer for 0.")
+    assert event.reason == "no answer for more than 0.06 s"
+
+
+def test_a_store_that_hangs_is_seen_by_whoever_looks(make: Callable[..., BlockingStore]) -> None:
+    store = make(timeout_s=0.01, interval_s=0.02)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    store.stop_at("exchange")
+    assert store.stopped.wait(PATIENCE_S)
+    until(lambda: breaker.snapshot().shared.link == "away")  # type: ignore[union-attr]
+    store.release()
+    until(lambda: breaker.snapshot().shared.link == "joined")  # type: ignore[union-attr]
 
 
 @needs_timer
@@ -549,3 +567,206 @@ def test_at_the_end_a_store_that_hangs_keeps_nobody_for_long(tmp_path: Path) -> 
         tmp_path,
     )
     assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_whoever_syncs_is_answered_though_another_exchange_comes_between() -> None:
+    store = MemoryStore(manual=True)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    talker = talker_of(store)
+    talker.request(talker._exchange_now)
+    syncing = threading.Thread(target=store.sync, daemon=True)
+    syncing.start()
+    syncing.join(PATIENCE_S)
+    assert not syncing.is_alive()
+
+
+def test_at_the_end_a_store_that_nobody_has_used_does_nothing(tmp_path: Path) -> None:
+    in_a_process("breaker = CircuitBreaker('api', store=SQLiteStore(path))\n", tmp_path / "circuits.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+# A store that is away, and threads that cannot be started
+
+
+def test_a_first_call_waits_for_no_store_that_is_away(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=0.01, timeout_s=LONG_S)
+    known = CircuitBreaker("known", CONFIG, store=store)
+
+    def raising() -> None:
+        raise OSError
+
+    store.inside = raising
+    assert known.call(int) == 0
+    until(lambda: talker_of(store).away)
+    store.stop_at("exchange")
+    assert store.stopped.wait(PATIENCE_S)
+    began = time.monotonic()
+    assert CircuitBreaker("new", CONFIG, store=store).call(int) == 0
+    assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_a_store_that_hangs_is_noticed_by_a_first_call(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=0.01, timeout_s=LONG_S)
+    known = CircuitBreaker("known", CONFIG, store=store)
+    assert known.call(int) == 0
+    store.stop_at("exchange")
+    assert store.stopped.wait(PATIENCE_S)
+    until(talker_of(store).hangs)
+    began = time.monotonic()
+    assert CircuitBreaker("new", CONFIG, store=store).call(int) == 0
+    assert time.monotonic() - began < PATIENCE_S / 2
+    assert talker_of(store).away
+
+
+def test_a_first_call_that_needs_a_lease_too_waits_no_longer_than_it_may(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Recording(queue.SimpleQueue):  # type: ignore[type-arg]
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            if threading.current_thread() is threading.main_thread():
+                waits.append(timeout or 0.0)
+            return super().get(block, timeout)
+
+    store = make(interval_s=LONG_S, timeout_s=0.05)
+    half_open(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    store.sync()
+    assert breaker.state is CircuitState.HALF_OPEN
+    breaker._machine.join(False)  # type: ignore[attr-defined] # as after a silence
+    store.stop_at("exchange")
+    monkeypatch.setattr(talker_module, "SimpleQueue", Recording)
+    monkeypatch.setattr(worker, "SimpleQueue", Recording)
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+    assert waits == [0.05, 0.0]
+
+
+def test_a_call_that_needs_a_lease_is_rejected_where_no_thread_can_be_started(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(timeout_s=LONG_S)
+    half_open(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    store.sync()
+    talker = talker_of(store)
+    thread = talker.pause()
+    assert thread is not None
+    thread.join(PATIENCE_S)
+    talker.resume()
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "Thread", NoThread)
+        with pytest.raises(CircuitOpenError):
+            breaker.call(int)
+
+
+def test_where_no_thread_can_be_started_listeners_hear_of_it_from_whoever_looks_next(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[object] = []
+    tried = threading.Event()
+
+    class NoListenersThread(threading.Thread):
+        def start(self) -> None:
+            tried.set()
+            raise RuntimeError("can't start new thread")
+
+    store = make(interval_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store, listeners=[events.append])
+    store.sync()
+    monkeypatch.setattr(talker_module, "Thread", NoListenersThread)
+    store.force_open("api")
+    store.sync()
+    assert tried.wait(PATIENCE_S)
+    assert events == []
+    assert breaker.state is CircuitState.OPEN
+    assert [type(event) for event in events] == [StateChanged]
+
+
+def test_a_lease_is_not_asked_for_once_the_circuit_has_closed(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S, timeout_s=LONG_S)
+    half_open(store)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    store.sync()
+    talker, results = talker_of(store), list[object]()
+    assert breaker.state is CircuitState.HALF_OPEN
+    store.stop_at("exchange")
+    talker.request(talker._exchange_now)
+    assert store.stopped.wait(PATIENCE_S)
+    caller = threading.Thread(target=lambda: results.append(breaker.call(int)), daemon=True)
+    caller.start()
+    until(lambda: talker._work.qsize() == 1)
+    MemoryStore(store.board, manual=True).reset("api")
+    records = dict(store.board._records)
+    store.release()
+    caller.join(PATIENCE_S)
+    assert results == [0]
+    assert store.board._records == records
+
+
+# Work that comes in the moment when the thread ends
+
+
+class Doing(Worker):
+    """A worker that ends whenever there is no work."""
+
+    def _wait_s(self) -> float:
+        return 0.0
+
+    def _tick(self) -> None: ...
+
+    def _is_idle(self) -> bool:
+        return True
+
+
+def ending(worker: Worker, other: Callable[[], object]) -> threading.Thread:
+    """Let the worker do one thing, and something happen in the moment before its thread ends."""
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        worker._lock = Overtaken(lock, other)  # type: ignore[assignment]
+
+    lock = worker._lock
+    assert worker.request(work)
+    until(lambda: threads)
+    threads[0].join(PATIENCE_S)
+    assert not threads[0].is_alive()
+    assert worker._thread is None
+    return threads[0]
+
+
+def test_work_that_comes_as_the_thread_ends_is_done_by_it() -> None:
+    doing, done = Doing(LONG_S, manual=False), list[threading.Thread]()
+    thread = ending(doing, lambda: doing.request(lambda: done.append(threading.current_thread())))
+    assert done == [thread]
+
+
+def test_work_that_comes_as_the_thread_ends_waits_while_there_may_be_none() -> None:
+    doing, done = Doing(LONG_S, manual=False), list[str]()
+
+    def other() -> None:
+        doing._paused = True
+        doing._work.put(lambda: done.append("work"))
+
+    ending(doing, other)
+    assert done == []
+    doing.resume()
+    doing.ask(lambda: done.append("more"))
+    assert done == ["work", "more"]
+
+
+def test_a_thread_that_has_ended_leaves_its_successor_alone() -> None:
+    doing, successor = Doing(LONG_S, manual=False), threading.Thread()
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        doing._thread = successor
+
+    assert doing.request(work)
+    until(lambda: threads)
+    threads[0].join(PATIENCE_S)
+    assert doing._thread is successor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Clock:
-    """Seconds that pass when they are told to, and may be set back, which `FakeClock` refuses."""
+    """A clock that is moved by hand. It may go back, which `FakeClock` may not."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now

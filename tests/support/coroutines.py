@@ -30,7 +30,7 @@ async def settle() -> None:
 
 
 class Pause:
-    """Suspends the coroutine that awaits it, once, whatever drives it; gives what is sent."""
+    """Suspends the coroutine that awaits it once, and returns what is sent to it."""
 
     def __await__(self) -> Generator[None, Any, Any]:
         return (yield)

@@ -1,4 +1,4 @@
-"""What nobody refers to any more is finalized, on any Python."""
+"""Finalize unreachable objects, on any Python."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from needs import CPYTHON
 
 
 def collect() -> None:
-    """Finalize all that nobody refers to, and what only that referred to."""
-    for _ in range(1 if CPYTHON else 3):  # PyPy finalizes after a collection, and forgets the objects at the next
+    """Finalize all unreachable objects, also those that only unreachable objects refer to."""
+    for _ in range(1 if CPYTHON else 3):  # PyPy runs finalizers after a collection, and forgets the objects at the next
         gc.collect()
 
 

@@ -518,3 +518,42 @@ assert_type("host" in registry, bool)
 assert_type(len(registry), int)
 for key in registry:
     registry.remove(key)
+
+
+def host_of(client: OfAHost, *args: object) -> str:
+    return client.host
+
+
+class OfAHost:
+    host = "api.example.com"
+
+    @registry.keyed(host_of)
+    def get(self, path: str) -> bytes:
+        return path.encode()
+
+    @registry.keyed(host_of)
+    async def get_async(self, path: str) -> bytes:
+        return path.encode()
+
+
+async def use_client(client: OfAHost) -> None:
+    assert_type(client.get("/"), bytes)
+    assert_type(await client.get_async("/"), bytes)
+
+
+steered, limited = CircuitBreaker("steered"), Bulkhead("limited")
+steered.add_listener(on_circuit)
+steered.remove_listener(on_circuit)
+registry.add_listener(on_event)
+registry.remove_listener(on_event)
+limited.add_listener(on_bulkhead)
+limited.remove_listener(on_bulkhead)
+steered.trip()
+steered.trip(timedelta(minutes=5))
+assert_type(steered.snapshot().dropped_changes, int)
+assert_type(limited.acquire(timeout_s=timedelta(seconds=1)), bool)
+assert_type(limited.acquire(timeout_s=None), bool)
+in_a_minute = CircuitBreakerConfig(
+    failure_threshold=None, error_rate_window=timedelta(minutes=1), trip_when=lambda counts: counts.failures >= 10
+)
+assert_type(in_a_minute.replace(half_open_failure_threshold=2), CircuitBreakerConfig)

@@ -95,10 +95,10 @@ class Admission(Listened):
                 now = machine.link.prepare(now, inside)
             admitted = machine.admit(asker, now, inside)
         if machine.changes or machine.listeners:
-            self._tell_of_admission(admitted, now)
+            self._notify_of_admission(admitted, now)
         return admitted
 
-    def _tell_of_admission(self, admitted: Permission | Period, now: float) -> None:
+    def _notify_of_admission(self, admitted: Permission | Period, now: float) -> None:
         try:
             try:
                 self._publish()
@@ -135,10 +135,10 @@ class Admission(Listened):
             self._settle(permission, outcome, now, latency_s)
 
     def _settle_success(self, permission: Permission | Unknown, now: float, latency_s: float) -> None:
-        """Settle a call or block that ended well, and has no value to look at."""
+        """Settle a call or block that ended without an error and has no value to judge."""
         machine = self._machine
         with machine.lock:
-            # In another period this result is late: asked under the lock, so that each counts in one period alone.
+            # The comparison is made under the lock, so that each result counts in one period only.
             fast = machine.fast
             if fast is not None and permission is fast and now < fast.quiet_until and 0.0 <= latency_s < fast.slow_s:
                 fast.successes += 1
@@ -156,7 +156,7 @@ class Admission(Listened):
         error: BaseException,
         waited_s: float | None = None,
     ) -> None:
-        """Settle a call that raised; if it was cancelled, how long it was waited for says whether it hung."""
+        """Settle a call that raised. If it was cancelled, `waited_s` says whether it hung."""
         machine = self._machine
         config = machine.config
         outcome = IGNORED
@@ -206,12 +206,12 @@ class Admission(Listened):
     # Following up
 
     def _keep(self) -> None:
-        """It has opened, or somebody steers it: whoever made it must not make another one in its place."""
+        """Tell the registry that this breaker has opened or was steered, so it must not be forgotten."""
         if self._keeper is not None:
             self._keeper()
 
     def _ask_how_long(self, opened: Open, error: BaseException | None) -> None:
-        """Let the caller's functions say how long the circuit stays open, and keep in words why it opened."""
+        """Ask the caller's functions how long the circuit stays open, and keep the failure as text."""
         config = self._machine.config
         open_for_s = self._open_for_s(opened)
         if config.retry_after is not None and error is not None:
@@ -223,7 +223,7 @@ class Admission(Listened):
         opened.end_after(self._machine, open_for_s, last_failure)
 
     def _open_for_s(self, opened: Open) -> float:
-        """Return how long this period lasts by the configuration, which may be a function of the caller."""
+        """Return how many seconds this period lasts, by the configuration."""
         wait: Any = self._machine.config.reset_timeout_s
         if not callable(wait):
             return float(wait)
@@ -254,9 +254,9 @@ class Admission(Listened):
         if machine.undelivered:
             with first_error:
                 self._deliver()
-        if machine.lost and not self._warned:
+        if machine.dropped and not self._warned:
             with first_error:
-                self._warn_of_loss()
+                self._warn_of_dropping()
         first_error.raise_if_any()
 
     def _log_change(self, change: Change) -> None:
@@ -274,7 +274,7 @@ class Admission(Listened):
             reason=change.reason,
         )
 
-    def _warn_of_loss(self) -> None:
+    def _warn_of_dropping(self) -> None:
         with self._machine.lock:
             warned = self._warned
             self._warned = True
@@ -290,8 +290,8 @@ class Admission(Listened):
     def _deliver(self) -> None:
         """Notify listeners of changes in order, one thread at a time.
 
-        A thread delivers what was queued when its turn began, and what its own listeners have changed, up to a limit.
-        The rest is for whoever comes next, so that slow listeners keep nobody for long.
+        A thread delivers the changes that were queued when its turn began, and those of its own listeners, up to a
+        limit. The next caller delivers the rest, so that slow listeners delay nobody for long.
         """
         machine, me, mine = self._machine, get_ident(), False
         first_error = FirstError()
@@ -336,7 +336,7 @@ class Admission(Listened):
 
 
 def load_sharing() -> Any:
-    """Return the code of shared circuits, which only those load who have a store."""
+    """Return the code of shared circuits. It is loaded only if there is a store."""
     from .._shared import process
 
     return process

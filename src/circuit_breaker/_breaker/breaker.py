@@ -39,22 +39,25 @@ _ANY_CALL: Final = Unknown.ANONYMOUS
 
 
 class CircuitBreaker(Steering, Pattern, OnlyOne):
-    """Stops calling what fails: after too many failures calls are rejected at once, until probes show that it answers.
+    """Rejects calls to a service that fails, until a few probes show that it has recovered.
 
-    One object serves any number of threads, tasks and event loops at the same time. Use it as a decorator, as a `with`
-    or `async with` block, through `call()` and `call_async()`, through a `permit()`, or record results by hand.
+    Threads, tasks and event loops may share one object. Use it as a decorator, as a `with` or `async with` block, with
+    `call()` or `call_async()`, or with a `permit()`.
+
+    A cancelled call is ignored, unless it had lasted `slow_call_duration_s`: then it counts as a failure.
 
     Args:
-        name: shown in errors, events, log lines and snapshots; it need not be unique.
-        config: when it opens, how it probes, what counts as what; None takes the defaults of `CircuitBreakerConfig`.
-        mode: who decides, see `CircuitMode`.
-        listeners: functions that are given every `StateChanged`, `CallRejected` and `CallFinished`, outside every lock.
-        clock: a function that returns monotonic seconds; all elapsed time is measured by it.
-        store: of `circuit_breaker.stores`; all breakers of this name that have it, in all processes, are one circuit.
-            None: this breaker is by itself.
+        name: Shown in errors, events, log lines and snapshots. It is a label: two breakers may have the same name.
+        config: When the circuit opens, how it probes, and what counts as a failure. None: the defaults of
+            `CircuitBreakerConfig`.
+        mode: Who decides whether calls are admitted, see `CircuitMode`. It can be set at any time.
+        listeners: Functions that get every `StateChanged`, `CallRejected` and `CallFinished`, outside every lock.
+        clock: A function that returns monotonic seconds. All elapsed time is measured with it.
+        store: A store of `circuit_breaker.stores`. All breakers with this name and store, in all processes, are one
+            circuit. None: the circuit belongs to this breaker alone.
 
     Raises:
-        TypeError: a setting is of the wrong type.
+        TypeError: A setting has the wrong type.
     """
 
     _attribute = "circuit_breaker"
@@ -86,7 +89,9 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         super().__init_subclass__(**kwargs)
         for name in _NOT_ON_THE_WAY:
             if getattr(cls, name) is not getattr(CircuitBreaker, name):
-                raise TypeError(f"{cls.__name__} overrides {name}(), which calls do not go through: use listeners=")
+                raise TypeError(
+                    f"{cls.__name__} overrides {name}(), but calls do not use {name}(): use listeners= instead"
+                )
 
     def __repr__(self) -> str:
         machine = self._machine
@@ -94,30 +99,30 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
 
     @classmethod
     def instances(cls) -> list[CircuitBreaker]:
-        """Return all breakers of this class that are alive, in no particular order; for health pages."""
+        """Return all breakers of this process that somebody still holds, in no particular order. For health pages."""
         return list(fork.living(cls))
 
     # Admissions and results by hand
 
     def allow_request(self) -> bool:
-        """Tell whether one call may be made now; each True should be followed by one `record_*`.
+        """Return whether one call may be made now. After each True, record its result with one `record_*` method.
 
-        In half-open it takes a probe slot, which the next `record_*` frees. Nothing tells which call a record is about,
-        so the late result of a call from before the circuit opened is taken for that of a probe: where this matters use
-        `permit()`. A call through the breaker that finds no free slot takes over the oldest of these.
+        In half-open it takes a probe slot, and the next `record_*` frees it. Prefer `permit()`: a `record_*` does not
+        say which call it is about, so here a late result counts as the result of a probe. If no slot is free, a call
+        through the breaker takes over the oldest slot that `allow_request()` took.
         """
         if self._machine.fast is not None:
             return True
         return self._ask(_ANONYMOUS, self._clock()).admits
 
     def record_success(self, latency_ms: float = 0.0) -> None:
-        """Count one success toward the present state.
+        """Record that a call succeeded.
 
         Args:
-            latency_ms: how long the call took in milliseconds; one that is negative or not finite counts as 0.0.
+            latency_ms: Milliseconds that the call took. A negative or infinite value counts as 0.0.
 
         Raises:
-            TypeError: `latency_ms` is no number; nothing is counted.
+            TypeError: `latency_ms` is not a number. Nothing was recorded.
         """
         if type(latency_ms) is not float or not 0.0 <= latency_ms < inf:
             latency_ms = checks.latency("latency_ms", latency_ms)
@@ -135,7 +140,14 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         self._settle(_ANY_CALL, SUCCESS, now, latency_s)
 
     def record_failure(self, latency_ms: float = 0.0) -> None:
-        """Count one failure toward the present state; latency and errors as for `record_success`."""
+        """Record that a call failed. This may open the circuit.
+
+        Args:
+            latency_ms: Milliseconds that the call took. A negative or infinite value counts as 0.0.
+
+        Raises:
+            TypeError: `latency_ms` is not a number. Nothing was recorded.
+        """
         if type(latency_ms) is not float or not 0.0 <= latency_ms < inf:
             latency_ms = checks.latency("latency_ms", latency_ms)
         latency_s = latency_ms / 1_000
@@ -150,14 +162,14 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
             self._follow_up(opened, FAILURE, latency_s, None)
 
     def record_ignored(self) -> None:
-        """Free what `allow_request` took: the call says nothing about the dependency."""
+        """Record that a call says nothing about the service, or was not made. This frees its probe slot."""
         self._settle(_ANY_CALL, IGNORED, self._clock(), 0.0)
 
     def permit(self) -> Permit:
-        """Admit one call now, and return the right to make it, to be settled exactly once from anywhere.
+        """Admit one call now and return its permit. Its result is reported later, from any thread or task.
 
         Raises:
-            CircuitOpenError: rejected.
+            CircuitOpenError: The call is rejected.
         """
         permission = self._machine.fast or self._admit(Asker.PERMIT)
         return Permit(self, permission, self._clock())
@@ -205,15 +217,22 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
     @overload
     def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, CircuitBreaker, object, object]: ...
     def __call__(self, func: Any, /) -> Any:
-        """Return func, of whatever kind, such that every call is guarded; a generator is over its whole iteration."""
+        """Return the function with every call guarded by this breaker.
+
+        It may be a function, a coroutine function, a generator function, an async generator function or a method. A
+        generator is guarded from its first item to its end.
+
+        Raises:
+            TypeError: It is not such a function.
+        """
         return self._decorate(func)
 
-    # The two ways that everybody pays for are written out: what `_run` and `_settle_success` do for a call that is
-    # admitted by a closed circuit and returns.
+    # The two usual ways of calling are written out for speed: they do what `_run` and `_settle_success` do for a call
+    # that a closed circuit admits and that returns.
 
     def _wrap_plain(self, func: Function) -> Function:
         machine, clock = self._machine, self._clock
-        finished: type[object] = NoneType  # the type of the last result, which was found to need no awaiting
+        finished: type[object] = NoneType  # results of this type need no check
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             nonlocal finished
@@ -224,8 +243,7 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
             try:
                 result: object = func(*args, **kwargs)
                 if type(result) is not finished:
-                    check_finished(func, result)
-                    finished = type(result)
+                    finished = check_finished(func, result)
             except BaseException as error:
                 now = clock()
                 self._settle_error(fast, now, now - started, error)
@@ -318,9 +336,9 @@ def _leave(frame: open_blocks.Frame | None) -> None:
 
 
 def _misplaced(settings: dict[str, Any]) -> TypeError:
-    """Return the error of keyword arguments that a breaker does not have; those of its configuration get a hint."""
+    """Return the error for unknown keyword arguments. Settings of the configuration get a hint."""
     of_config = [name for name in settings if name in CircuitBreakerConfig.__dataclass_fields__]
     if not of_config:
         return TypeError(f"CircuitBreaker() got an unexpected keyword argument {next(iter(settings))!r}")
     given = ", ".join(f"{name}={settings[name]!r}" for name in of_config)
-    return TypeError(f"CircuitBreaker() takes {given} in its configuration: use config=CircuitBreakerConfig({given})")
+    return TypeError(f"CircuitBreaker() takes {given} inside config: use config=CircuitBreakerConfig({given})")

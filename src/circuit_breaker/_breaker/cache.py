@@ -1,6 +1,6 @@
 """What a registry keeps: one value for each key, in order of use, and known for as long as anybody holds it.
 
-A value that is forgotten while somebody else holds it is the one that its key leads to again. Otherwise two threads
+If a value is forgotten while somebody else holds it, its key finds the same value again. Otherwise two threads
 could use two values of one key, of which neither knows what the other has seen.
 """
 
@@ -78,7 +78,7 @@ class Cache(Generic[V]):
     # Finding
 
     def use(self, key: Hashable) -> V | None:
-        """Return the value of a key, which is the most recently used then, if it is kept."""
+        """Return the value of a key, if it is kept, and note that it was used."""
         bucket: Bucket[V] = self._buckets.get(hash(key), EMPTY)
         for entry in bucket:
             if entry.key is key or entry.key == key:
@@ -89,7 +89,7 @@ class Cache(Generic[V]):
         return None
 
     def find(self, key: Hashable) -> Entry[V] | None:
-        """Return the entry of a key, if there is one; its value may be forgotten, or even gone."""
+        """Return the entry of a key, if there is one. Its value may be forgotten or gone."""
         return _entry_in(self._buckets.get(hash(key), EMPTY), key)
 
     def entries(self) -> list[Entry[V]]:
@@ -98,7 +98,7 @@ class Cache(Generic[V]):
 
     def in_order(self) -> list[tuple[Entry[V], V]]:
         """Return the entries whose values are kept, and these, the least recently used first."""
-        # The list is no help here: who follows it while others use what is in it loses the way.
+        # The linked list cannot be used: other threads may change it while this one follows it.
         kept = [(entry.used, entry, value) for entry in self.entries() if (value := entry.kept) is not None]
         return [(entry, value) for _, entry, value in sorted(kept, key=itemgetter(0))]
 
@@ -108,7 +108,7 @@ class Cache(Generic[V]):
         while entry is not None:
             newer = entry.newer
             yield entry
-            # After one that was used or forgotten by others meanwhile there may be nothing: then from the beginning.
+            # If another thread has used or forgotten this entry, there may be no next one: start again.
             entry = newer or self._oldest
 
     # Changing
@@ -135,11 +135,14 @@ class Cache(Generic[V]):
             self.exchange(entry, None, value)
             return entry, value
 
-    def exchange(self, entry: Entry[V], former: V | None, kept: V | None) -> bool:
-        """Keep a value as the most recently used, or none; False: it was not as before, and nothing has changed."""
+    def exchange(self, entry: Entry[V], former: V | None, kept: V | None, above: int = -1) -> bool:
+        """Keep a value as the most recently used, or none. False: nothing has changed.
+
+        It changes only what is as it was before, and only while more than `above` values are kept.
+        """
         more = (kept is not None) - (former is not None)
         with self._lock:
-            if entry.kept is not former or (entry.removed and kept is not None):
+            if entry.kept is not former or (entry.removed and kept is not None) or self.count <= above:
                 return False
             if former is not None:
                 older, newer = entry.older, entry.newer
@@ -167,7 +170,7 @@ class Cache(Generic[V]):
             return True
 
     def remove(self, key: Hashable) -> bool:
-        """Let the key lead to nothing; tell whether it led to a value."""
+        """Remove the key. Return whether it had a value."""
         hashed = hash(key)
         while True:
             bucket = self._buckets.get(hashed, EMPTY)
@@ -180,7 +183,7 @@ class Cache(Generic[V]):
                 return True
 
     def _replace(self, hashed: int, bucket: Bucket[V], following: Bucket[V], removed: Entry[V] | None = None) -> bool:
-        """Put one bucket in the place of another; False: the other is not there any more, and nothing has changed."""
+        """Replace a bucket by another one. False: the bucket was not there any more, and nothing has changed."""
         buckets = self._buckets
         with self._lock:
             if hashed in buckets:
@@ -198,7 +201,7 @@ class Cache(Generic[V]):
 
     def _clear(self) -> None:
         """Drop entries whose values are gone."""
-        for _ in range(2):  # one more than comes in, so that they do not pile up
+        for _ in range(2):  # two for each one that is added, so that they do not pile up
             try:
                 reference = self._dead.popleft()
             except IndexError:
@@ -210,7 +213,7 @@ class Cache(Generic[V]):
                     break
 
     def after_fork_in_child(self) -> None:
-        """Go on without the other threads, of which one may have been in the middle of a locked section."""
+        """Repair what a thread of the parent may have left in the middle of a locked section."""
         self._lock = RLock()
         kept = self.in_order()
         self._oldest = self._newest = None

@@ -1,4 +1,4 @@
-"""What a breaker is told: the rules that open it, how it probes, and what counts as what."""
+"""The settings of a breaker: the rules that open it, how it probes, and what counts as a failure."""
 
 from __future__ import annotations
 
@@ -41,45 +41,53 @@ _FUNCTION: Final = checks.by(checks.function, optional=True)
 
 @dataclass(frozen=True)
 class CircuitBreakerConfig:
-    """The settings of a circuit breaker, checked when made and never changed after: breakers may share it.
+    """The settings of a circuit breaker. They are checked when they are made and cannot be changed.
 
-    Durations are seconds or a `timedelta`.
+    A rule opens the circuit when its value reaches its threshold. The failure rules are checked after failures, the
+    slow-call rule after slow calls. At least one rule must be on. Durations are seconds or a `timedelta`. Breakers may
+    share one configuration.
 
     Args:
-        failure_threshold: failures in a row that open the circuit, >= 1; None: no number of them does.
-        success_threshold: successes in half-open that close the circuit, >= 1.
-        reset_timeout_s: seconds the circuit stays open before it probes, >= 0 (0: at once; inf: until `reset()`); or a
-            function that takes how many times in a row the circuit has opened before (0, 1, ...) and gives them, such
-            as `RetryPolicy(...).get_delay`.
-        half_open_max_calls: probes that may be out at once, >= 1.
-        error_rate_threshold: the share of failures in the window that opens the circuit, 0 < x <= 1; None: off.
-        error_rate_window: an int, the last N calls; a `timedelta`, the calls of the last N seconds, kept in thirtieths
-            of it.
-        minimum_calls: results the window must hold before a rate counts, >= 1; None: the whole window of calls, 20
-            for a window of time.
-        slow_call_duration_s: seconds from which a call is slow, > 0; None: none is. A call that is cancelled after
-            that time is a failure.
-        slow_call_rate_threshold: the share of slow calls in the window that opens the circuit, 0 < x <= 1; None: off.
-        half_open_timeout_s: seconds after which a probe without a result is overdue and frees its slot, > 0; inf:
-            never.
-        failure_exceptions: what counts as a failure: an exception type, a tuple or union of them (`()`: none), or a
-            predicate. Anything raised that is neither this nor ignored is an answer of the dependency, a success. An
-            exception that is no `Exception` and stands for a time-out, such as `gevent.Timeout`, may be listed.
-        ignored_exceptions: what says nothing about the dependency; same forms.
-        failure_result: a predicate on the returned value; true is a failure. None: no value is.
-        retry_after: a function that reads from the exception that opened the circuit for how many seconds the server
-            asks not to be called (None: it does not say), such as `retry_after_hint`; the circuit stays open at least
-            that long. Of a group it is asked about each exception, and the longest time counts. None: nothing is read.
-        retry_after_max_s: the longest such time that is respected, >= 0.
-        half_open_failure_threshold: failures of probes that reopen the circuit, >= 1.
-        failure_threshold_within_s: seconds within which the failures in a row must have come, > 0; None: any time.
-        trip_when: a rule of your own: a function that takes a `WindowCounts` after each failure and each slow call,
-            outside of every lock. A true answer opens the circuit; a text is the reason. One that raises is logged and
-            opens nothing. With it all other rules may be off.
+        failure_threshold: Failures in a row that open the circuit, >= 1. None: this rule is off.
+        success_threshold: Successes in half-open that close the circuit, >= 1.
+        reset_timeout_s: Seconds that the circuit stays open before it admits a probe, >= 0. 0: it admits one at once.
+            inf: it stays open until `reset()`. Or a function that gets how many times in a row the circuit has opened
+            before (0, 1, ...) and returns the seconds, such as `RetryPolicy(...).get_delay`.
+        half_open_max_calls: Probe slots: how many probes may run at once, >= 1.
+        error_rate_threshold: Share of failures in the window that opens the circuit, 0 < x <= 1. None: this rule is
+            off.
+        error_rate_window: The window of both rates. An int N: the last N calls. A `timedelta`: the calls of that time,
+            exact to a thirtieth of it.
+        minimum_calls: Calls that the window must hold before a rate is checked, >= 1. None: the size of a window of
+            calls, or 20 for a window of time.
+        slow_call_duration_s: A call that takes this many seconds or more is slow, > 0. A call that is cancelled after
+            this time counts as a failure. None: no call is slow.
+        slow_call_rate_threshold: Share of slow calls in the window that opens the circuit, 0 < x <= 1. It needs
+            `slow_call_duration_s`. None: this rule is off.
+        half_open_timeout_s: Seconds after which a probe without a result is overdue and its slot is free again, > 0.
+            inf: never. Choose more than the timeout of a call.
+        failure_exceptions: Exceptions that count as failures: a type, a tuple or union of types (`()`: none), or a
+            function that gets the exception and returns whether it is a failure. Other exceptions count as successes,
+            because the service has answered. A type that is not an `Exception` but stands for a timeout, such as
+            `gevent.Timeout`, may be listed.
+        ignored_exceptions: Exceptions that say nothing about the service, in the same forms. They are checked before
+            `failure_exceptions`.
+        failure_result: A function that gets the returned value and returns whether it is a failure. None: no value is.
+        retry_after: A function that gets the exception that opened the circuit and returns how many seconds the server
+            asks for, or None. `retry_after_hint` is one. The circuit stays open for at least that long. In an exception
+            group it gets each exception, and the longest time counts. A returned value gives no hint, even if
+            `failure_result` says that it is a failure. None: the circuit reads no hints.
+        retry_after_max_s: The longest hint that is respected, in seconds, >= 0. A longer one is cut to this.
+        half_open_failure_threshold: Failed probes that open the circuit again, >= 1.
+        failure_threshold_within_s: Seconds within which the failures in a row must have happened, > 0. None: at any
+            time.
+        trip_when: A rule of your own: a function that gets a `WindowCounts` after each failure and each slow call and
+            returns whether the circuit opens. If it returns a text, that is the reason in the log. It runs outside
+            every lock. If it raises, that is logged and the circuit stays as it is. None: there is no such rule.
 
     Raises:
-        TypeError: a value of the wrong type.
-        ValueError: a value out of range, or settings that can never work together.
+        TypeError: A value has the wrong type.
+        ValueError: A value is out of range, or settings contradict each other.
     """
 
     # What follows from the settings; of each object, but no setting itself.
@@ -151,5 +159,10 @@ class CircuitBreakerConfig:
             )
 
     def replace(self, **changes: Any) -> CircuitBreakerConfig:
-        """Return the same configuration with other values for these settings, checked as at construction."""
+        """Return a copy of this configuration in which the given settings have other values.
+
+        Raises:
+            TypeError: There is no such setting, or a value has the wrong type.
+            ValueError: A value is out of range, or settings contradict each other.
+        """
         return replace(self, **changes)

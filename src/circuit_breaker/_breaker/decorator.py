@@ -48,36 +48,44 @@ def circuit_breaker(
     store: Store | None = None,
 ) -> BreakerDecorator[CircuitBreaker]: ...
 def circuit_breaker(*args: Any, **settings: Any) -> Any:
-    """Guard a function with a circuit breaker, which is then its attribute `circuit_breaker`.
+    """Guard a function with a circuit breaker: after too many failures, calls are rejected with `CircuitOpenError`.
 
-    Works bare and with arguments, on functions, coroutine functions, generators, async generators and methods of all
-    kinds. Two decorators of one name make two breakers: to share one, give both the same `breaker=`, or decorate both
-    with one decorator object.
+    Use it with or without parentheses, on functions, coroutine functions, generators, async generators and methods. The
+    breaker is the attribute `circuit_breaker` of the decorated function.
+
+    A decorated method has one breaker for all instances; for one per host or instance use `CircuitBreakerRegistry`. Two
+    decorators with the same name make two breakers; to share one, give both the same `breaker=`.
 
     Args:
-        name: of the breaker, which is then one for everything that this decorator object decorates; None: each function
-            gets its own, called `module.qualname`.
-        failure_threshold: failures in a row that open the circuit, >= 1; None: no number of them does.
-        reset_timeout_s: seconds the circuit stays open before it probes, >= 0; or a function, as in
-            `CircuitBreakerConfig`.
-        config: all settings, in place of the two before.
-        breaker: one that exists, in place of all settings.
-        fallback: called as `fallback(error, *args, **kwargs)` when this very decorator rejects a call, and its result
-            returned (awaited for an `async def`, iterated for a generator).
-        fallback_on: exceptions of the function that the fallback answers as well, after they have been counted: an
-            exception type, a tuple or union of them, or a predicate. None: none.
-        mode: who decides, see `CircuitMode`.
-        listeners: functions that are given every event of the breaker.
-        clock: a function that returns monotonic seconds.
-        store: shares the circuit of this name with other processes, see `CircuitBreaker`.
+        name: The name of the breaker. One decorator object with a name has one breaker for all that it decorates. None:
+            each function gets its own breaker, named `module.qualname`.
+        failure_threshold: Failures in a row that open the circuit, >= 1. None: this rule is off.
+        reset_timeout_s: Seconds that the circuit stays open before it admits a probe, >= 0, or a `timedelta`, or a
+            function as in `CircuitBreakerConfig`.
+        config: A `CircuitBreakerConfig` with all settings. It replaces the two settings above.
+        breaker: An existing `CircuitBreaker`. It replaces all other settings but the fallback.
+        fallback: A function that is called as `fallback(error, *args, **kwargs)` when this decorator rejects a call.
+            Its result is returned; for an `async def` it is awaited if necessary, for a generator it is iterated.
+        fallback_on: Exceptions of the function for which the fallback is called, too: a type, a tuple or union of
+            types, or a function that gets the exception. They count as usual. None: rejections only.
+        mode: Who decides whether calls are admitted, see `CircuitMode`.
+        listeners: Functions that get every event of the breaker.
+        clock: A function that returns monotonic seconds.
+        store: A store of `circuit_breaker.stores`, see `CircuitBreaker`. None: the circuit is not shared.
 
     Raises:
-        TypeError: a setting is of the wrong type, or beside one that takes its place; or what is decorated is no
+        TypeError: A setting has the wrong type or cannot stand beside another one, or the decorated object is not a
             function.
-        ValueError: a setting is out of range.
+        ValueError: A setting is out of range.
     """
-    given = Given(circuit_breaker, args, settings)
-    given.check_first(CircuitBreaker, "breaker=", "name=", str)
+    given = Given(circuit_breaker, args, settings, CircuitBreakerConfig)
+    remedies: dict[type, str] = {
+        CircuitBreaker: "breaker=",
+        CircuitBreakerConfig: "config=",
+        BaseException: "config=CircuitBreakerConfig(failure_exceptions=...)",
+        int: "failure_threshold=",
+    }
+    given.check_first(remedies, "name=")
     fallback = given.fallback(None)
     short = ("failure_threshold", "reset_timeout_s")
     if given.takes_place("breaker", CircuitBreaker):

@@ -11,7 +11,7 @@
 
 A mode that an operator sets and `reset()` lead to a fresh CLOSED period from everywhere, FORCED_OPEN to an OPEN one
 without end. A permission belongs to the period that issued it, so a late result is known by `is not`: it counts in the
-totals alone. What happens in a state is told in `states`; the machine owns the transitions, and only those.
+totals alone. What happens in a state is in `states`; the machine owns the transitions, and only those.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ class Machine:
         listeners: the functions that every result and every change is delivered to; replaced, never changed.
         changes: what has not been logged yet, oldest first.
         undelivered: what listeners have not been notified of yet, oldest first, and at most 1,000.
-        lost: how many changes were dropped because listeners did not take them.
+        dropped: how many changes listeners were never notified of, because too many waited for them.
     """
 
     __slots__ = (
         "changes",
         "config",
+        "dropped",
         "fast",
         "listeners",
         "lock",
-        "lost",
         "mode",
         "period",
         "start",
@@ -88,7 +88,7 @@ class Machine:
         self.start = ZERO
         self.changes: tuple[Change, ...] = ()
         self.undelivered: tuple[Change, ...] = ()
-        self.lost = 0
+        self.dropped = 0
         self.period: Period = self._first_period(mode, now)
         self.fast: Closed | None = None
         self.renew_fast()
@@ -152,7 +152,7 @@ class Machine:
         return cast("Open | None", period.settle(self, permission, outcome, now, latency_s, slow))
 
     def count_late(self, outcome: Outcome, now: float, latency_s: float, slow: bool) -> None:
-        """Count a result in the totals alone."""
+        """Count a result in the totals only."""
         failed = outcome is FAILURE
         with self.lock:
             totals, period = self.totals, self.period
@@ -209,7 +209,7 @@ class Machine:
                 return opened
 
     def configure(self, config: CircuitBreakerConfig, now: float) -> None:
-        """Take another configuration; what is under way stays under way."""
+        """Use another configuration. Running calls and an open period go on."""
         while True:
             rules = () if self.mode is CircuitMode.FORCED_CLOSED else config._rules
             if self.look(now).configure(self, config, rules, now):
@@ -223,7 +223,7 @@ class Machine:
                 return
 
     def reset(self, mode: CircuitMode, now: float) -> None:
-        """Be as new, in this mode."""
+        """Start again in this mode, with all totals zero."""
         while True:
             if self._enter(self.period, self._first_period(mode, now), "reset", mode=mode, totals=Totals()):
                 return
@@ -257,14 +257,14 @@ class Machine:
         return True
 
     def after_fork_in_child(self) -> None:
-        """Keep what is counted; the results of calls that are out are late, for they are made in another process."""
+        """Keep the counts. Calls that run now belong to the parent, so their results here are late."""
         self.lock = RLock()
         self.period = self.period.copy_for_child()
         self.changes = self.undelivered = ()
         self.renew_fast()
 
     def renew_fast(self) -> None:
-        """Set `fast`, which whoever changes one of the things it depends on has set to None under the lock."""
+        """Set `fast` again. Every change of what it depends on has set it to None, under the lock."""
         for _ in repeat(None):
             period, config, listeners, joined = self.period, self.config, self.listeners, self.joined
             plain = isinstance(period, Closed) and config.failure_result is None and not listeners and joined
@@ -327,7 +327,7 @@ class Machine:
             listeners, changes, undelivered = self.listeners, self.changes, self.undelivered
             logged = changes + new
             delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if listeners else ()
-            lost = len(undelivered) + len(new) - len(delivering) if listeners else 0
+            dropped = len(undelivered) + len(new) - len(delivering) if listeners else 0
             inherits_streak = not period.admits
             with self.lock:
                 if self.period is not former:
@@ -339,7 +339,7 @@ class Machine:
                 self.fast = None
                 self.changes = logged
                 self.undelivered = delivering
-                self.lost += lost
+                self.dropped += dropped
                 if mode is not None:
                     self.mode = mode
                 if inherits_streak:

@@ -15,7 +15,7 @@ OPEN_BLOCKS_REMEMBERED: Final = 1_000
 
 
 class Frame:
-    """One call or `with` block of one owner; when it is over the owner is None, and it keeps nothing alive."""
+    """One call or `with` block of one owner. When it is over, the owner is None, so that it keeps nothing alive."""
 
     __slots__ = ("depth", "outer", "owner", "permission", "started")
 
@@ -47,7 +47,7 @@ def push(owner: object, permission: Permission, started: float) -> Frame:
     outer = innermost()
     while outer is not None and outer.owner is None:
         outer = outer.outer
-    frame = Frame()  # filled in here: a constructor of our own would be a call more on the way into every block
+    frame = Frame()  # filled in here: a constructor would be one more call for every block
     frame.owner = owner
     frame.permission = permission
     frame.started = started
@@ -63,7 +63,7 @@ def push(owner: object, permission: Permission, started: float) -> Frame:
 
 
 def end(frame: Frame) -> None:
-    """Leave a call or block, in whatever order and context; those above it stay."""
+    """Leave a call or block, in any order and context. Those above it stay."""
     frame.owner = None
     top = innermost()
     if top is not None and top.owner is None:

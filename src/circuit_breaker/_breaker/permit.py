@@ -1,4 +1,4 @@
-"""One admission that somebody holds in hand."""
+"""A permit: one admission whose result is reported later."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ __all__ = ["Permit"]
 
 
 class Permit(OnlyOne):
-    """The right to make one call, already admitted; it counts exactly once, wherever and whenever it is settled.
+    """The right to make one call, and the place to report its result, once, from any thread or task.
 
-    `CircuitBreaker.permit()` gives it. Either say how the call ended, from any thread or task, or let a `with` or
-    `async with` block say it: its exception is judged as that of a call, unless the block has said otherwise before.
-    One that is never settled counts nothing, and in half-open takes a place until it is overdue.
+    `CircuitBreaker.permit()` returns it. Report the result with `success()`, `failure()` or `ignore()`, or use the
+    permit as a `with` or `async with` block: then the end of the block reports it as that of a call, unless the block
+    has already reported one itself.
+
+    A permit that is never settled counts nothing. In half-open it takes a probe slot until it is overdue.
     """
 
     __slots__ = ("__weakref__", "_admission", "_entered", "_frame", "_permission", "_settled", "_started")
@@ -37,34 +39,37 @@ class Permit(OnlyOne):
         return f"<Permit of circuit {self._admission.name!r}: {'settled' if self._settled else 'out'}>"
 
     def success(self) -> None:
-        """Say that the call succeeded.
+        """Report that the call succeeded.
 
         Raises:
-            UsageError: this permit has been settled before; nothing has changed.
+            UsageError: A result was reported before. Nothing has changed.
         """
         self._settle(Outcome.SUCCESS, None)
 
     def failure(self, error: BaseException | None = None) -> None:
-        """Say that the call failed, and with which error if there is one.
+        """Report that the call failed. This may open the circuit.
+
+        Args:
+            error: The exception, for listeners, `last_failure` and the retry-after hint. None: there is none.
 
         Raises:
-            UsageError: this permit has been settled before; nothing has changed.
-            TypeError: `error` is no exception; nothing has changed.
+            UsageError: A result was reported before. Nothing has changed.
+            TypeError: `error` is not an exception. Nothing has changed.
         """
         self._settle(Outcome.FAILURE, None if error is None else checks.instance("error", error, BaseException))
 
     def ignore(self) -> None:
-        """Give the permit back: the call says nothing about the dependency.
+        """Report that the call says nothing about the service, or was not made.
 
         Raises:
-            UsageError: this permit has been settled before; nothing has changed.
+            UsageError: A result was reported before. Nothing has changed.
         """
         self._settle(Outcome.IGNORED, None)
 
     def _settle(self, outcome: Outcome, error: BaseException | None) -> None:
         now = self._admission._clock()
         if not self._claim():
-            raise UsageError(f"{self!r}: a permit is settled once")
+            raise UsageError(f"{self!r}: its result has been reported already, and a permit takes one result")
         self._admission._settle(self._permission, outcome, now, now - self._started, error)
 
     def _claim(self) -> bool:
@@ -75,7 +80,7 @@ class Permit(OnlyOne):
 
     def __enter__(self) -> Permit:
         if self._settled or self._entered:
-            raise UsageError(f"{self!r}: a permit is for one call, and this one has been used")
+            raise UsageError(f"{self!r}: it has been used already, and a permit is for one call: ask for another one")
         self._entered = True
         if type(self._permission) is Probe:
             self._frame = open_blocks.push(self._admission, self._permission, self._started)

@@ -1,4 +1,4 @@
-"""What a machine was at one moment, read under its lock at once."""
+"""A consistent reading of a machine, taken under its lock."""
 
 from __future__ import annotations
 

@@ -28,25 +28,28 @@ if TYPE_CHECKING:
 
 __all__ = ["CircuitBreakerRegistry"]
 
-LOOKED_AT: Final = 16  # breakers, for one that may be forgotten
+LOOKED_AT: Final = 16  # breakers, to find one that may be forgotten
 
 
 class CircuitBreakerRegistry(Listened, OnlyOne):
-    """`registry[key]` is the one breaker of that key, made when it is first asked for.
+    """One breaker for each key, such as a host: `registry[key]` returns it, and makes it when it is first used.
 
-    Safe from any thread or task. Holds at most `max_size` breakers, and forgets one of the least recently used then:
-    one that is closed, or open with its time over, preferably without remembered failures. One that is open, half-open,
-    or in another mode than it was made with, stays. One that is forgotten while somebody still holds it is the one that
-    its key gives again; if it opens or is steered then, it is kept again. If none can go, the registry grows, and warns
-    once; it shrinks as soon as it can. A new key costs the same whatever the size.
+    Threads and tasks may share one registry. When it has more than `max_size` breakers, it forgets one that was not
+    used for a long time. It forgets only a breaker that is closed, or open with its time over, and that is in the mode
+    it was made with; first one without failures. If none of those it looks at may go, the registry grows, logs one
+    warning, and shrinks later. A breaker that is forgotten while somebody still holds it comes back with its key: a key
+    never has two breakers at once. A new key costs the same in a small registry and in a large one.
 
     Args:
-        config: of every breaker, or a function that gives the one of a key; None takes the defaults.
-        max_size: how many breakers are kept, >= 1.
-        mode: of every breaker, as are `listeners`, `clock` and `store`; see `CircuitBreaker`.
+        config: The configuration of every breaker, or a function that gets the key and returns one. None: the defaults.
+        max_size: How many breakers are kept, >= 1.
+        mode: The mode in which every breaker is made, see `CircuitMode`.
+        listeners: Functions that get every event of every breaker.
+        clock: A function that returns monotonic seconds, for every breaker.
+        store: The store of every breaker, see `CircuitBreaker`. None: nothing is shared with other processes.
 
     Raises:
-        TypeError, ValueError: a setting is of the wrong type or out of range.
+        TypeError, ValueError: A setting has the wrong type or is out of range.
     """
 
     # `_lock` guards `_warned` and `_listeners`. What is kept has a lock of its own.
@@ -77,21 +80,21 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         return f"<CircuitBreakerRegistry of {len(self)} breakers, max_size {self._max_size}>"
 
     def __getitem__(self, key: Hashable) -> CircuitBreaker:
-        """Return the breaker of this key; a key that is no str names its breaker by `str(key)`."""
+        """Return the breaker of this key. Its name is the key, or `str(key)` if the key is not a str."""
         breaker = self._cache.use(key)
         return self._bring(key) if breaker is None else breaker
 
     def get(self, key: Hashable) -> CircuitBreaker | None:
-        """Return the breaker of this key if it is kept, else None; this makes none, and does not count as its use."""
+        """Return the breaker of this key, or None if it is not there. This makes none and does not count as its use."""
         entry = self._cache.find(key)
         return None if entry is None else entry.kept
 
     def values(self) -> list[CircuitBreaker]:
-        """Return the breakers that are kept, the least recently used first; this does not count as their use."""
+        """Return all breakers that are kept, the least recently used first. This does not count as their use."""
         return [breaker for _, breaker in self._cache.in_order()]
 
     def __contains__(self, key: Hashable) -> bool:
-        """Tell whether the breaker of this key is kept; this does not count as its use."""
+        """Return whether the breaker of this key is kept. This does not count as its use."""
         return self.get(key) is not None
 
     def __len__(self) -> int:
@@ -103,25 +106,29 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         return iter([entry.key for entry, _ in self._cache.in_order()])
 
     def keyed(self, key_function: Callable[..., Hashable]) -> BreakerDecorator[KeyedBreakers]:
-        """Return a decorator that guards each call with `registry[key_function(*args, **kwargs)]`.
+        """Return a decorator that guards each call with the breaker of its key.
 
-        For example `@registry.keyed(lambda self, *args: self.host)` over a method. The attribute `circuit_breaker` of
-        the decorated function is this choice, and no breaker.
+        The key is `key_function(*args, **kwargs)`, called with the arguments of the call. For a method these include
+        `self`: `@registry.keyed(lambda self, *args, **kwargs: self.host)`. A decorated function has no single breaker:
+        find the breakers with `registry[key]`.
+
+        Raises:
+            TypeError: `key_function` is not a plain function.
         """
         takes = "a function of the arguments of a call"
         return KeyedBreakers(self, checks.function("key_function", key_function, takes))._decorate
 
     def remove(self, key: Hashable) -> None:
-        """Forget the breaker of this key; the next use of the key makes a new one, whoever still holds the old.
+        """Forget the breaker of this key. The next use of the key makes a new one, even if somebody holds the old one.
 
         Raises:
-            KeyError: no breaker of this key is known.
+            KeyError: There is no breaker of this key.
         """
         if not self._cache.remove(key):
             raise KeyError(key)
 
     def reset_all(self) -> None:
-        """Reset every breaker that is kept: in the mode it was made with, closed, all totals zero."""
+        """Reset every breaker that is kept, as `CircuitBreaker.reset()` does."""
         first_error = FirstError()
         for breaker in self.values():
             with first_error:
@@ -130,9 +137,9 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
 
     @property
     def config(self) -> CircuitBreakerConfig | Callable[[Any], CircuitBreakerConfig]:
-        """The configuration of every breaker, or a function of the key; setting it changes those that are there, too.
+        """The configuration of every breaker, or a function of the key. Setting it changes existing breakers, too.
 
-        If the function raises for some keys, the breakers of all others are changed, and the first error is raised.
+        If the function raises for some keys, all other breakers are changed, and the first error is raised.
         """
         return self._config
 
@@ -146,20 +153,20 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         first_error.raise_if_any()
 
     def add_listener(self, listener: Listener) -> None:
-        """Notify listener of every event of the breakers that are there and of those that come.
+        """Call `listener` with every event of all breakers, those that are there and those that are made later.
 
         Raises:
-            TypeError: listener is no plain function.
+            TypeError: `listener` is not a plain function.
         """
         super().add_listener(listener)
         for _, breaker in self._known():
             _listen(breaker, listener)
 
     def remove_listener(self, listener: Listener) -> None:
-        """Notify listener no more of the events of these breakers, unless it was added to one of them by itself later.
+        """Stop calling `listener` with the events of these breakers.
 
         Raises:
-            ValueError: listener is not there.
+            ValueError: It is not one of the listeners of this registry.
         """
         super().remove_listener(listener)
         for _, breaker in self._known():
@@ -222,7 +229,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         return breaker
 
     def _keep(self, key: Hashable) -> None:
-        """Keep the breaker of this key again if it was forgotten: it opened, or is steered, while somebody held it."""
+        """Keep the breaker of this key again. It was forgotten, and opened or was steered while somebody held it."""
         entry = self._cache.find(key)
         breaker = None if entry is None else entry.reference()
         if entry is not None and breaker is not None and self._cache.exchange(entry, None, breaker):
@@ -231,7 +238,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
     # Forgetting
 
     def _make_room(self, newest: Entry[CircuitBreaker]) -> None:
-        for _ in range(2):  # with one alone, a registry that has grown would never shrink
+        for _ in range(2):  # two, so that a registry that has grown can shrink
             if len(self) <= self._max_size:
                 return
             entry = self._one_to_forget(newest)
@@ -258,7 +265,9 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
 
     def _forget(self, entry: Entry[CircuitBreaker]) -> None:
         breaker = entry.kept
-        if breaker is not None and self._cache.exchange(entry, breaker, None) and not _may_go(breaker, self._clock()):
+        if breaker is None or not self._cache.exchange(entry, breaker, None, above=self._max_size):
+            return  # another thread has used it, or made room, meanwhile
+        if not _may_go(breaker, self._clock()):
             self._cache.exchange(entry, None, breaker)  # it has opened in between, when it was still kept
 
     def _warn_once(self) -> None:
@@ -279,7 +288,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
 
 
 def _listen(breaker: CircuitBreaker, listener: Listener) -> None:
-    """Let a listener of the registry listen to a breaker, once, however many threads come here."""
+    """Add a listener of the registry to a breaker, once, even if several threads do so."""
     while listener not in (before := breaker._listeners):
         if breaker._replace_listeners(before, (*before, listener)):
             return
@@ -291,7 +300,7 @@ def _unlisten(breaker: CircuitBreaker, listener: Listener) -> None:
 
 
 def _may_go(breaker: CircuitBreaker, now: float) -> bool:
-    """Tell whether a new breaker in the place of this one would do the same with the next call."""
+    """Return whether a new breaker would do the same with the next call."""
     machine = breaker._machine
     if machine.mode is not breaker._made_in:
         return False

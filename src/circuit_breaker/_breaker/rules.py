@@ -16,11 +16,13 @@ __all__ = ["WindowCounts"]
 
 
 class WindowCounts(NamedTuple):
-    """What a breaker has counted in its window when a rule is asked.
+    """What a breaker has counted so far. `trip_when` gets one after each failure and each slow call.
 
     Attributes:
-        calls: successes and failures in the window; `failures` and `slow_calls` are among them.
-        consecutive_failures: failures in a row up to now, whether the window holds them or not.
+        calls: Successes and failures in the window.
+        failures: The failures among them.
+        slow_calls: The slow calls among them.
+        consecutive_failures: Failures in a row until now, even those that are no longer in the window.
     """
 
     calls: int = 0
@@ -30,12 +32,12 @@ class WindowCounts(NamedTuple):
 
     @property
     def error_rate(self) -> float:
-        """The share of failures; 0.0 of nothing."""
+        """Share of failures in the window, from 0.0 to 1.0. 0.0 if it is empty."""
         return self.failures / self.calls if self.calls else 0.0
 
     @property
     def slow_call_rate(self) -> float:
-        """The share of slow calls; 0.0 of nothing."""
+        """Share of slow calls in the window, from 0.0 to 1.0. 0.0 if it is empty."""
         return self.slow_calls / self.calls if self.calls else 0.0
 
 
@@ -93,7 +95,7 @@ class Rule:
 
 
 class ConsecutiveFailures(Rule):
-    """Trips at so many failures in a row, if the setting asks for it within some seconds."""
+    """Trips after N failures in a row; if there is a time limit, only if all of them are recent enough."""
 
     def __init__(self, threshold: int, within_s: float | None) -> None:
         self.first_streak = threshold

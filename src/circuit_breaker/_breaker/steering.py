@@ -21,22 +21,22 @@ class Steering(Admission):
 
     @property
     def state(self) -> CircuitState:
-        """What a caller meets now; an open circuit whose time is over is half-open from this look on."""
+        """The state that a caller meets now. Reading it makes an open circuit half-open if its time is over."""
         return self._look().met
 
     @property
     def is_open(self) -> bool:
-        """Whether callers are rejected until some time is over."""
+        """Whether the circuit is open, so that every call is rejected."""
         return self._look().met is CircuitState.OPEN
 
     @property
     def is_closed(self) -> bool:
-        """Whether every caller is admitted."""
+        """Whether the circuit is closed, so that every call is admitted."""
         return self._look().met is CircuitState.CLOSED
 
     @property
     def stats(self) -> CircuitStats:
-        """The totals, as one live object."""
+        """The totals as a live object: reading an attribute gives its present value. Its attributes cannot be set."""
         return self._stats or self._live_stats()
 
     def _live_stats(self) -> LiveStats:
@@ -47,7 +47,7 @@ class Steering(Admission):
             return self._stats
 
     def snapshot(self) -> CircuitSnapshot:
-        """Return a consistent copy of everything there is to see."""
+        """Return a consistent copy of everything this breaker shows: state, mode, totals and window."""
         live = self._stats or self._live_stats()
         wall, now = time.time(), self._clock()
         machine = self._machine
@@ -69,6 +69,7 @@ class Steering(Admission):
             retry_after_s=0.0 if admits_all else period.retry_after_s(machine, reading.book, now),
             probes_in_flight=len(in_flight(reading.book, machine.config, now)),
             shared=None if machine.link is None else machine.link.snapshot(period),
+            dropped_changes=machine.dropped,
         )
         self._publish()
         return snapshot
@@ -77,9 +78,10 @@ class Steering(Admission):
 
     @property
     def config(self) -> CircuitBreakerConfig:
-        """The configuration; another one takes effect at once.
+        """The configuration. It can be set at any time and takes effect at once.
 
-        The window begins anew if its kind or size changed, the streak stays, and an open period keeps its end.
+        The failures in a row are kept, and an open circuit stays open for as long as it was going to. The window starts
+        empty if its kind or size has changed.
         """
         return self._machine.config
 
@@ -91,7 +93,11 @@ class Steering(Admission):
 
     @property
     def mode(self) -> CircuitMode:
-        """Who decides; setting another mode keeps the totals and starts afresh, setting the same changes nothing."""
+        """Who decides whether calls are admitted, see `CircuitMode`. It can be set at any time.
+
+        Another mode keeps the totals and starts with a closed circuit and an empty window. Setting the same mode again
+        changes nothing.
+        """
         return self._machine.mode
 
     @mode.setter
@@ -102,23 +108,24 @@ class Steering(Admission):
         self._publish()
 
     def reset(self) -> None:
-        """Be as new: in the mode it was made with, closed (unless that is FORCED_OPEN), all totals zero.
+        """Make the breaker as it was when it was made: closed, in its first mode, all totals zero.
 
-        Results of calls that are out count in the totals alone.
+        Configuration and listeners stay as they are. If its first mode is FORCED_OPEN, it is open. Calls that are
+        running now count in the new totals when they finish, and change nothing else.
         """
         self._machine.reset(self._made_in, self._clock())
         self._publish()
 
     def trip(self, open_for_s: float | timedelta | None = None) -> None:
-        """Open the circuit now, as if a rule had; a circuit that is open stays open from now on.
+        """Open the circuit now, as a rule would. If it is open already, its time starts again.
 
         Args:
-            open_for_s: seconds until it probes, >= 0 (inf: until `reset()`), or a `timedelta`; None: as long as
-                `reset_timeout_s` says.
+            open_for_s: Seconds until it admits a probe, >= 0, or a `timedelta`. inf: until `reset()`. None:
+                `reset_timeout_s` says how long.
 
         Raises:
-            UsageError: the mode is FORCED_OPEN or FORCED_CLOSED, in which nothing opens or closes the circuit.
-            TypeError, ValueError: `open_for_s` is no such number.
+            UsageError: The mode is FORCED_OPEN or FORCED_CLOSED, in which the circuit does not change.
+            TypeError, ValueError: `open_for_s` has the wrong type or is out of range.
         """
         wait_s = None if open_for_s is None else checks.seconds("open_for_s", open_for_s, minimum=0, infinite=True)
         if self._machine.mode in (CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED):

@@ -13,7 +13,7 @@ from .states import Asker, Permission, Probe
 
 
 class StreamGuard(Guard):
-    """Guards one iteration. Its latency is the time to the first item; what comes after that can hang, but not be slow.
+    """Guards one iteration. Its latency is the time to the first item; later items can hang, but are never slow.
 
     A stream that is stopped by its consumer after an item is a success, and so is a probe that still gives items after
     `half_open_timeout_s`: it is settled then, for it may be endless.

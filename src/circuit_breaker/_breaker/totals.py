@@ -57,16 +57,26 @@ class Totals(Tally):
         self.shadow_rejected = 0
 
 
-ZERO: Final = Totals()  # what is subtracted where nothing was reset; nobody counts in it
+ZERO: Final = Totals()  # what is subtracted if nothing was reset; it is never changed
 
 
 @dataclass
 class CircuitStats:
-    """Totals since the start or the last `reset()`.
+    """Totals of a breaker since it was made, or since the last `reset()`.
 
-    `last_failure_time` and `last_success_time` are wall-clock seconds since the epoch. `rejected_count` counts
-    rejected calls, `shadow_rejected_count` those that `SHADOW` admitted all the same, `slow_count` successes and
-    failures that lasted `slow_call_duration_s` or longer. Latencies are those of successes and failures.
+    Attributes:
+        success_count: Calls that succeeded.
+        failure_count: Calls that failed.
+        consecutive_failures: Failures since the last success.
+        last_failure_time: Date of the last failure, in seconds since 1970. None: there was none.
+        last_success_time: Date of the last success, in seconds since 1970. None: there was none.
+        total_latency_ms: Milliseconds that successes and failures took, added up.
+        ignored_count: Calls that say nothing about the service, such as cancelled ones.
+        rejected_count: Calls that were rejected.
+        slow_count: Successes and failures that took `slow_call_duration_s` or longer.
+        opened_count: How often the circuit opened: by a rule, by a failed probe or by `trip()`. `FORCED_OPEN` is not
+            counted.
+        shadow_rejected_count: Calls that would have been rejected, but the mode was `SHADOW`.
     """
 
     success_count: int = 0
@@ -83,47 +93,51 @@ class CircuitStats:
 
     @property
     def error_rate(self) -> float:
-        """The share of failures among successes and failures; 0.0 when there are none."""
+        """Share of failures among successes and failures, from 0.0 to 1.0. 0.0 if there are none."""
         answered = self.success_count + self.failure_count
         return self.failure_count / answered if answered else 0.0
 
     @property
     def avg_latency_ms(self) -> float:
-        """The mean latency of successes and failures in milliseconds; 0.0 when there are none."""
+        """Mean latency of successes and failures in milliseconds. 0.0 if there are none."""
         answered = self.success_count + self.failure_count
         return self.total_latency_ms / answered if answered else 0.0
 
     def record_success(self, latency_ms: float) -> None:
-        """Count one success in these totals alone."""
+        """Count one success in these totals only; the circuit is not affected."""
         self.success_count += 1
         self.consecutive_failures = 0
         self.last_success_time = time.time()
         self.total_latency_ms += latency_ms
 
     def record_failure(self, latency_ms: float) -> None:
-        """Count one failure in these totals alone."""
+        """Count one failure in these totals only; the circuit is not affected."""
         self.failure_count += 1
         self.consecutive_failures += 1
         self.last_failure_time = time.time()
         self.total_latency_ms += latency_ms
 
     def reset(self) -> None:
-        """Set every total to what it was at construction by default."""
+        """Set every total back to its default, 0 or None."""
         for total in fields(CircuitStats):
             setattr(self, total.name, total.default)
 
 
 @dataclass(frozen=True)
 class SharedSnapshot:
-    """Where a circuit is that a breaker shares with other processes, as far as this process knows.
+    """What a breaker knows of the circuit that it shares with other processes.
 
     Attributes:
-        link: "new": nothing has been heard of it; "joined"; "away": the store does not answer, or not to be understood.
-        open_for: whom the circuit is open or half-open for: "all", this "process" alone, or None: it is closed.
-        epoch: a number that grows with each opening, reopening, closing and order; 0: there has been none.
-        since_s: seconds since that; None: there has been none. `reason`: why. `by`: the process, as `host:pid`.
-        probes_out: probes under way in all processes.
-        heard_s: seconds since the store answered last; None: it never has.
+        link: "new": the store has not answered yet. "joined": this breaker follows the shared circuit. "away": the
+            store does not answer or gives unusable answers, so this breaker decides by itself.
+        open_for: For whom the circuit is open or half-open: "all" processes, or this "process" alone. None: it is
+            closed.
+        epoch: How many changes the shared circuit has had: openings, closings and orders. 0: none yet.
+        since_s: Seconds since the last change. None: there was none.
+        reason: Why it changed last, in words.
+        by: The process that changed it last, as `host:pid`.
+        probes_out: Probes that run now, in all processes together.
+        heard_s: Seconds since the store answered last. None: never.
     """
 
     link: str
@@ -138,17 +152,26 @@ class SharedSnapshot:
 
 @dataclass(frozen=True)
 class CircuitSnapshot:
-    """What a breaker was at one moment.
+    """A consistent copy of everything a breaker shows, at one moment.
 
     Attributes:
-        state: what a caller meets.
-        machine_state: what the machine is in; differs from `state` in `SHADOW`.
-        window_calls: successes and failures in the window; `window_failures` and `window_slow` are among them. While
-            the circuit is open or half-open, what the window held when it opened.
-        error_rate: share of failures in the window; 0.0 when it is empty. `slow_call_rate` likewise.
-        retry_after_s: seconds until a probe may be made; 0.0 when a call would be admitted now, None when unknown.
-        probes_in_flight: probes that are out and not overdue.
-        shared: what is known of the circuit in all processes; None: the breaker has no store.
+        name: The name of the breaker.
+        state: What a caller meets.
+        machine_state: The state of the circuit itself. It differs from `state` only in `SHADOW`, where callers always
+            meet a closed circuit.
+        mode: Who decides, see `CircuitMode`.
+        stats: The totals.
+        window_calls: Successes and failures in the window. While the circuit is open or half-open, these three figures
+            show what the window held when it opened.
+        window_failures: The failures among `window_calls`.
+        window_slow: The slow calls among `window_calls`.
+        error_rate: Share of failures in the window, from 0.0 to 1.0. 0.0 if it is empty.
+        slow_call_rate: Share of slow calls in the window, from 0.0 to 1.0. 0.0 if it is empty.
+        retry_after_s: Seconds until the circuit admits a probe. 0.0: it admits a call now. None: not known, because all
+            probe slots are taken or the circuit is forced open.
+        probes_in_flight: Probes that are running and not overdue.
+        shared: What this process knows of the circuit in all processes. None: the breaker has no store.
+        dropped_changes: State changes that listeners never got, because 1,000 others were waiting for them.
     """
 
     name: str
@@ -164,9 +187,10 @@ class CircuitSnapshot:
     retry_after_s: float | None
     probes_in_flight: int
     shared: SharedSnapshot | None = None
+    dropped_changes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as plain values that `json.dumps` takes; an infinite or unknown time is None."""
+        """Return the same as a dict for JSON. An infinite or unknown time is None."""
         stats = {key: _plain(value) for key, value in asdict(self.stats).items()}
         return {key: _plain(value) for key, value in asdict(self).items()} | {"stats": stats}
 
@@ -194,7 +218,7 @@ class Source(Protocol):
 
 
 class LiveStats(CircuitStats):
-    """The present totals of one breaker; `copy()` gives those of one moment, an attribute only itself."""
+    """The live totals of one breaker. `copy()` returns totals of one moment; attributes are read one by one."""
 
     # Each attribute reads what it needs under the lock; see `Machine` for what stands there.
 
@@ -208,7 +232,7 @@ class LiveStats(CircuitStats):
         return self._dated(self._machine.stats(), time.time(), self._clock())
 
     def _dated(self, stats: CircuitStats, wall: float, now: float) -> CircuitStats:
-        """Turn the moments in these totals into dates; two clocks that were read at once say how. A date stays."""
+        """Turn clock readings in these totals into dates, once, so that a shown date does not change."""
         shown = self._dates
         dates: dict[float, float] = {}
         for name in ("last_failure_time", "last_success_time"):
@@ -220,7 +244,7 @@ class LiveStats(CircuitStats):
         return stats
 
     def record_success(self, latency_ms: float) -> None:
-        """Count one success in the totals; it ends the streak, and no window holds it, since it was no call."""
+        """Count one success in the totals and end the streak. It was not a call, so no window holds it."""
         self._machine.count_by_hand(False, self._clock(), checks.latency("latency_ms", latency_ms) / 1_000)
 
     def record_failure(self, latency_ms: float) -> None:
@@ -228,7 +252,7 @@ class LiveStats(CircuitStats):
         self._machine.count_by_hand(True, self._clock(), checks.latency("latency_ms", latency_ms) / 1_000)
 
     def reset(self) -> None:
-        """Begin all totals and the streak of failures anew; the circuit stays as it is."""
+        """Set all totals and the streak to zero. The circuit stays as it is."""
         self._machine.reset_totals()
 
     def __repr__(self) -> str:
@@ -299,7 +323,7 @@ class LiveStats(CircuitStats):
 
     @property
     def error_rate(self) -> float:
-        """The share of failures among successes and failures; 0.0 when there are none."""
+        """Share of failures among successes and failures, from 0.0 to 1.0. 0.0 if there are none."""
         machine = self._machine
         with machine.lock:
             failures = machine.totals.failures + machine.period.failures - machine.start.failures
@@ -309,5 +333,5 @@ class LiveStats(CircuitStats):
 
     @property
     def avg_latency_ms(self) -> float:
-        """The mean latency of successes and failures in milliseconds; 0.0 when there are none."""
+        """Mean latency of successes and failures in milliseconds. 0.0 if there are none."""
         return self._machine.stats().avg_latency_ms

@@ -1,4 +1,4 @@
-"""Which recent answers were failures, and which were slow: among the last N calls, or in the last N seconds.
+"""Which recent results were failures, and which were slow: of the last N calls, or of the last N seconds.
 
 A window is a chain of marks from the oldest to the newest. A mark holds the totals of its period at one moment; what
 the window holds is the present totals less those at the last mark outside of it. A window of calls has a mark for each
@@ -68,11 +68,11 @@ class _Marks:
 
 
 class CallWindow(_Marks):
-    """The last `size` answers, exactly; its memory grows with the bad ones alone."""
+    """The last `size` results, exactly. Only failures and slow calls take memory."""
 
     __slots__ = ("size",)
 
-    bucket = 0  # all answers are in one
+    bucket = 0  # all results are in one
     marks_bad_answers: Final = True
 
     def __init__(self, size: int) -> None:
@@ -117,7 +117,7 @@ class TimeWindow(_Marks):
         return self._origin + (bucket + 1) * self._width_s
 
     def bucket_at(self, now: float) -> int:
-        """Return the bucket of a moment; it is never before that of an earlier answer, whatever the clock does."""
+        """Return the bucket of a moment. It is never before an earlier one, even if the clock steps back."""
         return max(self.bucket, int(min((now - self._origin) / self._width_s, sys.maxsize)))
 
     def counts(self, first: Mark, now: float, answers: int, failures: int, slow: int, streak: int) -> WindowCounts:

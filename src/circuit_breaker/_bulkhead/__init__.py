@@ -1,1 +1,1 @@
-"""The bulkhead: the slots, the line of those who wait, and where they sleep."""
+"""The bulkhead: its slots, its queue, and the gates at which waiting callers sleep."""

@@ -1,7 +1,7 @@
 """How a caller gets a slot: the same steps for threads and tasks, and two ways to sleep.
 
-Whoever must give something up for sure, whatever interrupts it, adds itself to `abandoned` of the line before anything
-else. That is one call of C code; the line takes back what it had at once, or when it serves the next time.
+A caller that is interrupted or cancelled first adds itself to `abandoned` of the line. That is one call of C code,
+which no interrupt can split. The line takes back the caller's slot or place at once, or when it serves the next time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .line import Caller, Line
 
 
 class Admission(Listened):
-    """What a bulkhead knows to let somebody in."""
+    """What a bulkhead needs to admit or reject a call."""
 
     _name: str
     _max_queue: int
     _line: Line
 
     def _take_free(self) -> bool:
-        """Take a slot if that takes no second look, and tell whether it was taken."""
+        """Take a slot if one is known to be free, and return whether it was taken."""
         line = self._line
         if line.inside >= line.free_below:
             return False
@@ -48,9 +48,9 @@ class Admission(Listened):
         return entered
 
     def _take(self, caller: Caller, patience_s: float | None) -> bool:
-        """Give the caller a slot or a rejection, which the listeners are told, and return whether it is a slot.
+        """Give the caller a slot, or reject it and notify the listeners; return whether it has a slot.
 
-        It waits for at most `patience_s` in the thread; 0 does not wait, None has no limit.
+        It waits in this thread for at most `patience_s` seconds. 0: it does not wait. None: no limit.
         """
         line = self._line
         try:
@@ -62,10 +62,10 @@ class Admission(Listened):
             line.abandoned.add(caller)
             line.serve()
             raise
-        return not (caller.rejected and self._tell_of_rejection(caller))
+        return not (caller.rejected and self._notify_of_rejection(caller))
 
     async def _take_async(self, caller: Caller, patience_s: float | None) -> bool:
-        """Do the same, and wait in the task."""
+        """Do the same, but wait in this task."""
         line = self._line
         try:
             if self._has_to_wait(caller, patience_s, task_gate):
@@ -76,7 +76,7 @@ class Admission(Listened):
             line.abandoned.add(caller)
             line.serve()
             raise
-        return not (caller.rejected and self._tell_of_rejection(caller))
+        return not (caller.rejected and self._notify_of_rejection(caller))
 
     def _sleep_on(self, caller: Caller, opened: bool) -> None:
         while not self._line.wait_is_over(caller, opened):
@@ -89,12 +89,12 @@ class Admission(Listened):
             caller.gate.shut()
 
     def _has_to_wait(self, caller: Caller, patience_s: float | None, new_gate: Callable[[float | None], Any]) -> bool:
-        """Give the caller a slot, a rejection, or a gate and a place in the line; the last is to wait."""
+        """Give the caller a slot, or reject it, or put it in the line with a gate; return whether it is in the line."""
         line = self._line
         places = 0 if patience_s == 0 else self._max_queue
         if line.abandoned:
             line.serve()
-        # Where others wait, so must this caller, and the first try would be in vain.
+        # If others wait, this caller has to wait, too, and needs a gate first.
         if 0 < line.queued < places or not line.enter(caller, places):
             caller.gate = new_gate(patience_s)
             caller.line = line
@@ -102,8 +102,8 @@ class Admission(Listened):
             line.enter(caller, places)
         return caller.waits is not None
 
-    def _tell_of_rejection(self, caller: Caller) -> bool:
-        """Notify the listeners, and return True."""
+    def _notify_of_rejection(self, caller: Caller) -> bool:
+        """Notify the listeners. Return True."""
         if self._listeners:
             notify(self._listeners, BulkheadRejected(self._name, caller.active, caller.queued, caller.waited_s))
         return True

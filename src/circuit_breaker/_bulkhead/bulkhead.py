@@ -1,4 +1,4 @@
-"""At most so many at once, for threads and tasks together: the ways to take a slot and to give it back."""
+"""`Bulkhead`: the ways to take a slot and to give it back, for threads and tasks."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _Breaker = TypeVar("_Breaker")
 _Policy = TypeVar("_Policy")
 
 
-# What calls do not go through, so that overriding it would change little.
+# Calls do not use these methods, so a subclass that overrides them would change nothing for calls.
 _NOT_ON_THE_WAY: Final = ("acquire", "acquire_async", "release")
 
 
 class Bulkhead(Pattern, Admission, OnlyOne):
-    """Never lets more than `max_concurrent` callers in at once, and never lets more than `max_queue` wait for a slot.
+    """Limits how many calls run at once, and how many callers wait for a slot.
 
-    One object serves any number of threads, asyncio tasks of any event loops and trio tasks at the same time. They wait
-    in one line, first come, first served; a slot goes from the holder that leaves straight to the first in the line.
-    Cancelling a wait loses no slot, and leaves no trace.
+    Threads, asyncio tasks of any event loop and trio tasks may share one object. They wait in one queue and are served
+    in the order in which they came. Cancelling a wait gives its place back and loses no slot.
 
     Args:
-        name: shown in errors, events and snapshots.
-        max_concurrent: how many may be inside, >= 0; 0 rejects everybody, or lets them wait.
-        max_queue: how many may wait, >= 0; 0 rejects at once when every slot is taken.
-        timeout_s: seconds that a caller waits at most, >= 0, or a timedelta; both 0.0 and None mean no limit.
-        listeners: functions that are given a `BulkheadRejected` for every rejection, outside every lock.
-        clock: a function that returns monotonic seconds, for what is told of waits; time-outs are measured by the
-            clock of the thread's or task's own library.
+        name: Shown in errors, events and snapshots.
+        max_concurrent: Slots: how many calls may run at once, >= 0. 0: none; callers are rejected, or wait if there is
+            a queue.
+        max_queue: How many callers may wait for a slot, >= 0. 0: a call is rejected at once when all slots are taken.
+        timeout_s: Seconds that a caller waits at most, >= 0, or a `timedelta`. 0.0 and None both mean no limit.
+        listeners: Functions that get a `BulkheadRejected` for every rejection, outside every lock.
+        clock: A function that returns monotonic seconds, for reported waits only. Timeouts are measured with the clock
+            of the running thread or event loop.
 
     Raises:
-        TypeError, ValueError: a setting is of the wrong type or out of range.
+        TypeError, ValueError: A setting has the wrong type or is out of range.
     """
 
     _attribute = "bulkhead"
@@ -60,8 +60,8 @@ class Bulkhead(Pattern, Admission, OnlyOne):
         for name in _NOT_ON_THE_WAY:
             if getattr(cls, name) is not getattr(Bulkhead, name):
                 raise TypeError(
-                    f"{cls.__name__} overrides {name}(), which calls, blocks and decorated functions do not go "
-                    "through: use listeners=, or wrap the bulkhead in a class of your own"
+                    f"{cls.__name__} overrides {name}(), but calls, blocks and decorated functions do not use "
+                    f"{name}(): use listeners=, or wrap the bulkhead in a class of your own"
                 )
 
     def __init__(
@@ -78,7 +78,7 @@ class Bulkhead(Pattern, Admission, OnlyOne):
         self._name = checks.text("name", name)
         self._max_queue = checks.count("max_queue", max_queue, 0)
         self._timeout_s = _checked_timeout(timeout_s)
-        self._patience_s = self._timeout_s or None  # that of a caller without a time-out of its own; None: no limit
+        self._patience_s = self._timeout_s or None  # of a caller that brings no timeout of its own; None: no limit
         self._listeners = checks.functions("listeners", listeners)
         self._line = Line(
             checks.count("max_concurrent", max_concurrent, 0),
@@ -92,38 +92,38 @@ class Bulkhead(Pattern, Admission, OnlyOne):
 
     @property
     def name(self) -> str:
-        """The name that errors, events and snapshots show."""
+        """The name, shown in errors, events and snapshots."""
         return self._name
 
     @property
     def max_queue(self) -> int:
-        """How many may wait for a slot."""
+        """How many callers may wait for a slot."""
         return self._max_queue
 
     @property
     def timeout_s(self) -> float | None:
-        """Seconds that a caller waits at most; both 0.0 and None mean no limit."""
+        """Seconds that a caller waits at most. 0.0 and None both mean no limit."""
         return self._timeout_s
 
     @property
     def max_concurrent(self) -> int:
-        """How many may be inside at once; `resize()` changes it."""
+        """How many calls may run at once. `resize()` changes it."""
         return self._line.limit
 
     @property
     def active_count(self) -> int:
-        """How many are inside; more than `max_concurrent` for a while after it was made smaller."""
+        """How many calls are running. After `resize()` to fewer slots it may be above `max_concurrent` for a while."""
         return self._served_line().inside
 
     @property
     def available_slots(self) -> int:
-        """How many could enter at once."""
+        """How many slots are free."""
         snapshot = self.snapshot()
         return max(0, snapshot.max_concurrent - snapshot.active_count)
 
     @property
     def queued_count(self) -> int:
-        """How many wait for a slot."""
+        """How many callers are waiting for a slot."""
         return self._served_line().queued
 
     def snapshot(self) -> BulkheadSnapshot:
@@ -155,7 +155,7 @@ class Bulkhead(Pattern, Admission, OnlyOne):
         )
 
     def _served_line(self) -> Line:
-        """Return the line once nothing is left to do in it that somebody was interrupted in."""
+        """Return the line, after finishing in it what an interrupted caller has left undone."""
         line = self._line
         if line.abandoned or line.queued:
             line.serve()
@@ -164,43 +164,42 @@ class Bulkhead(Pattern, Admission, OnlyOne):
     # Entering and leaving by hand
 
     def acquire(self, *, timeout_s: float | timedelta | EllipsisType | None = ...) -> bool:
-        """Take a slot, waiting in the line if there is a place, and return True; or return False if rejected.
+        """Take a slot and return True, or return False if the call is rejected. Waits if the queue has a place.
 
-        Every True must be followed by one `release()`, from any thread or task.
+        After each True, call `release()` once, from any thread or task.
 
         Args:
-            timeout_s: seconds that this caller waits at most, >= 0, or a timedelta; 0 does not wait, None has no limit.
-                Without it, the `timeout_s` of the bulkhead holds.
+            timeout_s: Seconds to wait at most, >= 0, or a `timedelta`. 0: do not wait. None: no limit. If left out, the
+                `timeout_s` of the bulkhead is used.
 
         Raises:
-            UsageError: it would have to wait, and this thread runs an event loop: use `acquire_async()`.
-            TypeError, ValueError: `timeout_s` is of the wrong type or out of range.
+            UsageError: It would have to wait, but this thread runs an event loop: use `acquire_async()`.
+            TypeError, ValueError: `timeout_s` has the wrong type or is out of range.
         """
         patience_s = self._patience_s if timeout_s is ... else _checked_timeout(timeout_s)
         return self._take_free() or self._take(Caller(), patience_s)
 
     async def acquire_async(self, *, timeout_s: float | timedelta | EllipsisType | None = ...) -> bool:
-        """Take a slot, waiting in the line if there is a place, and return True; or return False if rejected.
+        """Take a slot and return True, or return False if the call is rejected. Waits if the queue has a place.
 
-        Every True must be followed by one `release()`, from any thread or task. Cancelling leaves the line, and loses
-        no slot.
+        After each True, call `release()` once, from any thread or task. Cancelling leaves the queue and loses no slot.
 
         Args:
-            timeout_s: seconds that this caller waits at most, >= 0, or a timedelta; 0 does not wait, None has no limit.
-                Without it, the `timeout_s` of the bulkhead holds.
+            timeout_s: Seconds to wait at most, >= 0, or a `timedelta`. 0: do not wait. None: no limit. If left out, the
+                `timeout_s` of the bulkhead is used.
 
         Raises:
-            UsageError: it would have to wait, and this is no task of asyncio or trio.
-            TypeError, ValueError: `timeout_s` is of the wrong type or out of range.
+            UsageError: It would have to wait, but this is not a task of asyncio or trio.
+            TypeError, ValueError: `timeout_s` has the wrong type or is out of range.
         """
         patience_s = self._patience_s if timeout_s is ... else _checked_timeout(timeout_s)
         return self._take_free() or await self._take_async(Caller(), patience_s)
 
     def release(self) -> None:
-        """Give one slot back, to the first in the line if somebody waits; from any thread or task.
+        """Give one slot back. If callers are waiting, the first of them gets it. Safe from any thread or task.
 
         Raises:
-            UsageError: no slot is held; nothing has changed.
+            UsageError: No slot is taken. Nothing has changed.
         """
         line = self._line
         try:
@@ -226,12 +225,16 @@ class Bulkhead(Pattern, Admission, OnlyOne):
             raise UsageError(f"Bulkhead {self._name!r}: release() without a held slot")
 
     def resize(self, max_concurrent: int) -> None:
-        """Set how many may be inside: more serve the line at once, fewer take effect as holders leave.
+        """Change how many calls may run at once.
 
-        At 0 those who wait keep waiting, under their time-out. Safe from any thread or task.
+        More slots serve waiting callers at once. Fewer slots take effect as running calls end. At 0, waiting callers
+        keep waiting until their timeout. Safe from any thread or task.
+
+        Args:
+            max_concurrent: The new number of slots, >= 0.
 
         Raises:
-            TypeError, ValueError: as at construction.
+            TypeError, ValueError: `max_concurrent` has the wrong type or is out of range.
         """
         limit = checks.count("max_concurrent", max_concurrent, 0)
         line = self._line
@@ -296,15 +299,19 @@ class Bulkhead(Pattern, Admission, OnlyOne):
     @overload
     def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, object, object, Bulkhead]: ...
     def __call__(self, func: Any, /) -> Any:
-        """Return func, of whatever kind, such that each call holds a slot; a generator does from first item to end."""
+        """Return the function with a slot held by each call. A generator holds one from its first item to its end.
+
+        Raises:
+            TypeError: It is not a function.
+        """
         return self._decorate(func)
 
     def _new_guard(self) -> Guard:
         return StreamCaller(self, self._patience_s)
 
     def _run(self, func: Function, args: Args, kwargs: Kwargs) -> Any:
-        # Written out, because the entry of every function is a place where Ctrl-C may land: here a slot is taken, or
-        # given back, and known to be so, with no such place in between.
+        # Written out, because Ctrl-C may land at the entry of every function. Here it cannot land between taking a slot
+        # and noting that it was taken, nor between giving it back and noting that.
         line = self._line
         caller = Caller()
         try:
@@ -327,7 +334,7 @@ class Bulkhead(Pattern, Admission, OnlyOne):
                 try:
                     if caller.holds is line.epoch:
                         caller.holds = None
-                        line.inside -= 1 if line.inside else 0  # somebody's stray release() may have been for this one
+                        line.inside -= 1 if line.inside else 0  # a release() too many may have given this slot back
                 finally:
                     line.lock.release()
                 if line.queued:

@@ -40,29 +40,30 @@ def bulkhead(
     clock: Callable[[], float] = time.monotonic,
 ) -> BulkheadDecorator[Bulkhead]: ...
 def bulkhead(*args: Any, **settings: Any) -> Any:
-    """Limit how many calls of a function run at once, by a `Bulkhead`, which is then its attribute `bulkhead`.
+    """Limit how many calls of a function run at once: further calls wait or are rejected with `BulkheadFullError`.
 
-    Works bare and with arguments, on functions, coroutine functions, generators, async generators and methods of all
-    kinds. Two decorators of one name make two bulkheads: to share one, give both the same `bulkhead=`, or decorate both
-    with one decorator object.
+    Use it with or without parentheses, on functions, coroutine functions, generators, async generators and methods. The
+    `Bulkhead` is the attribute `bulkhead` of the decorated function.
+
+    Two decorators with the same name make two bulkheads; to share one, give both the same `bulkhead=`.
 
     Args:
-        name: of the bulkhead, which is then one for everything that this decorator object decorates; None: each
-            function gets its own, called `module.qualname`.
-        max_concurrent: how many may be inside, >= 0; 0 rejects everybody.
-        max_queue: how many may wait, >= 0; 0 rejects at once when every slot is taken.
-        timeout_s: seconds that a caller waits at most, >= 0; both 0.0 and None mean no limit.
-        bulkhead: one that exists, in place of all settings.
-        listeners: functions that are given a `BulkheadRejected` for every rejection.
-        clock: a function that returns monotonic seconds.
+        name: The name of the bulkhead. One decorator object with a name has one bulkhead for all that it decorates.
+            None: each function gets its own bulkhead, named `module.qualname`.
+        max_concurrent: Slots: how many calls may run at once, >= 0. 0: none.
+        max_queue: How many callers may wait for a slot, >= 0. 0: a call is rejected at once when all slots are taken.
+        timeout_s: Seconds that a caller waits at most, >= 0, or a `timedelta`. 0.0 and None both mean no limit.
+        bulkhead: An existing `Bulkhead`. It replaces all other settings.
+        listeners: Functions that get a `BulkheadRejected` for every rejection.
+        clock: A function that returns monotonic seconds, for reported waits only.
 
     Raises:
-        TypeError: a setting is of the wrong type, or beside one that takes its place; or what is decorated is no
+        TypeError: A setting has the wrong type or cannot stand beside another one, or the decorated object is not a
             function.
-        ValueError: a setting is out of range.
+        ValueError: A setting is out of range.
     """
     given = Given(bulkhead, args, settings)
-    given.check_first(Bulkhead, "bulkhead=", "name=", str)
+    given.check_first({Bulkhead: "bulkhead=", int: "max_concurrent="}, "name=")
     if given.takes_place("bulkhead", Bulkhead):
         given.stands_alone("bulkhead", except_for=("name",))
     make = partial(Bulkhead, **given.some("max_concurrent", "max_queue", "timeout_s", "listeners", "clock"))

@@ -1,7 +1,7 @@
-"""Where those sleep who wait for a slot: here a thread, on a lock; for tasks, their library has gates.
+"""Gates: where callers sleep while they wait for a slot. The gates of tasks are in `_common.async_library`.
 
-A gate belongs to one caller, and knows how long it may sleep. That it was opened is a hint to look again, never a
-promise of a slot.
+A gate belongs to one caller and knows how long the caller may sleep. When it opens, the caller looks again whether it
+has a slot; an open gate does not promise one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..exceptions import UsageError
 
 
 class ThreadGate:
-    """A thread sleeps on a lock that is held already."""
+    """A thread sleeps by taking a lock that is already held."""
 
     __slots__ = ("_bolt", "_deadline")
 

@@ -1,8 +1,8 @@
-"""How many are inside and who waits: one count, and one line, first come, first served.
+"""The slots that are taken and the callers that wait for one: first come, first served.
 
-An interrupt, a signal handler or a destructor may come in the middle of anything, and may want this very bulkhead.
-CPython lets them in where something is called, made or repeated. So under the lock nothing is: each locked section is
-a few assignments with nothing in between, which is why the line is linked by hand. What is called is called outside.
+An interrupt, a signal handler or a destructor may run in the middle of our code and use the same bulkhead. CPython runs
+them only where something is called, an object is made, or a loop jumps back. So a locked section does none of these: it
+is a few assignments. That is why the line is a linked list written by hand.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from .._common.lock import ReadRLock
 
 
 class Caller:
-    """One who wants a slot, and what it has: a slot, a place in the line, a rejection, or nothing yet.
+    """A caller that wants a slot. It has a slot, or a place in the line, or was rejected, or has nothing yet.
 
     Attributes:
-        holds: the line's epoch in which it was given a slot; None: it has none.
-        waits: the line's epoch in which it stands in the line; None: it does not.
-        rejected: there is no slot for it.
-        active, queued: how many were inside, and how many others waited, when it was rejected.
-        gate: where it sleeps, made when it first has to wait.
-        line: where it waits.
+        holds: the epoch of the line in which it got its slot; None: it has no slot.
+        waits: the epoch of the line in which it got its place in the line; None: it is not in the line.
+        rejected: whether it was rejected.
+        active, queued: how many calls were running and how many callers waited when it was rejected.
+        gate: where it sleeps; made when it first has to wait.
+        line: the line in which it waits.
         since: when it began to wait, by the clock of the line.
-        waited_s: how long it stood in the line; None: it never did.
+        waited_s: how many seconds it was in the line; None: it never was.
         before, after: its neighbours in the line; None: there is none.
     """
 
@@ -42,7 +42,7 @@ class Caller:
         self.gate: Any = None
         self.since = 0.0
         self.waited_s: float | None = None
-        # The others are set when there is something to say.
+        # The others are set when they are needed.
         self.active: int
         self.queued: int
         self.line: Line
@@ -50,7 +50,7 @@ class Caller:
         self.after: Caller | None
 
     def lost(self) -> None:
-        """Leave for good, because the event loop in which it slept is closed."""
+        """Give up the slot or the place, because the event loop in which the caller slept is closed."""
         self.line.abandoned.add(self)
         self.line.serve()
 
@@ -58,12 +58,12 @@ class Caller:
 class Line:
     """The slots of one bulkhead and those who wait for them."""
 
-    # `lock` guards every field below it but `abandoned`; what is read without it is a hint, looked at again before it
-    # counts. Nothing is called, made or repeated under it. One thread can take it twice all the same, for the sake of
-    # tracers, which come between any two lines.
+    # `lock` guards every field below it except `abandoned`. A field that was read without the lock is read again under
+    # it before anything changes. Nothing is called, made or repeated under the lock. It is re-entrant only for tracers
+    # such as debuggers, which may run between any two lines.
     #
-    # Somebody waits only while every slot is taken, or while whoever made one free is about to serve. As long as
-    # somebody waits, `free_below` is 0, so nobody overtakes.
+    # A caller waits only while every slot is taken, or until the caller that freed a slot has served the line. As long
+    # as a caller waits, `free_below` is 0, so nobody overtakes it.
 
     __slots__ = (
         "__weakref__",
@@ -87,12 +87,12 @@ class Line:
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self.clock = clock if clock is time.monotonic else lambda: float(clock())
-        """It may be code of the caller's, so it is not asked under the lock."""
+        """It may be the user's code, so it is never called under the lock."""
         self.lock = ReadRLock()
         self.limit = limit
         self.inside = 0
         self.free_below = 0
-        """With fewer inside, whoever comes enters without a second look: nobody waits, and there is no new peak."""
+        """If fewer than this are inside, a slot is free, nobody waits, and taking it makes no new peak."""
         self.accepted = 0
         self.peak = 0
         self.rejected = 0
@@ -102,17 +102,17 @@ class Line:
         self.first: Caller | None = None
         self.last: Caller | None = None
         self.epoch = object()
-        """The time since the last fork; a slot of another epoch is the parent's."""
+        """A new object after each fork; a slot with another epoch belongs to the parent process."""
         self.held_in_parent = 0
-        """How many slots, held at a fork, may still be given back here without effect."""
+        """How many slots that were held at a fork may still be given back in this process, without effect."""
         self.abandoned: set[Any] = set()
-        """Callers that are gone, for whoever serves next; adding one is a call of C code, which no interrupt splits."""
+        """Callers that have given up or ended; whoever serves next takes back what they had. `add` is C code."""
         fork.survive(self)
 
     def enter(self, caller: Caller, places: int) -> bool:
-        """Give the caller a slot, a rejection, or, if it has a gate, one of so many places in the line.
+        """Give the caller a slot, or reject it, or put it in the line, which has so many places.
 
-        Return False if it has to wait and so needs a gate first.
+        Return False, with nothing done, if the caller has to wait but has no gate yet.
         """
         _ = self.lock.taken
         try:
@@ -146,8 +146,8 @@ class Line:
         return True
 
     def wait_is_over(self, caller: Caller, opened: bool) -> bool:
-        """Tell whether the caller need not sleep again, though it was woken without a slot, or its time is over."""
-        self.serve()  # whoever opened the gate may have been interrupted before it gave the slot
+        """Return whether a caller that woke up without a slot has one now, or its time is over."""
+        self.serve()  # the caller that opened the gate may have been interrupted before it gave the slot
         if caller.holds is None:
             if opened:
                 return False
@@ -155,9 +155,9 @@ class Line:
         return True
 
     def serve(self) -> None:
-        """Take back what was abandoned, and give the free slots to the first in the line; an interrupt delays it only.
+        """Take back what callers have abandoned, and give the free slots to the first callers in the line.
 
-        To be called after whatever made a slot free.
+        Call it after everything that frees a slot. If it is interrupted, it does its work again before it raises.
         """
         try:
             self.hand_over()
@@ -166,21 +166,21 @@ class Line:
             raise
 
     def hand_over(self) -> None:
-        """Do the same, but leave what an interrupt keeps undone to whoever serves next."""
+        """Do the same once. If it is interrupted, the rest is done when the line is served the next time."""
         if self.abandoned:
             self._take_back()
         caller = self.first
         while caller is not None and self.inside < self.limit:
-            # The gate opens first. What is raised meanwhile leaves the caller in the line, at worst awake for nothing:
-            # it serves the line itself, and sleeps again.
+            # The gate opens first. If an interrupt comes before the slot is given, the caller is still in the line; it
+            # is awake, serves the line itself, and sleeps again if it has no slot then.
             wakes_up = caller.gate.open()
             now = self.clock()
             _ = self.lock.taken
             try:
                 if caller is self.first and self.inside < self.limit:
                     if wakes_up:
-                        # First of all: its caller may look just now, without the lock, and must find itself in the line
-                        # or with a slot. Who finds neither sleeps again, and nobody comes back to wake it.
+                        # This comes first. The caller may look at this moment, without the lock, and must see a slot or
+                        # its place in the line. If it saw neither, it would sleep again and nobody would wake it.
                         caller.holds = self.epoch
                         self.inside += 1
                         self.accepted += 1
@@ -207,9 +207,9 @@ class Line:
             self.abandoned.discard(caller)
 
     def leave(self, caller: Caller, timed_out: bool = False) -> None:
-        """Take the caller out of the line, and its slot from it; twice is the same as once.
+        """Take away the caller's place in the line and its slot. A second time does nothing.
 
-        A caller that timed out is rejected, but keeps a slot that it was given in the last moment.
+        A caller whose time is over is rejected, but it keeps a slot that it got at the last moment.
         """
         now = self.clock() if caller.waits is not None else 0.0
         _ = self.lock.taken
@@ -239,13 +239,13 @@ class Line:
                     caller.rejected = True
             elif caller.holds is self.epoch:
                 caller.holds = None
-                self.inside -= 1 if self.inside else 0  # somebody's stray release() may have been for this one
+                self.inside -= 1 if self.inside else 0  # a release() too many may have given this slot back
         finally:
             self.lock.release()
 
     def _after_fork_in_child(self) -> None:
-        # The holders and the line are the parent's. Slots of a former epoch come back without effect; a nameless
-        # release() cannot be told apart, so as many are allowed as slots were held.
+        # Those who hold a slot or wait are in the parent. Giving back a slot of an earlier epoch has no effect. A plain
+        # `release()` has no epoch, so as many of them have no effect as slots were held at the fork.
         self.lock = ReadRLock()
         self.held_in_parent += self.inside
         self.inside = 0

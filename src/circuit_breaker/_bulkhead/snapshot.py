@@ -1,4 +1,4 @@
-"""What a bulkhead was at one moment."""
+"""A copy of all figures of a bulkhead."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ __all__ = ["BulkheadSnapshot"]
 
 @dataclass(frozen=True)
 class BulkheadSnapshot:
-    """What a bulkhead was at one moment; the counts are totals since construction.
+    """A consistent copy of all figures of a bulkhead at one moment.
 
     Attributes:
-        rejected_count: callers refused, those that timed out in the line included.
-        timed_out_count: callers refused after their time in the line.
-        total_wait_s: seconds spent in the line by everybody who has left it.
+        name: The name of the bulkhead.
+        max_concurrent: How many calls may run at once.
+        max_queue: How many callers may wait.
+        active_count: Calls that are running now.
+        queued_count: Callers that are waiting now.
+        accepted_count: Callers that got a slot since the bulkhead was made.
+        rejected_count: Callers that were rejected since it was made, including those whose waiting time was over.
+        timed_out_count: The callers among them whose waiting time was over.
+        peak_active_count: The most calls that ran at once.
+        total_wait_s: Seconds that callers waited, added up. Callers that are still waiting are not included.
     """
 
     name: str
@@ -30,5 +37,5 @@ class BulkheadSnapshot:
     total_wait_s: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as a dict that `json.dumps` takes."""
+        """Return the same as a dict for JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""A guarded stream holds a slot from its first item to its end."""
+"""A stream under a bulkhead: it holds a slot from its first item to its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .line import Caller
 
 
 class StreamCaller(Caller, Guard):
-    """The caller of a stream, and what happens around its iteration."""
+    """The caller of one iteration, which is also its guard."""
 
     def __init__(self, bulkhead: Admission, patience_s: float | None) -> None:
         super().__init__()

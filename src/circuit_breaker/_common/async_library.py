@@ -173,8 +173,10 @@ class AsyncioGate:
         self._future = self._loop.create_future()
 
     def _wake(self, opened: bool) -> None:
-        if not self._future.done():
+        try:
             self._future.set_result(opened)
+        except _modules["asyncio"].InvalidStateError:
+            pass  # it has a result, perhaps since a destructor came first just now; or its task is cancelled
 
 
 class TrioGate:

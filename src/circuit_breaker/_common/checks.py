@@ -110,7 +110,7 @@ def text(name: str, value: Any) -> str:
 
 
 def latency(name: str, value: Any) -> float:
-    """Return value, which must be a number; one that is negative or not finite is 0.0: the outcome counts anyhow."""
+    """Return value, which must be a number. If it is negative or not finite, return 0.0: the result counts anyway."""
     if isinstance(value, (bool, str)) or not _has(value, "__float__", "__index__"):
         raise wrong_type(name, value, "a number of milliseconds")
     try:

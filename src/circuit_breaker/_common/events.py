@@ -1,4 +1,4 @@
-"""What listeners are told, and the two ways out of the house: the listeners of an object and the logger."""
+"""The events, and the two ways in which they leave the library: to the listeners of an object, and to the logger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class StateChanged:
-    """The machine of a breaker went from one state to another; those of one breaker arrive in order, each once."""
+    """A circuit changed its state. The changes of one breaker arrive in order, each once, perhaps on another thread.
+
+    In `SHADOW` the states are those of the circuit itself; callers always meet a closed one.
+
+    Attributes:
+        circuit_name: The name of the breaker.
+        old_state: The state before.
+        new_state: The state now.
+        reason: Why, in words, with the figures: "5 failures in a row (threshold 5)".
+    """
 
     circuit_name: str
     old_state: CircuitState
@@ -38,7 +47,13 @@ class StateChanged:
 
 @dataclass(frozen=True)
 class CallRejected:
-    """A breaker refused a call; `retry_after_s` is None when it cannot tell for how long."""
+    """A breaker rejected a call.
+
+    Attributes:
+        circuit_name: The name of the breaker.
+        retry_after_s: Seconds until the circuit admits a probe. None: not known, because it is half-open or forced
+            open.
+    """
 
     circuit_name: str
     retry_after_s: float | None
@@ -46,7 +61,14 @@ class CallRejected:
 
 @dataclass(frozen=True)
 class CallFinished:
-    """An outcome was counted: of a call, of a `record_*`, or of an answer that came late."""
+    """A result was counted: the result of a call, a late one included, or a `record_*`.
+
+    Attributes:
+        circuit_name: The name of the breaker.
+        outcome: What the call says about the service.
+        latency_ms: Milliseconds that the call took. For a guarded stream, the time to its first item.
+        error: What the call raised, or None.
+    """
 
     circuit_name: str
     outcome: Outcome
@@ -56,12 +78,15 @@ class CallFinished:
 
 @dataclass(frozen=True)
 class RetryScheduled:
-    """Attempt number `attempt` (the first is 0) failed, and the next follows after `delay_s` seconds.
+    """An attempt failed, and a retry follows after a sleep.
 
     Attributes:
-        error: what the attempt raised; None for a bad value and for a bare number of `attempts()`.
-        elapsed_s: seconds since the call began.
-        function: the qualified name of what is called; None in a loop over `attempts()`.
+        attempt: The number of the failed attempt. The first is 0.
+        delay_s: Seconds until the retry.
+        error: What the attempt raised. None for a value that `retry_result` rejects, and in a loop over `attempts()`
+            without a `with` block.
+        elapsed_s: Seconds since the call began.
+        function: The function, as `module.qualname`. None in a loop over `attempts()`.
     """
 
     attempt: int
@@ -73,16 +98,16 @@ class RetryScheduled:
 
 @dataclass(frozen=True)
 class RetryGaveUp:
-    """A call failed for good: an attempt failed, and no other follows.
+    """A call failed, and no further attempt follows.
 
-    An error that is not retried is reported if it comes after others that were, not if it comes from the first attempt.
+    If the first attempt fails with an error that is not retried, there is no such event.
 
     Attributes:
-        attempts: how many there were, >= 1.
-        elapsed_s: seconds since the call began.
-        reason: why no other attempt follows, as in the note on the error.
-        error: what is raised; None for a value that stays bad, which is returned.
-        function: the qualified name of what was called; None in a loop over `attempts()`.
+        attempts: How many attempts were made, >= 1.
+        elapsed_s: Seconds since the call began.
+        reason: Why no other attempt follows, as in the note on the error.
+        error: The error that is raised. None if a value that `retry_result` rejects is returned.
+        function: The function, as `module.qualname`. None in a loop over `attempts()`.
     """
 
     attempts: int
@@ -94,12 +119,13 @@ class RetryGaveUp:
 
 @dataclass(frozen=True)
 class BulkheadRejected:
-    """A bulkhead rejected a caller.
+    """A bulkhead rejected a call.
 
     Attributes:
-        active_count: how many were inside.
-        queued_count: how many others waited.
-        waited_s: how long the caller had waited when its time was over; None: it was rejected at once.
+        bulkhead_name: The name of the bulkhead.
+        active_count: How many calls were running.
+        queued_count: How many others waited.
+        waited_s: Seconds that the caller had waited when its time was over. None: it was rejected at once.
     """
 
     bulkhead_name: str
@@ -113,14 +139,14 @@ Listener: TypeAlias = Callable[[Any], object]
 
 INFO, WARNING, ERROR = 20, 30, 40  # as logging has them, which is loaded with the first object of ours
 
-# Read past whatever a subclass makes of the attribute.
+# A subclass may override the attribute, so it is read from the base class.
 _TRACEBACK: Final[Any] = BaseException.__traceback__
 
 _logger: logging.Logger | None = None
 
 
 def open_log() -> logging.Logger:
-    """Fetch the logger; asked where objects are made, since a Ctrl-C in `getLogger()` can leave logging locked."""
+    """Fetch the logger. Called where objects are made, because a Ctrl-C in `getLogger()` can leave logging locked."""
     global _logger
     if _logger is None:
         import logging
@@ -132,7 +158,7 @@ def open_log() -> logging.Logger:
 
 
 def log(level: int, message: str, *args: object, error: BaseException | None = None, **fields: object) -> None:
-    """Write one line, and swallow what a broken filter or handler raises: a log line never changes an outcome."""
+    """Write one line. Ignore errors of broken filters and handlers: a log line never changes a result."""
     try:
         open_log().log(level, message, *args, exc_info=error, extra=fields)
     except Exception as problem:
@@ -141,10 +167,10 @@ def log(level: int, message: str, *args: object, error: BaseException | None = N
 
 
 def raised_by_signal_handler(error: BaseException) -> bool:
-    """Tell whether a signal handler of Python code raised it, in the middle of the code that it came out of.
+    """Return whether a signal handler written in Python raised this exception in the middle of other code.
 
-    Such an exception is meant for whoever runs there, such as a time limit for the whole task: it must not be taken for
-    one of a listener or a predicate, which may be logged and dropped.
+    Such an exception is meant for the code that was running, for instance as a time limit of the whole task. It must
+    not be taken for an error of a listener or a predicate, which may be logged and dropped.
     """
     signal: Any = sys.modules.get("signal")
     if signal is None:  # then nobody has set a handler
@@ -183,7 +209,7 @@ class FirstError:
             try:
                 raise error
             finally:
-                del error  # an exception that is kept in a frame of its own traceback is a circle
+                del error  # an exception in a frame of its own traceback is a reference cycle
 
 
 def notify(listeners: Iterable[Listener], event: object) -> None:
@@ -207,22 +233,22 @@ def notify(listeners: Iterable[Listener], event: object) -> None:
 class Listened:
     """An object with listeners, which may come and go at any time: from any thread, and while events are delivered.
 
-    They are in a tuple that is never changed but replaced, so that whoever delivers an event needs no lock, and reading
+    They are in a tuple that is replaced and never changed, so that delivering an event needs no lock, and reading
     it costs nothing.
     """
 
     _listeners: tuple[Listener, ...]
 
     def add_listener(self, listener: Listener) -> None:
-        """Notify listener of every event from the next one on; one that is added twice is notified twice.
+        """Call `listener` with every event from now on. A listener that is added twice is called twice.
 
-        Safe from any thread or task, and from a listener.
+        Safe from any thread or task, and from inside a listener.
 
         Args:
-            listener: a plain function of one event.
+            listener: A plain function that gets one event.
 
         Raises:
-            TypeError: listener is no such function.
+            TypeError: `listener` is not such a function.
         """
         listener = checks.function("listener", listener, "a function of one event")
         replaced = False
@@ -231,12 +257,12 @@ class Listened:
             replaced = self._replace_listeners(before, (*before, listener))
 
     def remove_listener(self, listener: Listener) -> None:
-        """Notify listener no more, once if it was added more than once; an event under way may still reach it.
+        """Stop calling `listener`. If it was added more than once, it is removed once.
 
-        Safe from any thread or task, and from a listener.
+        An event that is being delivered may still reach it. Safe from any thread or task, and from inside a listener.
 
         Raises:
-            ValueError: listener is not there.
+            ValueError: It is not one of the listeners.
         """
         replaced = False
         while not replaced:
@@ -249,6 +275,6 @@ class Listened:
     def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
         """Replace the listeners under the lock of the object, and return True.
 
-        Return False, and change nothing, if they are no longer those of before.
+        Return False and change nothing if another thread has replaced them.
         """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What to return instead of raising: the answer of a caller's own function, to a rejection or to a failed call."""
+"""Fallbacks: a function of the caller whose result is returned when a call is rejected or fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Function = Callable[..., Any]
 class Fallback:
     """A function that is called as `fallback(error, *args, **kwargs)`, and the errors that it is called for.
 
-    It answers the rejection of the very call that it belongs to, never one that comes out of the function. With
+    It is called for the rejection of its own call, never for a rejection that the function raises. With
     `errors` it also answers exceptions of the function that are among them, after these have been counted.
     """
 
@@ -26,13 +26,13 @@ class Fallback:
         self._errors = errors
 
     def answers(self, error: BaseException, entered: bool) -> bool:
-        """Tell whether the fallback is asked about this error; `entered`: the function had been called."""
+        """Return whether the fallback is called for this error. `entered`: the function had been called."""
         if not entered:
             return is_rejection(error)
         return self._errors is not None and all(map(self._answers_leaf, leaves(error)))
 
     def _answers_leaf(self, error: BaseException) -> bool:
-        # A wrong use of this library must be seen, and the end of a stream is no error of it.
+        # Wrong use of this library must be seen, and the end of a stream is not an error.
         kind = type(error)
         if not issubclass(kind, Exception) or issubclass(kind, (UsageError, Empty, *cancellation_types())):
             return False

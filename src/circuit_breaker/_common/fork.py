@@ -1,4 +1,4 @@
-"""What lives here is made whole again in a forked child, where the locks of other threads would stay held for ever."""
+"""Objects that get new locks in a forked child, where locks of other threads would stay held for ever."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Survivor(Protocol):
 _T = TypeVar("_T")
 
 
-class _Reference(weakref.ref[Any]):
-    """Two of them are equal if they are one, whatever their objects call equal."""
+class Reference(weakref.ref[Any]):
+    """A weak reference that compares by identity, even if the object defines its own equality."""
 
     __slots__ = ()
     __eq__ = object.__eq__
@@ -26,13 +26,13 @@ class _Reference(weakref.ref[Any]):
 
 # In the order of their making, in a dict, which takes half the memory of a set. Taken out by C code alone: a Python
 # callback would swallow a Ctrl-C that lands in it.
-_living: dict[_Reference, None] = {}
+_living: dict[Reference, None] = {}
 _forget = _living.__delitem__
 
 
 def survive(survivor: Survivor) -> None:
     """Call `_after_fork_in_child` of this object in every forked child, for as long as it lives."""
-    _living[_Reference(survivor, _forget)] = None
+    _living[Reference(survivor, _forget)] = None
 
 
 def living(kind: type[_T]) -> list[_T]:

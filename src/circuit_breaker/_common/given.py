@@ -6,8 +6,9 @@ The settings of each are listed once, in the last of its overloads, with their d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from inspect import iscoroutinefunction, isgeneratorfunction
-from typing import Any, get_overloads
+from typing import Any, cast, get_overloads
 
 from . import checks
 from .fallback import Fallback
@@ -16,9 +17,14 @@ from .pattern import Pattern, WrongKindError, kind_of, qualified_name
 
 
 class Given(dict[str, Any]):
-    """The settings that a decorator was given, those left out with their defaults; or the function, if it is bare."""
+    """The settings that a decorator was given, those left out with their defaults; or the function, if it is bare.
 
-    def __init__(self, decorator: Any, args: tuple[Any, ...], settings: dict[str, Any]) -> None:
+    `config` is the dataclass that `config=` takes: settings that belong there get a hint.
+    """
+
+    def __init__(
+        self, decorator: Any, args: tuple[Any, ...], settings: dict[str, Any], config: type | None = None
+    ) -> None:
         listed: Any = get_overloads(decorator)[-1]
         self._name = decorator.__name__
         names = listed.__code__.co_varnames[: listed.__code__.co_argcount]
@@ -32,24 +38,34 @@ class Given(dict[str, Any]):
         twice = set(names[: len(args)]) & set(settings)
         if twice:
             raise TypeError(f"{self._name}() got multiple values for argument {twice.pop()!r}")
-        for name in settings:
+        for name, value in settings.items():
             if name not in defaults:
-                raise TypeError(f"{self._name}() got an unexpected keyword argument {name!r}")
+                raise self._unknown(name, value, defaults, config)
+        for name, value in zip(names[1:], args[1:], strict=False):
+            if config is not None and isinstance(value, config):
+                raise TypeError(f"{self._name}() got a {config.__name__} as {name}: pass it as config=")
         self._defaults = defaults
         super().__init__(defaults | dict(zip(names, args, strict=False)) | settings)
-        self["listeners"] = checks.functions("listeners", self["listeners"])  # of one iterator for all
+        self["listeners"] = checks.functions("listeners", self["listeners"])  # read once, since it may be an iterator
 
-    def check_first(self, kind: type, remedy: str, meaning: str, takes: type) -> None:
-        """Reject a first argument that is an object of the pattern, a function beside settings, a class, ..."""
+    def _unknown(self, name: str, value: object, known: Iterable[str], config: type | None) -> TypeError:
+        """Return the error for a setting that the decorator does not take; `config`: the class that may have it."""
+        if config is not None and name in {field.name for field in fields(config)}:
+            given = f"{name}={value!r}"
+            return TypeError(f"{self._name}() takes {given} inside config: use config={config.__name__}({given})")
+        takes = ", ".join(known)
+        return TypeError(f"{self._name}() got an unexpected keyword argument {name!r}: it takes {takes}")
+
+    def check_first(self, remedies: dict[type, str], meaning: str) -> None:
+        """Reject a first argument that belongs elsewhere, and say where; `remedies`: how each kind is given instead."""
         first = self[self._first]
-        if isinstance(first, kind):
-            raise TypeError(f"{self._name}() takes a {kind.__name__} as {remedy}, got {first!r} as its first argument")
-        if isinstance(first, type) and issubclass(first, BaseException):
-            raise TypeError(
-                f"{self._name}() takes exception types by name, as retryable_exceptions= or in config=, "
-                f"got {first.__name__} as its first argument"
-            )
-        if isinstance(first, type) and first is not takes:
+        kind = first if isinstance(first, type) else type(first)
+        if issubclass(kind, BaseException) or _are_exceptions(first):
+            kind = BaseException
+        for wrong, remedy in remedies.items():
+            if issubclass(kind, wrong) and not isinstance(first, bool):
+                raise TypeError(f"{self._name}() got {first!r} as {self._first}: pass it as {remedy}")
+        if isinstance(first, type):
             raise TypeError(f"{self._name}() decorates functions, got the class {first.__name__}: decorate its methods")
         if _is_function(first):
             raise TypeError(
@@ -60,11 +76,11 @@ class Given(dict[str, Any]):
             self["name"] = checks.text("name", first)
 
     def fallback(self, always: Any) -> Fallback | None:
-        """Return the fallback, if one is given; `always` are the exceptions that it answers in any case."""
+        """Return the fallback, if one is given; `always`: the exceptions that it is called for by default."""
         function, errors = self["fallback"], self["fallback_on"]
         if function is None:
             if errors is not None:
-                raise TypeError("fallback_on= says which errors the fallback answers, and needs fallback=")
+                raise TypeError("fallback_on= says for which errors the fallback is called, so it needs fallback=")
             return None
         if not callable(function):
             raise checks.wrong_type("fallback", function, "a function or None")
@@ -72,18 +88,18 @@ class Given(dict[str, Any]):
         return Fallback(function, None if errors is None else Kinds("fallback_on", errors))
 
     def takes_place(self, name: str, kind: type) -> bool:
-        """Tell whether an object is given in place of settings."""
+        """Return whether an object is given in place of settings."""
         if self[name] is None:
             return False
         checks.instance(name, self[name], kind)
         return True
 
     def stands_alone(self, place: str, except_for: Iterable[str] = ()) -> None:
-        """Reject each setting that differs from its default, beside the object that takes the place of all."""
+        """Reject each setting that differs from its default, beside the object that replaces all of them."""
         for name in self.keys() - {place, *except_for}:
             value, default = self[name], self._defaults[name]
             if value is not default and value != default and not (name == "listeners" and not value):
-                raise TypeError(f"{place}= takes the place of {name}=, got both (and {name}={value!r})")
+                raise TypeError(f"{place}= replaces {name}=, got both ({name}={value!r}): give one of the two")
 
     def some(self, *names: str) -> dict[str, Any]:
         """Return the settings of these names."""
@@ -100,9 +116,9 @@ class Given(dict[str, Any]):
         return decorator if self._func is None else decorator(self._func)
 
     def make(self, make: Callable[..., Pattern], given: Pattern | None, fallback: Fallback | None = None) -> Any:
-        """Return a decorator with the given object, or one of this name; without a name with one for each function."""
+        """Return a decorator with the given object or one of this name. Without a name, each function gets its own."""
         name = self["name"]
-        pattern = make(name="default" if name is None else name)  # what is wrong with the settings is said here
+        pattern = make(name="default" if name is None else name)  # settings are checked here
         if given is not None or name is not None:
             return self.decorator((pattern if given is None else given)._decorate, fallback)
 
@@ -116,8 +132,12 @@ def _is_function(first: object) -> bool:
     return (callable(first) and not isinstance(first, type | Pattern)) or isinstance(first, staticmethod | classmethod)
 
 
+def _are_exceptions(first: object) -> bool:
+    return isinstance(first, tuple | list) and any(isinstance(kind, type) for kind in cast("list[object]", first))
+
+
 def _check_fallback(fallback: Fallback, func: Any) -> None:
-    """Reject an async fallback for a function that is not, where both can be seen."""
+    """Reject an async fallback for a plain function, if both can be recognized."""
     plain = not iscoroutinefunction(func) and kind_of(getattr(func, "__func__", func)).value == "plain"
     if plain and (iscoroutinefunction(fallback.function) or isgeneratorfunction(fallback.function)):
         raise WrongKindError(f"fallback must be a plain function, as {func!r} is, got {fallback.function!r}")

@@ -1,4 +1,4 @@
-"""What an exception says about the dependency: success, failure, or nothing.
+"""What an exception says about the service: success, failure, or nothing.
 
 An exception is asked in this order: is it no `Exception`; is it a rejection of this library, a wrong use of it or a
 cancellation; is it listed as ignored; is it listed as a failure. A group is judged leaf by leaf before anything else.
@@ -27,20 +27,20 @@ EXITS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
 ExceptionTypes: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | types.UnionType
 ExceptionFilter: TypeAlias = ExceptionTypes | Callable[[Any], object]
 
-# Read past whatever a subclass makes of the attribute.
+# A subclass may override the attribute, so it is read from the base class.
 _MEMBERS: Final = cast("Any", BaseExceptionGroup.exceptions)
 
 _TAKES = "an exception type, a tuple or union of them, or a predicate of one exception"
 
 
 class Kinds:
-    """A checked `ExceptionFilter`: tells whether an exception is one of those meant.
+    """A checked `ExceptionFilter`: says whether an exception matches.
 
     Attributes:
         types: the types that it lists; empty for a predicate.
         predicate: the predicate, if it is one.
         rejections: those of `types` that are rejections of this library.
-        timeouts: those of `types` that stand for a time-out although they are no `Exception`, as `gevent.Timeout` is.
+        timeouts: those of `types` that stand for a timeout but are not an `Exception`, such as `gevent.Timeout`.
     """
 
     __slots__ = ("predicate", "rejections", "timeouts", "types")
@@ -59,7 +59,7 @@ class Kinds:
         self.timeouts = tuple(kind for kind in self.types if _is_timeout(kind))
 
     def hold(self, error: BaseException) -> bool:
-        """Tell whether this exception, which is no group, is one of those meant; a predicate may raise."""
+        """Return whether this exception, which is not a group, matches. A predicate may raise."""
         if self.predicate is not None:
             return bool(self.predicate(error))
         return issubclass(type(error), self.types)
@@ -90,7 +90,7 @@ def _is_timeout(kind: type[BaseException]) -> bool:
 
 
 def leaves(error: BaseException) -> list[BaseException]:
-    """Return what a group holds, groups in it opened too; an exception that is no group is its own only leaf."""
+    """Return the exceptions in a group and in groups inside it. Any other exception is its own only leaf."""
     if not issubclass(type(error), BaseExceptionGroup):
         return [error]
     found: list[BaseException] = []
@@ -105,20 +105,19 @@ def leaves(error: BaseException) -> list[BaseException]:
 
 
 def is_rejection(error: BaseException) -> bool:
-    """Tell whether this library rejected the call, which then never reached the dependency."""
+    """Return whether this library rejected the call, so that it never reached the service."""
     return issubclass(type(error), REJECTIONS)
 
 
 class Judge:
-    """What exceptions say, where these are the failures and the ignored ones."""
+    """Decides what an exception says, for these failures and ignored exceptions."""
 
     __slots__ = ("_failures", "_ignored", "_known", "_plain_failures", "_rest")
 
     def __init__(self, failures: Kinds, ignored: Kinds) -> None:
         self._failures = failures
         self._ignored = ignored
-        # The usual failure is known by its type, once that has been asked three questions. Others are asked all of
-        # them, in their order.
+        # The decision for the usual types of failures is kept, so that it is made once for each type.
         self._known: set[type[BaseException]] = set()
         self._rest = (BaseExceptionGroup, *REJECTIONS, UsageError, *ignored.types)
         plain = failures.predicate is None and ignored.predicate is None
@@ -162,5 +161,5 @@ class Judge:
 
 
 def _is_plain(kind: type[BaseException]) -> bool:
-    """Tell whether all its subclasses are `Exception`s, none of them by an opinion of its metaclass."""
+    """Return whether all its subclasses are `Exception`s, without asking a metaclass."""
     return type(kind) is type and issubclass(kind, Exception)

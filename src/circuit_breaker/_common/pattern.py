@@ -44,7 +44,7 @@ _NOT_PLAIN: Final = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASY
 
 
 def _is_generator_based_coroutine_function(func: Any) -> bool:
-    """Tell whether `@types.coroutine` made it one: its generators are to be awaited."""
+    """Return whether `@types.coroutine` made it one: its generators are to be awaited."""
     flags = getattr(getattr(func, "__code__", None), "co_flags", None)  # of a remote proxy, say, anything
     return isinstance(flags, int) and bool(flags & inspect.CO_ITERABLE_COROUTINE)
 
@@ -73,7 +73,9 @@ def check_callable(func: Any) -> None:
     """Reject what cannot be called; a coroutine object is somebody's forgotten lambda."""
     if inspect.iscoroutine(func):
         func.close()
-        raise TypeError(f"func must be a function, got the coroutine object {func!r}: pass the function uncalled")
+        raise TypeError(
+            f"func must be a function, got the coroutine object {func!r}: pass the function itself, without calling it"
+        )
     if not callable(func):
         raise checks.wrong_type("func", func, "a function")
 
@@ -92,15 +94,18 @@ def check_plain(func: Any) -> None:
         return
     if kind is Kind.COROUTINE:
         raise WrongKindError(f"call() cannot await {func!r}: use call_async()")
-    raise WrongKindError(f"call() cannot guard the iteration of {func!r}: decorate it")
+    raise WrongKindError(f"call() cannot guard the iteration of {func!r}: use a decorator")
 
 
 PLAIN_RESULTS: Final = frozenset({NoneType, bool, bytes, dict, float, int, list, set, str, tuple})
 """Types that `check_finished` need not be asked about."""
 
 
-def check_finished(func: Function, result: object) -> None:
+def check_finished(func: Function, result: object) -> type[object]:
     """Reject a result that is still to be awaited: it would count as a success before the call has ended.
+
+    Return a type whose results need no check: that of this result, but not that of generators, some of which are
+    coroutines.
 
     Raises:
         WrongKindError: the result is a coroutine or another awaitable; a coroutine is closed.
@@ -111,9 +116,10 @@ def check_finished(func: Function, result: object) -> None:
         if inspect.iscoroutine(result):
             result.close()
         raise WrongKindError(
-            f"{func!r} returned {result!r}, which is still to be awaited, and so cannot be guarded from here: "
-            "decorate the `async def` itself, below whatever wraps it, or use call_async()"
+            f"{func!r} is a plain function but returned {result!r}, which must be awaited, so the call has only begun: "
+            "decorate the `async def` itself, below its other decorators, or use call_async()"
         )
+    return NoneType if kind is GeneratorType else kind
 
 
 class _Awaited:
@@ -126,7 +132,8 @@ class _Awaited:
         awaitable = self.func(*args, **kwargs)
         if not inspect.isawaitable(awaitable):
             raise WrongKindError(
-                f"call_async() takes a function whose result can be awaited; {self.func!r} returned {awaitable!r}"
+                f"call_async() takes a function whose result can be awaited, but {self.func!r} returned {awaitable!r}: "
+                "use call()"
             )
         return await awaitable
 
@@ -175,20 +182,20 @@ class Pattern:
     # What they have in common.
 
     def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call `func(*args, **kwargs)` under this pattern, and return its result.
+        """Call `func(*args, **kwargs)` under this guard and return its result. For plain functions.
 
         Raises:
-            TypeError: func is an `async def` or a generator function, or cannot be called; or it returned something
-                that is still to be awaited.
+            TypeError: `func` is an `async def` or a generator function or cannot be called, or it returned something
+                that must be awaited.
         """
         check_plain(func)
         return self._run(func, args, kwargs)  # type: ignore[no-any-return]
 
     async def call_async(self, func: Callable[_P, Awaitable[_R]], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call `func(*args, **kwargs)` and await its result under this pattern, and return what that gives.
+        """Call and await `func(*args, **kwargs)` under this guard and return its result.
 
         Raises:
-            TypeError: func cannot be called, or its result cannot be awaited.
+            TypeError: `func` cannot be called, or its result cannot be awaited.
         """
         check_callable(func)
         return await self._run_async(_Awaited(func), args, kwargs)  # type: ignore[no-any-return]
@@ -246,8 +253,8 @@ def _check_decorable(func: Any) -> None:
         raise WrongKindError(f"func must be a function, got the class {func!r}: decorate its methods")
     if getattr(func, "__code__", None) in _CONTEXT_MANAGERS:
         raise WrongKindError(
-            f"func must be a function that is over when it returns, got the context manager {func!r}: "
-            "put `with breaker:` (or `with bulkhead:`) inside it, or decorate what is called in it"
+            f"func must be a function, got the context manager {func!r}, which runs after it has returned: "
+            "put `with breaker:` (or `with bulkhead:`) inside it, or decorate a function that it calls"
         )
 
 
@@ -257,4 +264,7 @@ class OnlyOne:
     __slots__ = ()
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled: what it counts is in this one object")
+        raise TypeError(
+            f"a {type(self).__name__} cannot be copied or pickled, because its counts live in this one object: "
+            "pass its name, and make the object where it is used"
+        )

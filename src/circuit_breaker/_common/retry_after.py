@@ -18,18 +18,17 @@ _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def retry_after_hint(exc: object) -> float | None:
-    """Return the seconds to wait that an exception or a response asks for, or None; never raises, never waits.
+    """Return how many seconds an error or a response asks its client to wait, or None. It never raises and never waits.
 
-    The first of these that can be read:
+    It returns the first of these that it can read:
 
     1. `exc.retry_after_s` or `exc.retry_after`: a finite number of seconds >= 0, or a `timedelta`.
-    2. A header of `exc.response`, or of `exc` itself: `Retry-After` (seconds or an HTTP date), or one of
-       `retry-after-ms`, `x-ms-retry-after-ms` and `x-amz-retry-after` (milliseconds, used first). A date is compared
-       with the `Date` header of the response if it has one, else with the clock of this machine; a past one is 0.0.
+    2. A header of `exc.response` or of `exc`: `retry-after-ms`, `x-ms-retry-after-ms` or `x-amz-retry-after` in
+       milliseconds, or else `Retry-After` in seconds or as an HTTP date. A date is compared with the `Date` header of
+       the same response, or with the clock of this machine if there is none. A date in the past gives 0.0.
 
-    So it understands the errors and the responses of httpx, requests, aiohttp, urllib, urllib3, botocore, and of SDKs
-    built on them, such as openai and anthropic. It reads attributes and headers, and makes no calls that could block.
-    It keeps no state and may be shared by threads and tasks.
+    It reads the errors and responses of httpx, requests, aiohttp, urllib, urllib3 and botocore, and of SDKs built on
+    them, such as openai and anthropic. Threads and tasks may share it.
     """
     for name in ("retry_after_s", "retry_after"):
         seconds = _finite(_attribute(exc, name))
@@ -85,7 +84,7 @@ def _from_headers(headers: Any) -> float | None:
                 return _finite(float(text) / units)
         date = _timestamp(found.get("retry-after"))
         sent = _timestamp(found.get("date"))
-    except Exception as problem:  # these are no headers
+    except Exception as problem:  # it has no usable headers
         _pass_on(problem)
         return None
     return None if date is None else max(0.0, date - (time.time() if sent is None else sent))
@@ -103,12 +102,12 @@ def _timestamp(date: str | None) -> float | None:
     try:
         moment = parsedate_to_datetime(date)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except Exception as problem:  # it is no date
+    except Exception as problem:  # it is not a date
         _pass_on(problem)
         return None
 
 
 def _pass_on(problem: Exception) -> None:
-    """Raise what is meant for the caller, such as the time limit of a Celery task, and is no problem of the hint."""
+    """Raise the exception again if a signal handler raised it, such as the time limit of a Celery task."""
     if raised_by_signal_handler(problem):
         raise problem

@@ -1,6 +1,6 @@
 """Generators and async generators under guard: all that consumer and body say to each other passes through.
 
-One trampoline for each kind. A `Guard` tells it how to begin and how to end; it knows nothing of breakers or bulkheads.
+One trampoline for each kind. A `Guard` says how to begin and how to end. Nothing here knows breakers or bulkheads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AsyncStream: TypeAlias = AsyncGenerator[Any, Any]
 class Empty(Exception):
     """A stream is exhausted before its first item; with the value that it returned."""
 
-    # Not StopIteration, which may also come from a clock or a fallback, and is then no end but an error.
+    # Not StopIteration, which may also come from a clock or a fallback, where it is an error.
 
     def __init__(self, value: Any = None) -> None:
         self.value = value
@@ -75,16 +75,16 @@ class Guard:
             finalizer(stream)
 
     def resume(self) -> None:
-        """Do what is due when the body is about to run again."""
+        """Called when the body is about to run again."""
 
     def pause(self) -> None:
-        """Do what is due when the body has stopped running: at an item, or for good."""
+        """Called when the body has stopped running: at an item, or at its end."""
 
     def gave(self) -> None:
-        """Do what is due when the body has given an item, after `pause`."""
+        """Called when the body has given an item, after `pause`."""
 
     def end(self, error: BaseException | None) -> None:
-        """Do what is due when the iteration is over, once; None: the stream is exhausted.
+        """Called when the iteration is over, and once more if that raises. None: the stream is exhausted.
 
         GeneratorExit says that the consumer stopped early, perhaps by way of the garbage collector, in the middle of
         anything.
@@ -141,8 +141,11 @@ def guarded(func: Callable[..., Stream], new_guard: Callable[[], Guard]) -> Call
                 if guard.leave is not None:
                     guard.leave(guard)
                 guard.end(ended)
+            except BaseException:
+                guard.end(ended)  # an interrupt may have come before the first one did anything
+                raise
             finally:
-                said = ended = None  # an exception that is kept in a frame of its own traceback is a circle
+                said = ended = None  # an exception in a frame of its own traceback is a reference cycle
         return value
 
     return wrapper
@@ -200,8 +203,11 @@ def guarded_async(  # noqa: C901
                 if guard.leave is not None:
                     guard.leave(guard)
                 guard.end(ended)
+            except BaseException:
+                guard.end(ended)  # an interrupt may have come before the first one did anything
+                raise
             finally:
-                said = ended = None  # an exception that is kept in a frame of its own traceback is a circle
+                said = ended = None  # an exception in a frame of its own traceback is a reference cycle
 
     return wrapper
 

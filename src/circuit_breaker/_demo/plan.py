@@ -13,12 +13,16 @@ MAX_CONCURRENT: Final = 4
 MAX_QUEUE: Final = 2
 PAUSE_S: Final = 0.05
 QUARTER_S: Final = 0.25
+INTERVAL_S: Final = 0.1  # how often processes exchange what they know; in earnest it is 1 s
+STORE_TIMEOUT_S: Final = 1.0
+FEWEST_PROCESSES: Final = 2
+MOST_PROCESSES: Final = 64
 SHORTEST_S: Final = 3
 LONGEST_S: Final = 3600
 
 
 class Phase(Enum):
-    """How the server is."""
+    """The states of the server."""
 
     HEALTHY = "healthy"
     FAILS = "fails"
@@ -32,7 +36,7 @@ ENDS: Final = {Phase.HEALTHY: 0.2, Phase.FAILS: 0.45, Phase.HANGS: 0.7, Phase.RE
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens within so many seconds."""
+    """What happens within the given number of seconds."""
 
     seconds: float
 

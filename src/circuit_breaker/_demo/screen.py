@@ -111,14 +111,19 @@ def screen(out: TextIO | None, plain: bool, environ: Mapping[str, str]) -> Plain
 # What is shown
 
 
-def code(plan: Plan, on_a_loop: bool) -> list[str]:
-    """Return what is at work, as the code that it is."""
-    callers, function = ("tasks", "async def") if on_a_loop else ("threads", "def")
+def code(plan: Plan, on_a_loop: bool, processes: int | None = None) -> list[str]:
+    """Return the code that is running."""
+    callers, function = ("Eight tasks", "async def") if on_a_loop else ("Eight threads", "def")
+    store, shared = [], ""
+    if processes is not None:
+        callers, shared = f"{processes} processes", ", store=store"
+        store = [f'    store = SQLiteStore("circuits.db", interval_s={settings.INTERVAL_S})', ""]
     return [
-        f"Eight {callers} call a server that fails and recovers:",
+        f"{callers} call a server that fails and recovers:",
         "",
+        *store,
         f"    @retry(max_retries={settings.MAX_RETRIES}, backoff_base={settings.BACKOFF_BASE_S})",
-        f'    @circuit_breaker("server", reset_timeout_s={plan.reset_timeout_s:.3g})',
+        f'    @circuit_breaker("server", reset_timeout_s={plan.reset_timeout_s:.3g}{shared})',
         f'    @bulkhead("server", max_concurrent={settings.MAX_CONCURRENT}, max_queue={settings.MAX_QUEUE})',
         f"    {function} fetch(): ...  # one GET with a timeout of {plan.timeout_s:.3g} s",
         "",
@@ -190,8 +195,11 @@ def _bar(figure: int, most: int, marks: Marks) -> str:
 
 
 def summary(ending: Ending, paint: Paint = no_colours) -> list[str]:
-    """Return what to remember, at a glance."""
+    """Return the summary."""
     breaker, bulkhead = ending.breaker.stats, ending.bulkhead
+    last = f" bulkhead  let at most {bulkhead.peak_active_count} in at once, rejected {bulkhead.rejected_count:,}"
+    if ending.processes is not None:
+        last = f"   shared  one circuit for {ending.processes} processes: it opens, probes and closes for all"
     opened, closed = "the circuit has not opened", "the circuit has not closed again"
     if ending.opened:
         opened = "until the circuit opened: " + ending.opened.reason.partition(" (")[0]
@@ -207,7 +215,7 @@ def summary(ending: Ending, paint: Paint = no_colours) -> list[str]:
         "",
         f"    retry  tried again {_number(ending.retries, 'time')}, which saved {_number(ending.saved, 'call')}",
         f"  breaker  opened {_number(breaker.opened_count, 'time')}, rejected {breaker.rejected_count:,} in all",
-        f" bulkhead  let at most {bulkhead.peak_active_count} in at once, rejected {bulkhead.rejected_count:,}",
+        last,
     ]
 
 

@@ -1,9 +1,10 @@
-"""A real web server that is healthy, fails, hangs and recovers, as it is told."""
+"""A real web server that is healthy, fails, hangs and recovers, as the plan says."""
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler
 from itertools import count
@@ -52,8 +53,16 @@ class Server:
             time.sleep(0.02)
         if phase is Phase.FAILS:
             return 500
-        # Even a healthy server has its hiccups, for which there is retry.
+        # A healthy server fails now and then, too. Retries are for that.
         return 503 if next(self._requests) % HICCUP_EVERY == 0 else 200
+
+
+@dataclass
+class Elsewhere:
+    """A server in another process, which is told there how to be."""
+
+    port: int
+    phase: Phase = Phase.HEALTHY
 
 
 class _Http(ThreadingTCPServer):
@@ -65,7 +74,7 @@ class _Http(ThreadingTCPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a caller who has given up is no error
+        if not isinstance(sys.exception(), OSError):  # a caller who has given up is not an error
             super().handle_error(request, client_address)
 
 

@@ -1,4 +1,4 @@
-"""How it comes about: the phases one after the other, and what the library tells about them.
+"""The story of the demonstration: its phases one after the other, and what the library reports.
 
 All figures are those that any user can read: `snapshot()` of breaker and bulkhead, and events given to listeners.
 """
@@ -12,13 +12,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 from circuit_breaker import (
     Bulkhead,
     BulkheadFullError,
     BulkheadSnapshot,
-    CircuitBreaker,
     CircuitOpenError,
     CircuitSnapshot,
     CircuitState,
@@ -26,16 +25,16 @@ from circuit_breaker import (
     StateChanged,
 )
 from circuit_breaker._demo.plan import QUARTER_S, Phase, Plan
-from circuit_breaker._demo.server import Server
+from circuit_breaker._demo.server import Elsewhere, Server
 
 LATEST: Final = 1.5  # how much longer than planned it may take on a busy machine until the circuit is closed again
 
-_retried: ContextVar[bool] = ContextVar("retried")  # whether the call under way was
+_retried: ContextVar[bool] = ContextVar("retried")  # whether the call under way was retried
 
 
 @dataclass(frozen=True)
 class Quarter:
-    """A quarter of a second: the state that tells most about it, and how many calls there were.
+    """A quarter of a second: its most telling state, and how many calls there were.
 
     Attributes:
         at_s: when it ended, in seconds since the start.
@@ -70,13 +69,14 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Ending:
-    """What there is to tell at the end.
+    """The figures of the summary.
 
     Attributes:
         chapters: how each phase that was reached began.
         changes: what the circuit did, in order.
         retries: how many attempts were made beyond the first.
         saved: how many calls were answered only because of them.
+        processes: how many shared the circuit; None: it is of one.
     """
 
     chapters: dict[Phase, Chapter]
@@ -85,6 +85,7 @@ class Ending:
     bulkhead: BulkheadSnapshot
     retries: int = 0
     saved: int = 0
+    processes: int | None = None
 
     @property
     def opened(self) -> Change | None:
@@ -142,7 +143,7 @@ def answers(snapshot: CircuitSnapshot) -> int:
 def quarter(
     at_s: float, phase: Phase, before: CircuitSnapshot, after: CircuitSnapshot, changes: list[Change]
 ) -> Quarter:
-    """Return what happened between two snapshots; a probe is told even if it was over before the second."""
+    """Return what happened between two snapshots. A probe is shown even if it ended before the second one."""
     state = after.state
     if state is CircuitState.OPEN and any(change.state is CircuitState.HALF_OPEN for change in changes):
         state = CircuitState.HALF_OPEN
@@ -156,18 +157,27 @@ def quarter(
     )
 
 
+class Watched(Protocol):
+    """A breaker, as far as the story looks at it."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def snapshot(self) -> CircuitSnapshot: ...
+
+
 @dataclass
 class Story:
-    """Lets the server fail and recover while callers call, and keeps what the library tells.
+    """Lets the server fail and recover while callers call, and keeps what the library reports.
 
     Attributes:
         show: is given each quarter of a second as it ends.
         over: the callers stop when it is true.
-        interrupted: somebody did not want to see the rest.
+        interrupted: the user has asked to stop.
     """
 
     plan: Plan
-    server: Server
+    server: Server | Elsewhere
     show: Callable[[Quarter], object]
     over: bool = False
     interrupted: bool = False
@@ -183,7 +193,7 @@ class Story:
         self._chapters: dict[Phase, Chapter] = {}
 
     def listen(self, event: object) -> None:
-        """Be told by breaker and retry what they do; a retry is told in the context of the call that is retried."""
+        """The listener of breaker and retry. A `RetryScheduled` arrives in the context of the call that is retried."""
         if isinstance(event, StateChanged):
             change = Change(self._now_s(), event.new_state, event.reason)
             with self._lock:
@@ -205,14 +215,15 @@ class Story:
             with self._lock:
                 self._saved += 1
 
-    def happen(self, breaker: CircuitBreaker) -> Iterator[float]:
-        """Let it happen: yield how long to sleep, in whatever way, as often as it takes."""
-        before, told, due = breaker.snapshot(), 0, self.clock()
+    def happen(self, breaker: Watched) -> Iterator[float]:
+        """Run the story: yield how long to sleep, until it is over."""
+        self._began = due = self.clock()
+        before, shown = breaker.snapshot(), 0
         for number in range(round(self.plan.quarters * LATEST)):
             if number >= self.plan.quarters and breaker.is_closed:
                 return
             self._turn(self.plan.phase(number), breaker)
-            # On a machine that stood still the rest is told later, not in less time.
+            # If the machine stood still, the rest of the story comes later, not faster.
             now = self.clock()
             due = (due if now - due < QUARTER_S / 2 else now) + QUARTER_S
             yield from self._until(due)
@@ -220,8 +231,8 @@ class Story:
                 return
             after = breaker.snapshot()
             with self._lock:
-                changes = self._changes[told:]
-            told += len(changes)
+                changes = self._changes[shown:]
+            shown += len(changes)
             self.show(quarter(self._now_s(), self.server.phase, before, after, changes))
             before = after
 
@@ -234,13 +245,13 @@ class Story:
         self.over = True
         self.server.phase = Phase.RECOVERED
 
-    def ending(self, breaker: CircuitBreaker, bulkhead: Bulkhead) -> Ending:
-        """Return what there is to tell."""
+    def ending(self, breaker: Watched, bulkhead: Bulkhead) -> Ending:
+        """Return the figures of the summary."""
         final = breaker.snapshot()
         with self._lock:
             return Ending(self._chapters, list(self._changes), final, bulkhead.snapshot(), self._retries, self._saved)
 
-    def _turn(self, phase: Phase, breaker: CircuitBreaker) -> None:
+    def _turn(self, phase: Phase, breaker: Watched) -> None:
         if phase not in self._chapters:
             self._chapters[phase] = Chapter(self._now_s(), breaker.snapshot())
             self.server.phase = phase

@@ -10,7 +10,7 @@ from circuit_breaker._demo.story import Ending, Story
 
 
 def run(story: Story) -> Ending:
-    """Let the tasks call until the story is over; return what there is to tell."""
+    """Let the tasks call until the story is over; return the figures of the summary."""
     return asyncio.run(_run(story), debug=False)
 
 

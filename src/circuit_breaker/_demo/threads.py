@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from threading import Thread
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
@@ -11,14 +12,23 @@ from circuit_breaker import bulkhead, circuit_breaker, retry
 from circuit_breaker._demo import plan
 from circuit_breaker._demo.story import Ending, Story
 
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
-def run(story: Story) -> Ending:
-    """Let the threads call until the story is over; return what there is to tell."""
+    from circuit_breaker import Bulkhead, CircuitBreaker, RetryPolicy
+    from circuit_breaker._common.typing import ProtectedFunction
+    from circuit_breaker.stores import Store
+
+    Guarded: TypeAlias = ProtectedFunction[[], bytes, CircuitBreaker, RetryPolicy, Bulkhead]
+
+
+def guarded(story: Story, store: Store | None = None) -> Guarded:
+    """Return a function that calls the server through all three patterns; with a store, processes share the circuit."""
     url, timeout_s = f"http://127.0.0.1:{story.server.port}/", story.plan.timeout_s
-    opener = build_opener(ProxyHandler({}))  # whatever proxy the environment names, this server is here
+    opener = build_opener(ProxyHandler({}))  # this server is local, so no proxy of the environment applies
 
     @retry(max_retries=plan.MAX_RETRIES, backoff_base=plan.BACKOFF_BASE_S, listeners=[story.listen])
-    @circuit_breaker("server", reset_timeout_s=story.plan.reset_timeout_s, listeners=[story.listen])
+    @circuit_breaker("server", reset_timeout_s=story.plan.reset_timeout_s, listeners=[story.listen], store=store)
     @bulkhead("server", max_concurrent=plan.MAX_CONCURRENT, max_queue=plan.MAX_QUEUE)
     def fetch() -> bytes:
         try:
@@ -27,6 +37,13 @@ def run(story: Story) -> Ending:
         except HTTPError as error:
             error.close()
             raise
+
+    return fetch
+
+
+def run(story: Story) -> Ending:
+    """Let the threads call until the story is over; return the figures of the summary."""
+    fetch = guarded(story)
 
     def work() -> None:
         while not story.over:

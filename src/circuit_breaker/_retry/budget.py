@@ -20,24 +20,23 @@ _FASTEST: Final = 1e280  # tokens per second; _ENDLESS of them take three centur
 
 
 class RetryBudget(OnlyOne):
-    """Keeps retries a share of the calls, so that a server that fails sees little more than its usual load.
+    """Limits retries to a share of the calls, so that a server that is failing gets little more than its usual load.
 
-    A bucket of tokens, full at first. Each call puts `ratio` tokens in, each second `min_per_second`, and each retry
-    takes one. When there is none left, the policy raises the error instead of retrying. A retry that is cancelled while
-    it waits gives its token back.
+    It is a bucket of tokens, full at first. Each call adds `ratio` tokens, each second adds `min_per_second`, and each
+    retry takes one. If there is no token, the error is raised instead of retried. A retry that is cancelled while it
+    sleeps gives its token back.
 
-    One budget may be shared by any number of policies, threads, tasks and event loops. Use one for each server, since
-    all that share a budget stop retrying together. A forked child goes on with a budget of its own, which has the
-    tokens that were left. The settings cannot be changed.
+    Policies, threads, tasks and event loops may share one budget. Use one for each server: policies that share a budget
+    stop retrying together. After a fork, the child continues with its own budget and the tokens that were left.
 
     Args:
-        ratio: tokens that each call puts in, >= 0; 0.2 allows one retry for every five calls.
-        min_per_second: tokens that each second puts in, >= 0: what a client with few calls may retry.
-        burst: tokens the bucket holds at most, an int; 0: no retry is ever allowed.
-        clock: seconds that never go backwards.
+        ratio: Tokens that each call adds, >= 0. 0.2 allows one retry for every five calls.
+        min_per_second: Tokens that each second adds, >= 0. They allow a client that makes few calls to retry.
+        burst: Tokens that the bucket holds at most, an int >= 0. 0: no retry is ever allowed.
+        clock: A function that returns monotonic seconds.
 
     Raises:
-        TypeError, ValueError: a setting is of the wrong type or out of range.
+        TypeError, ValueError: A setting has the wrong type or is out of range.
     """
 
     # `_lock` guards `_held`, the tokens (0 <= _held <= _full), and `_by_time`, all that the seconds since `_start` have
@@ -73,34 +72,34 @@ class RetryBudget(OnlyOne):
 
     @property
     def ratio(self) -> float:
-        """Tokens that each call puts in."""
+        """Tokens that each call adds."""
         return self._ratio
 
     @property
     def min_per_second(self) -> float:
-        """Tokens that each second puts in."""
+        """Tokens that each second adds."""
         return self._min_per_second
 
     @property
     def burst(self) -> int:
-        """Tokens that the bucket holds at most."""
+        """Tokens that the bucket holds at most, and at first."""
         return self._burst
 
     @property
     def tokens(self) -> float:
-        """Tokens that there are now."""
+        """Tokens in the bucket now."""
         self._add_seconds()
         return self._held / TOKEN
 
     def deposit(self) -> None:
-        """Put in what one call brings. Policies do this themselves."""
+        """Add the tokens of one call. Policies do this themselves."""
         if self._held < self._full:  # a full bucket, the usual one, takes no lock
             with self._lock:
                 held = self._held + self._per_call
                 self._held = held if held < self._full else self._full
 
     def take(self) -> bool:
-        """Take one token; False if there is none. Policies do this themselves, once before each retry."""
+        """Take one token and return True, or return False if there is none. Policies do this before each retry."""
         self._add_seconds()
         with self._lock:
             if self._held < TOKEN:
@@ -109,13 +108,13 @@ class RetryBudget(OnlyOne):
             return True
 
     def give_back(self) -> None:
-        """Put a token back that was taken for a retry which was not made."""
+        """Put one token back, of a retry that was not made. Policies do this themselves."""
         with self._lock:
             held = self._held + TOKEN
             self._held = held if held < self._full else self._full
 
     def _add_seconds(self) -> None:
-        """Put in what the seconds have brought since somebody looked."""
+        """Add the tokens of the seconds that have passed."""
         now = self._clock()
         by_time = round(min((now - self._start) * self._per_second, _ENDLESS) * TOKEN)
         with self._lock:

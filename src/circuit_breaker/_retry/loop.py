@@ -37,12 +37,12 @@ _OVER: Final = _Turn.OVER
 
 
 class Attempt(int):
-    """The number of an attempt, the first is 0; and as `with attempt:` the attempt itself.
+    """One attempt of a loop over `RetryPolicy.attempts()`: an int, the first is 0, and a `with` block.
 
-    What is raised in the block and will be retried is swallowed, and the loop goes on after its sleep. A block left in
-    any other way, `break` and `return` included, ends the loop. The last error leaves the block, with a note.
+    If the block raises an error that will be retried, the error is swallowed and the loop continues after a sleep. The
+    last error is raised, with a note. If the block ends in any other way, such as `break` or `return`, the loop ends.
 
-    It belongs to its loop and to one thread or task; a copy of it is a plain int.
+    It belongs to one loop in one thread or task. A copy of it is a plain int.
     """
 
     _attempts: Attempts
@@ -51,13 +51,14 @@ class Attempt(int):
         return int, (int(self),)
 
     def result(self, value: _T) -> _T:
-        """Submit the value of this attempt to `retry_result` and return it; good, it ends the loop.
+        """Give the value of this attempt to `retry_result`, and return the value.
 
-        A bad one ends it, too, if there are no more attempts: keep the value, for the loop raises nothing. It is judged
-        when the loop goes on, so a `return` of it leaves the loop in any case.
+        If `retry_result` accepts it, the loop ends. If not, another attempt follows; when no attempt is left, the loop
+        ends without an error, so keep the value. The value is checked at the next turn of the loop: if you `return`
+        inside the loop, it is not checked.
 
         Raises:
-            UsageError: the attempt is over.
+            UsageError: This attempt is over.
         """
         self._attempts._submit(self, value)
         return value
@@ -82,7 +83,7 @@ class Attempts:
 
     def __init__(self, settings: Settings, func: Callable[..., Any] | None = None) -> None:
         self._settings = settings
-        self._func = func  # whose items are no values to be judged
+        self._func = func  # its items are not judged by `retry_result`
         self._plan: Plan | None = None  # made when an attempt has failed
         self._turn = _NOT_BEGUN
         self._value: Any = NO_VALUE
@@ -118,8 +119,8 @@ class Attempts:
         return attempt
 
     def _next_attempt(self) -> Attempt | None:
-        """Return the next attempt, which is due after a sleep if it is not the first; None: there is no other."""
-        turn, self._turn = self._turn, _OVER  # whatever is raised before the attempt is given out ends the loop
+        """Return the next attempt, after a sleep if it is not the first. None: no attempt is left."""
+        turn, self._turn = self._turn, _OVER  # an error before the attempt is given out ends the loop
         if turn is _NOT_BEGUN:
             settings = self._settings
             self._started = settings.clock()
@@ -135,7 +136,7 @@ class Attempts:
         return attempt
 
     def _goes_on(self, turn: _Turn, value: Any) -> bool:
-        """Tell whether another attempt follows on the one that ended so."""
+        """Return whether another attempt follows on the one that ended so."""
         if turn is _Turn.FAILED or turn is _OVER:
             return turn is _Turn.FAILED
         plan = self._plan_of_call()
@@ -152,7 +153,7 @@ class Attempts:
         return self._plan
 
     def _judges_values(self) -> bool:
-        """Tell whether a block that is left without an error may still have failed, by its value."""
+        """Return whether a block that ended without an error may still have failed, because of its value."""
         return self._func is None and self._settings.retry_result is not None
 
     def _enter(self, attempt: Attempt) -> None:
@@ -160,7 +161,7 @@ class Attempts:
         self._turn = _Turn.INSIDE
 
     def _leave(self, attempt: Attempt, error: BaseException | None) -> bool:
-        """Tell whether the error of the block is swallowed, because another attempt follows."""
+        """Return whether the error of the block is swallowed, because another attempt follows."""
         if self._turn is not _Turn.INSIDE or not self._is_latest(attempt):
             return False  # the loop has gone on inside the block, which has no say any more
         if error is None:
@@ -184,7 +185,7 @@ class Attempts:
 
     def _check(self, attempt: Attempt, *expected: _Turn) -> None:
         if self._turn not in expected or not self._is_latest(attempt):
-            raise UsageError(f"attempt {int(attempt)} is over: each is for one `with` block in its turn of the loop")
+            raise UsageError(f"attempt {int(attempt)} is over: use each for one `with` block, in its turn of the loop")
 
     def _is_latest(self, attempt: Attempt) -> bool:
         return attempt == (0 if self._plan is None else self._plan.failed)

@@ -1,6 +1,6 @@
 """What is decided about a failed attempt: whether another follows, when, and if not, why not.
 
-Every decision is made by a `Plan`, whoever makes the attempts: a policy, or a loop of the caller's own.
+A `Plan` makes every decision, for the calls of a policy and for loops over `attempts()`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Plan:
 
     Attributes:
         failed: how many attempts have failed, and so the number of the next one.
-        pending_error: what the last attempt raised, if nobody is handling it any more; it becomes the context of
-            whatever ends the sleep.
+        pending_error: what the last attempt raised, if no `except` block handles it now. It becomes the context of
+            the exception that ends the sleep.
     """
 
     __slots__ = ("_delay_s", "_func", "_has_succeeded", "_settings", "_started", "failed", "pending_error")
@@ -49,7 +49,7 @@ class Plan:
     # Whether another attempt follows
 
     def retries(self, error: BaseException) -> bool:
-        """Tell whether another attempt follows on this error; if not, a note on it says why."""
+        """Return whether another attempt follows on this error; if not, a note on it says why."""
         self.failed += 1
         if self._settings.should_retry(error):
             return self._schedule(error, error)
@@ -58,7 +58,7 @@ class Plan:
         return False
 
     def repeats(self, value: Any) -> bool:
-        """Tell whether another attempt follows on this value; if not, it is the result of the call."""
+        """Return whether another attempt follows on this value; if not, it is the result of the call."""
         is_bad = self._settings.retry_result
         if is_bad is None or not is_bad(value):
             self.succeed()
@@ -67,7 +67,7 @@ class Plan:
         return self._schedule(None, value)
 
     def goes_on(self) -> bool:
-        """Tell whether another attempt follows on one of which only the number was used."""
+        """Return whether another attempt follows in a loop without `with` blocks."""
         self.failed += 1
         return self._schedule(None, NO_VALUE)
 
@@ -225,7 +225,7 @@ class Plan:
             self.pending_error = None
 
     def _is_skipped(self) -> bool:
-        """Tell whether a test wants no sleep; for the deadline it has passed."""
+        """Return whether a test skips this sleep. For the deadline it counts as slept."""
         if waiting.override() is None:
             return False
         self._started -= self._delay_s

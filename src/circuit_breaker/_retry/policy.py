@@ -44,12 +44,12 @@ _ITERATIONS: Final = (GeneratorType, AsyncGeneratorType)
 
 
 class RetryPolicy(Settings, Pattern):
-    """Calls a function again when it fails, until it succeeds or there is no further attempt; then raises its error.
+    """Calls a function again when it fails. When no further attempt follows, raises its last error.
 
-    The delay before retry n (the first is 0) is `min(backoff_base * backoff_multiplier**n, backoff_max)`, spread by
-    the jitter. With the defaults, in seconds:
+    The delay after failed attempt n (the first is 0) is `min(backoff_base * backoff_multiplier**n, backoff_max)`,
+    changed at random by the jitter. With the defaults, in seconds:
 
-    | retry n | exact | jitter=True  | jitter="full" |
+    | n       | exact | jitter=True  | jitter="full" |
     | ------- | ----- | ------------ | ------------- |
     | 0       | 0.1   | 0.05 to 0.15 | 0 to 0.1      |
     | 1       | 0.2   | 0.1 to 0.3   | 0 to 0.2      |
@@ -57,81 +57,80 @@ class RetryPolicy(Settings, Pattern):
     | 8       | 25.6  | 12.8 to 30   | 0 to 25.6     |
     | 9, ...  | 30    | 15 to 30     | 0 to 30       |
 
-    The three retries of the default take 0.7 s on average, and 1.05 s at most, beside the attempts themselves. Jitter
-    keeps clients that failed together from coming back together. `"full"` is the "full jitter" of "Exponential Backoff
-    and Jitter" in the AWS architecture blog, which loads a server least. The mean of the default is the exact delay,
-    and no retry comes at once. At `backoff_max` the range is cut, not the draw, so capped delays are spread as well.
+    With the defaults, the three sleeps of a call that fails take 0.7 s on average and 1.05 s at most. Jitter keeps
+    clients that failed together from returning together. With `jitter=True` the mean is the exact delay and no retry
+    comes at once; `"full"` spreads retries most.
 
-    When no further attempt follows, the last error itself is raised, with one note (PEP 678): how many attempts there
-    were, how long they took, and why there is no other. An error that is not retried and comes from the first attempt
-    has no note.
+    The last error is raised as it is, with one note (PEP 678): how many attempts were made, how long they took and why
+    no other follows. If the first attempt fails with an error that is not retried, there is no note.
 
-    A policy is immutable and keeps nothing of a call but the totals of `snapshot()`, so any number of threads, tasks
-    and event loops may share it. It can be pickled if its parts can; a copy counts anew.
+    A policy cannot be changed. Threads, tasks and event loops may share it: it keeps nothing of a call but the totals
+    in `snapshot()`. It can be pickled if its settings can; the copy starts with totals of zero.
 
-    It sleeps by `asyncio.sleep` under asyncio, by `trio.sleep` under trio, else by `time.sleep`. A cancellation or a
-    Ctrl-C ends a sleep at once, and has the last error as its `__context__`. A plain function that sleeps on a thread
-    that runs an event loop blocks it: the first time, the policy logs a WARNING.
+    It sleeps with `asyncio.sleep` under asyncio, with `trio.sleep` under trio and with `time.sleep` elsewhere. A
+    cancellation or Ctrl-C ends a sleep at once and has the last error as its `__context__`. If a plain function sleeps
+    in an event loop, it blocks the loop; the policy logs one WARNING about it.
 
-    Each retry is logged as INFO, and giving up after more than one attempt as WARNING, to the logger `circuit_breaker`.
+    Each retry is an INFO line of the logger `circuit_breaker`. Giving up after more than one attempt is a WARNING line.
 
-    Durations are seconds or a `timedelta`; they are read back as seconds.
+    Durations are seconds or a `timedelta`. Reading them back gives seconds.
 
     Args:
-        max_retries: attempts after the first, >= 0; 0: none, None: no limit.
-        backoff_base: seconds before the first retry, >= 0; 0: no delays.
-        backoff_multiplier: what each delay is multiplied with for the next, >= 1.
-        backoff_max: the longest delay in seconds, >= 0, inf allowed.
-        jitter: True spreads each delay evenly from half to one and a half of it, `"full"` from 0 to it, False not.
-        retryable_exceptions: what is retried: an exception type, a tuple or union of them (`()`: nothing), or a
-            predicate. None: every `Exception`. A rejection of this library (`CircuitOpenError`, `BulkheadFullError`) is
-            retried only if one of its types itself is listed, an open circuit then not before its `retry_after_s`.
-            A `UsageError` is never retried, nor is what is no `Exception` (KeyboardInterrupt, CancelledError). A group
-            is retried if everything in it would be.
-        max_elapsed_s: the deadline in seconds from the start of the call, > 0. No sleep is begun that would end after
-            it; the error is raised at once. It interrupts no attempt. None: no deadline.
-        retry_result: a predicate on the returned value. One that is true of it counts as a failure; a value that stays
-            bad is returned. None: every value is good. It is not asked about streams.
-        retry_after: a function that reads from an error, or from a bad value, for how many seconds the server asks not
-            to be called (None: it does not say). That time is slept in full, however long `backoff_max` is, and the
-            usual delay after it, so that clients that were told the same do not return together. What it raises is
-            logged. None: nothing is read.
-        retry_after_max_s: the longest such time in seconds that is respected, >= 0; a longer one ends the attempts.
-        budget: a `RetryBudget`, perhaps shared with other policies; None: no such limit.
-        delay: a function of the number of the failed attempt (the first is 0) and its error (None for a bad value) that
-            gives the seconds before the next attempt, in place of backoff, jitter and `backoff_max`. If it raises, or
-            gives no seconds, that is logged and the backoff taken. None: the backoff.
-        listeners: functions that are given a `RetryScheduled` before each sleep, and a `RetryGaveUp` when a call failed
-            for good.
-        sleep: a function of seconds that waits. In async use its result is awaited if it can be; an async one is
-            refused by a plain function.
-        clock: a function that returns monotonic seconds, for the deadline and the times that are reported.
-        random: a function that gives a float from 0 to 1, for the jitter; None: `random.random`.
+        max_retries: Attempts after the first, >= 0. 0: no retries. None: no limit.
+        backoff_base: Seconds before the first retry, >= 0. 0: no delays.
+        backoff_multiplier: Each delay is the one before it times this, >= 1.
+        backoff_max: The longest delay in seconds, >= 0. inf: no limit.
+        jitter: True: a random delay from half to one and a half of the exact one. `"full"`: from 0 to the exact one.
+            False: the exact one.
+        retryable_exceptions: Exceptions that are retried: a type, a tuple or union of types (`()`: none), or a function
+            that gets the exception and returns whether it is retried. None: every `Exception`. A rejection
+            (`CircuitOpenError`, `BulkheadFullError`) is retried only if its own type is listed; an open circuit is then
+            retried after its `retry_after_s`. A `UsageError`, a cancellation or a KeyboardInterrupt is never retried.
+            An exception group is retried if every exception in it is.
+        max_elapsed_s: The deadline, in seconds from the start of the call, > 0. A retry that would start after it is
+            not made: the error is raised at once. It does not interrupt an attempt. None: no deadline.
+        retry_result: A function that gets the returned value and returns whether the call is retried. When no attempt
+            is left, the value is returned. It is not called for streams. None: every value is good.
+        retry_after: A function that gets the error, or the value that `retry_result` rejected, and returns how many
+            seconds the server asks for, or None. The retry waits that long, plus the usual delay, so that clients with
+            the same hint do not return together. If it raises, that is logged. None: the policy reads no hints.
+        retry_after_max_s: The longest hint that is respected, in seconds, >= 0. A longer one ends the attempts.
+        budget: A `RetryBudget`, which policies may share. None: no budget.
+        delay: A function that gets the number of the failed attempt (the first is 0) and its error (None for a
+            rejected value) and returns the seconds before the next attempt. It replaces backoff, jitter and
+            `backoff_max`. If it raises or returns no seconds, that is logged and the backoff is used. None: the
+            backoff.
+        listeners: Functions that get a `RetryScheduled` before each sleep and a `RetryGaveUp` when a call has failed.
+        sleep: A function that gets seconds and waits. It may be async for async functions only. None: the sleep of the
+            running library, see above.
+        clock: A function that returns monotonic seconds, for the deadline and the reported times.
+        random: A function that returns a float from 0 to 1, for the jitter. None: `random.random`.
 
     Raises:
-        TypeError: a setting of the wrong type.
-        ValueError: a setting out of range.
+        TypeError: A setting has the wrong type.
+        ValueError: A setting is out of range.
     """
 
     _attribute = "retry_policy"
 
     def replace(self, **changes: Any) -> Self:
-        """Return a policy with these settings changed, and totals of its own.
+        """Return a copy of this policy in which the given settings have other values. Its totals start at zero.
 
-        `func.retry_policy.replace(max_retries=1)(func.__wrapped__)` is a decorated function with fewer retries.
+        For example, `func.retry_policy.replace(max_retries=1)(func.__wrapped__)` is the decorated `func` with one
+        retry.
 
         Raises:
-            TypeError: no such setting, or a value of the wrong type.
-            ValueError: a value out of range.
+            TypeError: There is no such setting, or a value has the wrong type.
+            ValueError: A value is out of range.
         """
         return dataclasses.replace(self, **changes)
 
     def snapshot(self) -> RetrySnapshot:
-        """Return the totals of all calls of this policy that did not succeed at once, as a consistent copy."""
+        """Return the totals of this policy as a consistent copy. Calls that succeed at once are not counted."""
         return self._totals.snapshot()
 
     def attempts(self) -> Attempts:
-        """Return the attempts of one call, numbered 0 to `max_retries`, for a loop of your own, sync or async.
+        """Return the attempts of one call, for a `for` or `async for` loop of your own.
 
         ```python
         from circuit_breaker import RetryPolicy
@@ -143,14 +142,16 @@ class RetryPolicy(Settings, Pattern):
                 value = attempt.result("fetched")
         ```
 
-        The block swallows an error after which another attempt follows, and lets the last error out. A success ends the
-        loop. `result()` is needed for `retry_result` alone. When an error is swallowed, its retry has been taken from
-        the budget and reported to listeners, even if you `break` after it.
+        The `with` block swallows an error if another attempt follows, and raises the last one. A success ends the loop.
+        `attempt.result()` is only needed for `retry_result`.
 
-        Without the block the attempt is a bare number, and every turn of the loop counts as failed: break out of it
-        after a success, and keep the error yourself, for when attempts, deadline or budget run out the loop just ends.
+        Before each attempt but the first, the loop sleeps. In async code use `async for`: a plain `for` sleeps with
+        `time.sleep` and blocks the event loop. When an error is swallowed, its retry has already been taken from the
+        budget and reported to listeners.
 
-        Each turn but the first sleeps before it; a plain `for` does so with `time.sleep`, even in async code.
+        Without the `with` block an attempt is only a number, from 0 to `max_retries`, and every turn of the loop counts
+        as failed. Then `break` after a success, and keep the last error yourself: when the attempts, the deadline or
+        the budget are used up, the loop ends without an error.
         """
         return Attempts(self)
 
@@ -161,23 +162,23 @@ class RetryPolicy(Settings, Pattern):
     @overload
     def __call__(self, func: Callable[_P, _R], /) -> ProtectedFunction[_P, _R, object, RetryPolicy, object]: ...
     def __call__(self, func: Any, /) -> Any:
-        """Return func, of the same kind, with each call retried; a generator is retried until its first item.
+        """Return the function with every call retried by this policy. A generator is retried until its first item.
 
         Raises:
-            TypeError: func cannot be decorated, or it is not async and `sleep` is.
+            TypeError: It is not a function, or it is not async although `sleep` is.
         """
         return self._decorate(func)
 
     def _wrap(self, func: Function, kind: Kind, fallback: Fallback | None) -> Function:
         if kind in (Kind.PLAIN, Kind.GENERATOR) and self.sleep is not None and kind_of(self.sleep) is Kind.COROUTINE:
-            raise WrongKindError(f"sleep must not be async to retry {func!r}, which is not, got {self.sleep!r}")
+            raise WrongKindError(f"sleep must not be async for {func!r}, which is not async, got {self.sleep!r}")
         return super()._wrap(func, kind, fallback)
 
     def _wrap_plain(self, func: Function) -> Function:
         if self.budget is not None or self.retry_result is not None:
             return super()._wrap_plain(func)
         clock = self.clock
-        finished: type[object] = NoneType  # the type of the last result, which needed no awaiting
+        finished: type[object] = NoneType  # results of this type need no check
 
         # What `_run` does with these settings.
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -186,8 +187,7 @@ class RetryPolicy(Settings, Pattern):
             try:
                 value: object = func(*args, **kwargs)
                 if type(value) is not finished:
-                    check_finished(func, value)
-                    finished = type(value)
+                    finished = check_finished(func, value)
                 return value
             except REPEATABLE as error:
                 plan = Plan(self, func, started)
@@ -199,11 +199,11 @@ class RetryPolicy(Settings, Pattern):
         return wrapper
 
     def call(self, func: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call `func(*args, **kwargs)` under this policy, and return its result.
+        """Call `func(*args, **kwargs)`, with retries, and return its result. For plain functions.
 
         Raises:
-            TypeError: func is an `async def` or a generator function, or cannot be called; or it returned something
-                that is still to be awaited.
+            TypeError: `func` is an `async def` or a generator function or cannot be called, or it returned something
+                that must be awaited.
         """
         # No call is admitted here, so whether func is plain may be seen by its first result, which is quicker.
         if not callable(func):

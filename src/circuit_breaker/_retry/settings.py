@@ -1,4 +1,4 @@
-"""What a retry policy is told, and the two questions that the settings answer: for how long, and whether at all."""
+"""The settings of a retry policy, and what follows from them: how long to wait, and what is retried."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _sleep(name: str, value: Any) -> Callable[[float], object]:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a `RetryPolicy`, which says what each means; checked when made, and never changed after."""
+    """The settings of a `RetryPolicy`, whose docstring explains them. They are checked when made and never change."""
 
     # Made from the settings in each object, and no fields: neither compared nor pickled.
     _retryable: ClassVar[Kinds]
@@ -83,7 +83,7 @@ class Settings:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make what the questions below need, so that no call has to: nothing is imported when a call fails."""
+        """Prepare what calls need, so that nothing is imported when a call fails."""
         retryable = Exception if self.retryable_exceptions is None else self.retryable_exceptions
         object.__setattr__(self, "_retryable", Kinds("retryable_exceptions", retryable))
         from random import random  # not at the top, for a faster import of the package
@@ -103,13 +103,16 @@ class Settings:
         self._prepare()
 
     def get_delay(self, attempt: int) -> float:
-        """Return the seconds to wait after attempt number `attempt` (the first is 0) has failed, drawn anew each time.
+        """Return the seconds to wait after a failed attempt, with a new random number for the jitter each time.
 
-        Finite and never negative; never above `backoff_max`, unless a `delay=` function gives it. That is called with
-        None for the error.
+        They are finite and never negative. They are never above `backoff_max`, unless a `delay=` function returns more.
+        That function is called with None for the error.
+
+        Args:
+            attempt: The number of the failed attempt, >= 0. The first is 0.
 
         Raises:
-            TypeError, ValueError: attempt is no int, or negative.
+            TypeError, ValueError: `attempt` is not an int or is negative.
         """
         if type(attempt) is not int or attempt < 0:
             attempt = checks.count("attempt", attempt, 0)
@@ -118,7 +121,7 @@ class Settings:
         return self._delay_from(self.delay, attempt, None)
 
     def _delay_from(self, delay: Callable[[int, Any], object], attempt: int, error: BaseException | None) -> float:
-        """Return what the function gives; if that cannot be used it is logged, and the backoff taken."""
+        """Return the delay of the caller's function. If it cannot be used, log that and use the backoff."""
         try:
             return checks.seconds("the delay", delay(attempt, error), minimum=0)
         except Exception as problem:
@@ -128,7 +131,10 @@ class Settings:
             return self._backoff.delay(attempt)
 
     def should_retry(self, exception: BaseException) -> bool:
-        """Tell whether an exception is of a kind that is retried; what a predicate raises is raised here."""
+        """Return whether this policy retries such an exception, as long as attempts are left.
+
+        If `retryable_exceptions` is a function and raises, so does this.
+        """
         if issubclass(type(exception), BaseExceptionGroup):
             return all(self._retries_leaf(leaf) for leaf in leaves(exception))
         return self._retries_leaf(exception)

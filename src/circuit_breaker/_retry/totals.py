@@ -1,4 +1,4 @@
-"""What the calls of one policy came to, counted from the first failure of a call on."""
+"""Totals of one policy. A call is counted from its first failure on."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["RetrySnapshot"]
 
 @dataclass(frozen=True)
 class RetrySnapshot:
-    """What a policy has done up to one moment; the counts are totals since construction.
+    """Totals of a retry policy since it was made.
 
-    A call that succeeds at its first attempt is not counted, so that it pays nothing: how many calls there were is not
-    known here. Nor is an error counted that is not retried and comes from the first attempt.
+    Calls that succeed at their first attempt are not counted, so that they cost nothing. A call whose first attempt
+    fails with an error that is not retried is not counted either.
 
     Attributes:
-        failed_first_count: calls whose first attempt failed in a way that is retried, a bad value included.
-        retry_count: attempts after the first one of a call.
-        recovered_count: calls that succeeded after at least one retry.
-        gave_up_count: calls that ended with an error, or a bad value, because there was no further attempt. What is
-            missing from `failed_first_count` is still under way, was cancelled, or is a loop over `attempts()` that was
-            left before its end was known.
-        total_sleep_s: seconds slept before retries; in `instant_retries()` those that were left out.
+        failed_first_count: Calls whose first attempt failed in a way that is retried.
+        retry_count: Retries: attempts after the first one of a call.
+        recovered_count: Calls that succeeded after at least one retry.
+        gave_up_count: Calls that failed in the end. `recovered_count` and `gave_up_count` add up to
+            `failed_first_count`, except for calls that are still running, were cancelled, or are loops over
+            `attempts()` that were left early.
+        total_sleep_s: Seconds slept before retries. With `instant_retries()`, seconds that would have been slept.
     """
 
     failed_first_count: int
@@ -35,7 +35,7 @@ class RetrySnapshot:
     total_sleep_s: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the same as a dict that `json.dumps` takes."""
+        """Return the same as a dict for JSON."""
         return asdict(self)
 
 
@@ -91,7 +91,7 @@ class Totals:
             self._gave_up += 1
 
     def is_first_to_block_a_loop(self) -> bool:
-        """Tell, once for each policy, that none of its calls has blocked an event loop before."""
+        """Return True the first time, so that each policy warns once about a blocked event loop."""
         with self._lock:
             is_first = not self._blocked_loop
             self._blocked_loop = True

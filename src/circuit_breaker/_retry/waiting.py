@@ -1,4 +1,4 @@
-"""How a policy waits, and how tests keep it from waiting."""
+"""How a policy sleeps, and how tests skip its sleeps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 from .._common.async_library import running_library
 from ..exceptions import UsageError
 
-_LONGEST_SLEEP_S: Final = 1e9  # systems refuse to sleep for centuries
+_LONGEST_SLEEP_S: Final = 1e9  # systems cannot sleep for centuries
 _RETRIES_WITHOUT_LIMIT: Final = 1_000
 
 
 class Override:
-    """What `circuit_breaker.testing` asks of every policy: not to sleep, and to retry at most so often.
+    """What `circuit_breaker.testing` sets for every policy: no sleeps, and a limit on retries.
 
     A policy without a limit of its own is given one. The time that is not slept passes for nobody else, for an open
     circuit as little as for another thread, so that it might go on for ever.
@@ -28,7 +28,7 @@ class Override:
         return min((limit for limit in (own, self._max_retries) if limit is not None), default=_RETRIES_WITHOUT_LIMIT)
 
 
-# Those in force in this process, the latest last. To put one in, to take one out and to look are one step each.
+# The overrides in force in this process, the latest last. Adding, removing and reading are one step each.
 overrides: list[Override] = []
 
 
@@ -51,11 +51,11 @@ def sleep_async(seconds: float) -> Awaitable[None]:
     """
     library = running_library()
     if library is None:
-        raise UsageError("to wait for a retry takes asyncio, trio, or a sleep= of your own")
+        raise UsageError("a retry can sleep under asyncio and trio: give the policy a sleep= for any other event loop")
     return library.sleep(min(seconds, _LONGEST_SLEEP_S))  # type: ignore[no-any-return]
 
 
 async def checkpoint() -> None:
-    """Let other tasks run, and a cancellation arrive, if this is asyncio or trio."""
+    """Let other tasks run, and let a cancellation take effect, if this is asyncio or trio."""
     if running_library() is not None:
         await sleep_async(0)

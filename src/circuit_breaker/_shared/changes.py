@@ -12,7 +12,7 @@ from enum import Enum
 from math import inf
 from typing import Final
 
-from .._common.words import CircuitMode
+from .._common.words import CircuitMode, probes_succeeded
 from .record import AUTO, LARGEST_EPOCH, Lease, Record, Rules, Step, cut, epoch_of
 
 MOST_PROBES: Final = 500  # over all processes: each takes some room in the record
@@ -111,7 +111,7 @@ def succeeded(epoch: int, token: str, by: str) -> Step:
             return None
         successes = record.successes + 1
         if successes >= record.rules.success_threshold:
-            return _closed(record, now, f"{successes} probes succeeded", by)
+            return _closed(record, now, probes_succeeded(successes), by)
         return _without(record, token)._replace(successes=successes)
 
     return _while_open(epoch, step)

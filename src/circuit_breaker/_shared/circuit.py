@@ -66,7 +66,7 @@ class Circuit:
 
     def __init__(self, name: str, by: str, clock: Callable[[], float], interval_s: float, lease_s: float) -> None:
         self.name = name
-        self.links: list[Link] = []
+        self.links: tuple[Link, ...] = ()
         self.record: Record | None = None
         self.lost: str | None = None
         self.active = False
@@ -126,7 +126,7 @@ class Circuit:
 
     def report(self, now: float) -> Report:
         """Return what there is to say since the last time."""
-        self.links = [link for link in self.links if link.breaker is not None]
+        self.links = tuple(link for link in self.links if link.breaker is not None)
         grown = [link.collect() for link in self.links]
         if any(each.called for each in grown) or self._answers or self._probes():
             self._called_at = now

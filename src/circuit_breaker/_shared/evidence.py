@@ -41,6 +41,10 @@ class Answers(NamedTuple):
         return self.successes + self.failures
 
     def plus(self, other: Answers) -> Answers:
+        if other == NONE:
+            return self
+        if self == NONE:
+            return other
         return Answers(self.successes + other.successes, self.failures + other.failures, self.slow + other.slow)
 
     def minus(self, other: Answers) -> Answers:
@@ -86,7 +90,6 @@ class Evidence:
         "_marks",
         "_mine",
         "_own",
-        "_quiet_s",
         "_quiet_since",
         "_read",
         "_streaks",
@@ -102,7 +105,6 @@ class Evidence:
         self.told: Told = NOTHING_TOLD
         self._epoch = epoch
         self._interval_s = interval_s
-        self._quiet_s = QUIET_INTERVALS * SHORTEST * interval_s
         self._own: Answers = NONE
         self._mine: Told = NOTHING_TOLD  # what this member has told beside the present total of successes
         self._read = False
@@ -111,6 +113,11 @@ class Evidence:
         self._forgiven = 0  # failures of the streak that are older than the last success of another member
         self._quiet_since = 0.0
         self._marks: list[Mark] | None = None  # of the window, the oldest first
+
+    @property
+    def _quiet_s(self) -> float:
+        """Return for how long nobody must have succeeded before two members may open the circuit."""
+        return QUIET_INTERVALS * SHORTEST * self._interval_s
 
     # Telling
 
@@ -169,7 +176,8 @@ class Evidence:
             self._mine = told = NOTHING_TOLD
         if min(latest.minus(self.all)) < 0:
             self._marks = None  # the store has lost what it knew
-        self.all, self.rejected, self.told, self._read = latest, rejected, told, True
+        self.all = self._own if self._own == latest else latest  # a lone member keeps them once
+        self.rejected, self.told, self._read = rejected, told, True
 
     def forget_window(self) -> None:
         """Begin the window anew: nobody has looked for long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from functools import partial
 from itertools import repeat
@@ -46,8 +47,8 @@ class Grown(NamedTuple):
 class Link:
     """One breaker's tie to its circuit.
 
-    `prepare`, `note`, `wake`, `wish` and `reset_for_all` are for whoever calls the breaker, all else is for the
-    talker's thread. What both use is written under the machine's lock.
+    `prepare`, `note`, `wake`, `wish`, `follow_anew` and `reset_for_all` are for whoever calls the breaker, all else is
+    for the talker's thread. The machine's lock guards which of several callers asks for a lease.
 
     Attributes:
         known: the record that the breaker follows; None: there is none.
@@ -77,8 +78,7 @@ class Link:
         self._forget()
 
     def _forget(self) -> None:
-        self.known: Record | None = None
-        self.fresh = True
+        self.follow_anew()
         self._polite = False  # its last probe failed: next time the others ask first
         self._asking = False
         self._ask_after = -inf
@@ -110,15 +110,18 @@ class Link:
         if breaker is None:
             return now
         machine = machine_of(breaker)
-        if not machine.joined and self.talker.join(self):
-            machine.join(True)
-            now = breaker._clock()
+        waited_s = 0.0
+        if not machine.joined:
+            began = time.monotonic()
+            if self.talker.join(self):
+                machine.join(True)
+                now, waited_s = breaker._clock(), time.monotonic() - began
         period = machine.look(now)
         if isinstance(period, HalfOpenForAll) and not period.leases:
             self.talker.notice()
             rides = any(probe.issuer is period and not probe.is_overdue(machine.config, now) for probe in inside)
             if not rides and not self.alone and self._begin_to_ask(machine, period, now):
-                self.talker.ask(partial(self._ask, period))
+                self.talker.ask(partial(self._ask, period), waited_s)
                 now = breaker._clock()
         return now
 
@@ -162,6 +165,11 @@ class Link:
         if breaker is not None:
             self.talker.request(partial(self.talker.change, breaker.name, changes.reset(self.talker.name)))
 
+    def follow_anew(self) -> None:
+        """Follow no record until the next one is read: the breaker has gone its own way."""
+        self.known: Record | None = None
+        self.fresh = True
+
     def snapshot(self, period: Period) -> SharedSnapshot:
         """Return what is known of the circuit in all processes; `period` is the breaker's."""
         breaker, talker, record = self._breaker(), self.talker, self.known
@@ -170,7 +178,7 @@ class Link:
         forced = breaker is not None and record is not None and record.mode is machine_of(breaker).mode is not AUTO
         for_all = isinstance(period, OpenForAll | HalfOpenForAll) or (forced and not period.admits)
         return SharedSnapshot(
-            link="away" if self.alone else "new" if self.fresh else "joined",
+            link="away" if self.alone or talker.hangs() else "new" if self.fresh else "joined",
             open_for=None if period.admits else "all" if for_all else "process",
             epoch=epoch_of(record),
             since_s=None if record is None or circuit is None else circuit.age_s(record, now),
@@ -197,8 +205,8 @@ class Link:
         machine = machine_of(breaker)
         with machine.lock:
             period, totals, mode = machine.period, machine.totals, machine.own_mode
-            successes, failures, slow, streak = period.successes, period.failures, period.slow, period.streak
-            rejected = totals.rejected
+            successes, failures, slow = period.successes, period.failures, period.slow
+            streak, rejected = period.streak, totals.rejected
             calls = totals.successes + totals.failures + totals.ignored + totals.shadow_rejected + rejected
         calls += successes + failures
         called, self._sum = calls != self._sum, calls
@@ -319,12 +327,11 @@ class Link:
                 if granted:
                     period.add_lease(machine, Leased(token, breaker._clock()))
         finally:
-            pause_s = max(self._ask_pause_s, ASK_AGAIN_TIMES * (talker.clock() - began))
-            self._ask_pause_s = min(2 * self._ask_pause_s, talker.interval_s)
-            with machine.lock:
-                self._asking = False
-                if not granted:
-                    self._ask_after = breaker._clock() + pause_s
+            if not granted:
+                pause_s = max(self._ask_pause_s, ASK_AGAIN_TIMES * (talker.clock() - began))
+                self._ask_pause_s = min(2 * self._ask_pause_s, talker.interval_s)
+                self._ask_after = breaker._clock() + pause_s
+            self._asking = False
 
 
 def machine_of(breaker: CircuitBreaker) -> SharedMachine:

@@ -72,9 +72,11 @@ class SharedMachine(Machine):
 
     def set_mode(self, mode: CircuitMode, now: float) -> None:
         """Begin a fresh period under another mode of this process, and in AUTO ask the store where the circuit is."""
-        if mode is not self.own_mode:
-            self.own_mode = mode
-            self.join(False)
+        if mode is self.own_mode:  # though an order to all may be in force: that is not this process's to end
+            return
+        self.own_mode = mode
+        self.link.follow_anew()
+        self.join(False)
         super().set_mode(mode, now)
 
     def reset(self, mode: CircuitMode, now: float) -> None:

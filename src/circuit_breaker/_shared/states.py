@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import copy
-from itertools import repeat
 from math import inf
 from typing import Any, NamedTuple, Protocol
 
@@ -154,7 +153,7 @@ class HalfOpenForAll(HalfOpen):
 
     def add_lease(self, machine: Machine, lease: Leased) -> None:
         """Note a lease, for whoever makes the next probe."""
-        for _ in repeat(None):
+        while True:
             leases = self.leases
             more = (*leases, lease)
             with machine.lock:
@@ -164,14 +163,14 @@ class HalfOpenForAll(HalfOpen):
 
     def take_leases(self, machine: Machine, before: float) -> tuple[Leased, ...]:
         """Return the leases that have been unused since this time, and forget them."""
-        for _ in repeat(None):
+        while True:
             leases = self.leases
-            rest = tuple(lease for lease in leases if lease.since > before)
+            kept = tuple(lease for lease in leases if lease.since > before)
+            taken = tuple(lease for lease in leases if lease.since <= before)
             with machine.lock:
                 if self.leases is leases:
-                    self.leases = rest
-                    return tuple(lease for lease in leases if lease.since <= before)
-        return ()  # never reached
+                    self.leases = kept
+                    return taken
 
     def tokens_out(self, machine: Machine, now: float) -> list[str]:
         """Return the leases that are in use by probes that are not overdue, and those that wait for one."""
@@ -185,7 +184,7 @@ class HalfOpenForAll(HalfOpen):
         if self._link.alone:
             return super().admit(machine, probe, inside, now)
         outer = next((other for other in inside if other.issuer is self), None)
-        for _ in repeat(None):
+        while True:
             book, leases = self.book, self.leases
             new, token, rest = self._with_lease(machine, book, leases, probe, now)
             rides = outer is not None and not (token and outer.is_overdue(machine.config, now))
@@ -204,7 +203,6 @@ class HalfOpenForAll(HalfOpen):
                 probe.issuer = self
                 probe.rides = rides
                 return probe
-        return None  # never reached
 
     def _with_lease(
         self, machine: Machine, book: Book, leases: tuple[Leased, ...], probe: Probe, now: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
@@ -48,7 +47,7 @@ class Talker(Worker):
         self.interval_s: float = getattr(given, "interval_s", 1.0)
         self.clock: Callable[[], float] = getattr(given, "clock", time.monotonic)
         self.lease_s = LEASE_INTERVALS * self.interval_s
-        self._links: list[weakref.ref[Link]] = []
+        self._links: dict[fork.Reference, None] = {}  # to those of all breakers that are alive
         super().__init__(getattr(given, "timeout_s", 0.25), getattr(given, "manual", False))
         fork.survive(self)
 
@@ -76,14 +75,7 @@ class Talker(Worker):
 
     def add(self, link: Link) -> None:
         """Know the link of a breaker, which nobody has called yet."""
-        reference = weakref.ref(link)
-        with self._lock:
-            self._links.append(reference)
-            number = len(self._links)
-        if number >= 8 and number & (number - 1) == 0:  # now and then forget those that are gone
-            living = [each for each in self._links[:number] if each() is not None]
-            with self._lock:
-                self._links[:number] = living
+        self._links[fork.Reference(link, self._links.__delitem__)] = None
 
     def links(self) -> list[Link]:
         """Return the links of all breakers that are alive."""
@@ -99,16 +91,20 @@ class Talker(Worker):
             return True
         if self.here() or not self.request(partial(self._join, link, reply)):
             return False
+        self.notice()
         if not self.away:
             self.wait(reply)
         return True
 
+    def hangs(self) -> bool:
+        """Tell whether the thread has not come back from the store for too long."""
+        since = self._trying_since
+        return since is not None and self.clock() - since > AWAY_AFTER_INTERVALS * self.interval_s
+
     def notice(self) -> None:
         """Notice that the thread has not come back from the store for too long."""
-        since = self._trying_since
-        waited_s = 0.0 if since is None else self.clock() - since
-        if waited_s > AWAY_AFTER_INTERVALS * self.interval_s and not self.away:
-            self._lose(f"no answer for {waited_s:.3g} s")
+        if self.hangs() and not self.away:
+            self._lose(f"no answer for more than {AWAY_AFTER_INTERVALS * self.interval_s:.3g} s")
 
     def has_lost(self, name: str) -> bool:
         """Tell whether nothing can be learnt of this circuit, though the store may answer."""
@@ -123,7 +119,7 @@ class Talker(Worker):
         """Exchange now, for all breakers; raise what the store raised."""
         links, reply = self.links(), Reply()
         work: list[Work] = [partial(self._join, link, Reply()) for link in links]
-        work.append(partial(self._reply_to, reply))
+        work.append(partial(self._await, reply))
         if self.manual:
             with self._turn:
                 self.do_all()
@@ -142,14 +138,14 @@ class Talker(Worker):
 
     # Work, for the thread
 
-    def _join(self, link: Link, reply: Reply) -> None:
-        self._reply_to(reply)
-        self.activate(link)
-
-    def _reply_to(self, reply: Reply) -> None:
+    def _await(self, reply: Reply) -> None:
         """Exchange as soon as there is no other work, and tell whoever waits for that reply."""
-        self._waiting.append(reply)
+        self._waiting.append(reply)  # to the list of this moment: each exchange begins another one
         self._due = -inf
+
+    def _join(self, link: Link, reply: Reply) -> None:
+        self._await(reply)
+        self.activate(link)
 
     def _do_each(self, work: list[Work]) -> None:
         for each in work:
@@ -162,7 +158,7 @@ class Talker(Worker):
             return
         circuit = self._circuit(breaker.name)
         if link not in circuit.links:
-            circuit.links.append(link)
+            circuit.links += (link,)
             if self.away or circuit.lost is not None:
                 self._tell([breaker], StoreLost(breaker.name, circuit.lost or self._reason))
         circuit.wake(self.clock())

@@ -25,7 +25,8 @@ class Worker:
     replies in the same way. Where `manual` is set there is no thread, and work waits for `do_all`.
     """
 
-    # `_lock` guards which thread is the worker's. Nothing waits under it.
+    # `_lock` guards which thread is the worker's. Nothing is called under it. `_turn` is for tests alone: without a
+    # thread, a caller does the work under it.
 
     def __init__(self, timeout_s: float, manual: bool) -> None:
         self.timeout_s = timeout_s
@@ -51,21 +52,21 @@ class Worker:
         self._work.put(work)
         return self.manual or self._start()
 
-    def ask(self, work: Work) -> None:
-        """Have something done, and wait for that, but not for long; on the worker's own thread nobody waits."""
+    def ask(self, work: Work, waited_s: float = 0.0) -> None:
+        """Have something done, and wait for that, see `wait`."""
         if self.manual:
             with self._turn:
                 self._do(work)
             return
         reply: Reply = SimpleQueue()
         if self.request(partial(self._answer, work, reply)):
-            self.wait(reply)
+            self.wait(reply, waited_s)
 
-    def wait(self, reply: Reply) -> None:
-        """Wait for a reply, at most `timeout_s`; on the worker's own thread not at all."""
+    def wait(self, reply: Reply, waited_s: float = 0.0) -> None:
+        """Wait for a reply, at most `timeout_s` less what was waited; on the worker's own thread not at all."""
         if not self.here():
             try:
-                reply.get(timeout=self.timeout_s)
+                reply.get(timeout=max(0.0, self.timeout_s - waited_s))
             except Empty:
                 pass
 
@@ -79,7 +80,8 @@ class Worker:
 
     def pause(self) -> Thread | None:
         """Let the thread end, and no other begin until `resume`; return it if it can be waited for."""
-        self._paused = True
+        with self._lock:
+            self._paused = True
         return self.stop()
 
     def resume(self) -> None:
@@ -88,9 +90,8 @@ class Worker:
 
     def give_up(self) -> None:
         """Wait no longer for the thread: another one may begin, and what it does then comes to nothing."""
-        if not self.here():
-            with self._lock:
-                self._thread = None
+        with self._lock:
+            self._thread = None
 
     # The thread
 
@@ -115,7 +116,7 @@ class Worker:
         try:
             thread.start()
         except RuntimeError:  # there are too many threads, or the interpreter ends
-            self.give_up()
+            self._leave(thread)
             return False
         return True
 
@@ -123,9 +124,7 @@ class Worker:
         try:
             self._work_on()
         finally:
-            with self._lock:
-                if self._thread is current_thread():
-                    self._thread = None
+            self._leave(current_thread())
 
     def _work_on(self) -> None:
         while self.here():
@@ -134,10 +133,21 @@ class Worker:
             except Empty:
                 work = self._tick
             self._do(work)
-            idle = self._is_idle()
+            if self._is_idle() and self._work.empty():
+                self._rest(current_thread())
+
+    def _rest(self, thread: Thread) -> None:
+        """End the thread, unless work has come from somebody who saw it still."""
+        self._leave(thread)
+        if not self._work.empty():
             with self._lock:
-                if idle and self._work.empty() and self.here():
-                    self._thread = None
+                if self._thread is None and not self._paused:
+                    self._thread = thread
+
+    def _leave(self, thread: Thread) -> None:
+        with self._lock:
+            if self._thread is thread:
+                self._thread = None
 
     def _do(self, work: Work) -> None:
         """Do something; what it raises is the store's, and no reason for the thread to end."""
@@ -162,6 +172,4 @@ class Worker:
             return  # that one was given up
         if last is not None:
             self._do(last)
-        with self._lock:
-            if self._thread is thread:
-                self._thread = None
+        self._leave(thread)

@@ -34,27 +34,27 @@ _Call: TypeAlias = tuple[float, str, float | None, Outcome | None, type[object] 
 class CallLog:
     """Write a line for every call of a breaker, for `python -m circuit_breaker replay`.
 
-    Give it to a breaker as a listener, best to one in the mode `SHADOW`: the log then has every call, and none that
-    was rejected. One object serves any number of breakers and threads. Lines are written many at a time, after a
-    second at the latest (at the next call), when the log is closed, and when the interpreter exits.
+    Pass it to a breaker as a listener. Use the mode `SHADOW`: then no call is rejected, and the log has the result of
+    every call. Breakers and threads may share one object. It writes many lines at a time: after a second at the latest
+    (at the next call), when the log is closed, and when the interpreter exits.
 
-    A line is a JSON object: `t`, wall-clock seconds when the call began; `ms`, how long it took; `outcome`, which is
-    `success`, `failure`, `ignored`, or `refused` for a call that the breaker rejected; `circuit`; `by`, the host and
-    the process; `error`, the type of the exception, never its text.
+    A line is a JSON object: `t`, the date when the call began, in seconds since 1970; `ms`, the milliseconds that it
+    took; `outcome`, which is `success`, `failure`, `ignored`, or `refused` for a rejected call; `circuit`; `by`, the
+    host and the process; `error`, the type of the exception, never its text.
 
-    Nothing it does raises into a call. If the disk is full, that is logged once, and lines are lost.
+    It raises nothing in a call. If the disk is full, that is logged once, and lines are lost.
 
     Args:
-        path: the file, to which lines are added; `{pid}` in it is the number of the process. After a fork the child
-            writes to its own file.
-        max_bytes: when the file would grow beyond this, it becomes `path.1`, and a new one is begun, >= 1.
-        keep: how many such older files are kept, >= 0.
-        clock: a function that returns monotonic seconds.
+        path: The file, to which lines are added. `{pid}` in it is replaced by the number of the process. After a fork,
+            the child writes to its own file.
+        max_bytes: If the file would become larger than this, it is renamed to `path.1`, and a new one begins, >= 1.
+        keep: How many such older files are kept, >= 0.
+        clock: A function that returns monotonic seconds.
 
     Raises:
-        OSError: the file cannot be opened.
-        TypeError: an argument is of the wrong type.
-        ValueError: a number is out of range.
+        OSError: The file cannot be opened.
+        TypeError: An argument has the wrong type.
+        ValueError: A number is out of range.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class CallLog:
                 try:
                     Path(former).replace(name)
                 except FileNotFoundError:
-                    pass  # there are not so many yet
+                    pass  # there are fewer
             if not older:
                 Path(path).unlink()
         return _File(path)
@@ -219,7 +219,7 @@ class _File:
             os.close(self._descriptor)
 
     def is_at(self, path: str) -> bool:
-        """Tell whether this is the file that the path leads to."""
+        """Return whether this is the file that the path leads to."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), Path(path).stat())
         except FileNotFoundError:

@@ -146,13 +146,13 @@ def _replay_arguments() -> Arguments:
         type=checked(options.share),
         default=0.5,
         metavar="SHARE",
-        help="the share of failing calls from which on to reject every call (default: 50%%)",
+        help="the share of failing calls at which to reject every call (default: 50%%)",
     )
-    parser.add_argument("--recommend", action="store_true", help="print the settings to use, and nothing more")
-    parser.add_argument("--html", metavar="FILE", help="write the report as a page, too")
+    parser.add_argument("--recommend", action="store_true", help="print only the settings to use")
+    parser.add_argument("--html", metavar="FILE", help="also write the report as a page")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     calls = parser.add_argument_group("which calls count")
-    calls.add_argument("--circuit", metavar="NAME", help="the circuit, where a log has several")
+    calls.add_argument("--circuit", metavar="NAME", help="the circuit, if a log has several")
     calls.add_argument(
         "--slow", type=checked(options.seconds), metavar="S", help="a call that takes S seconds is as bad as a failure"
     )
@@ -160,7 +160,7 @@ def _replay_arguments() -> Arguments:
         "--ordinary",
         type=checked(options.share),
         metavar="SHARE",
-        help="the share that fails when all is well, where the log does not show it",
+        help="the share that fails in ordinary times, if the log does not show it",
     )
     calls.add_argument(
         "--outage",
@@ -171,16 +171,16 @@ def _replay_arguments() -> Arguments:
         help="a time at which there was an outage; replaces the search, may be repeated",
     )
     calls.add_argument(
-        "--from", dest="begin", type=checked(options.moment), metavar="TIME", help="leave out what began before"
+        "--from", dest="begin", type=checked(options.moment), metavar="TIME", help="leave out calls that began before"
     )
     calls.add_argument(
-        "--to", dest="end", type=checked(options.moment), metavar="TIME", help="leave out what began after"
+        "--to", dest="end", type=checked(options.moment), metavar="TIME", help="leave out calls that began after"
     )
     calls.add_argument(
         "--processes",
         type=checked(options.count),
         metavar="N",
-        help="how many processes made the calls, where the log does not say which made which",
+        help="how many processes made the calls, if the log does not say which call is whose",
     )
     calls.add_argument(
         "--max-calls",
@@ -228,7 +228,7 @@ def _replay_arguments() -> Arguments:
         "--ignored",
         type=checked(options.condition),
         metavar="CONDITION",
-        help="which calls say nothing about the dependency",
+        help="which calls say nothing about the service",
     )
     other.add_argument(
         "--only",
@@ -236,7 +236,7 @@ def _replay_arguments() -> Arguments:
         action="append",
         default=[],
         metavar="CONDITION",
-        help="which lines to look at at all; may be repeated",
+        help="which lines are calls; may be repeated",
     )
     other.add_argument("--by", default="by", metavar="COLUMN", help="which process made the call (default: by)")
     options.add_settings(parser, "What is in use now; the defaults of the library if nothing is given.")
@@ -313,7 +313,7 @@ def _simulate_arguments() -> Arguments:
         type=checked(options.share),
         default=plain.failing,
         metavar="SHARE",
-        help="share of tries that fails when all is well (default: 0.1%%)",
+        help="share of tries that fails in ordinary times (default: 0.1%%)",
     )
     add(
         "--outage",
@@ -329,13 +329,13 @@ def _simulate_arguments() -> Arguments:
         metavar="KIND",
         help="full, hang, partial:50%%, slow, flapping, gradual or surge:2 (default: full)",
     )
-    add("--seed", type=none, default=1, metavar="N", help="another one is other luck (default: 1)")
+    add("--seed", type=none, default=1, metavar="N", help="another number gives other random numbers (default: 1)")
     add(
         "--runs",
         type=checked(options.count),
         default=5,
         metavar="N",
-        help="runs, each with luck of its own (default: 5)",
+        help="how many runs, each with other random numbers (default: 5)",
     )
     add("--json", action="store_true", help="print the figures as JSON")
     options.add_settings(parser, "Shown beside the others if given.")

@@ -269,7 +269,7 @@ class Scene:
 
 
 def _is_late(circuit: Circuit, settled: float, at: float, config: CircuitBreakerConfig) -> bool:
-    """Tell whether the window of an opening held calls from before a moment, and no streak after it opened it."""
+    """Return whether the window of an opening held calls from before a moment, and no streak after it opened it."""
     window, threshold = config.error_rate_window, config.failure_threshold
     first, last = bisect_right(circuit.ends, settled), bisect_right(circuit.ends, at)
     if at - settled > window.total_seconds() if isinstance(window, timedelta) else last - first > window:

@@ -25,7 +25,7 @@ from ..exceptions import CircuitOpenError
 
 BEFORE_S: Final = 60.0
 AFTER_S: Final = 120.0
-LINE: Final = 2.0  # a full line of the server is as long as it serves in so many time-outs
+LINE: Final = 2.0  # a full line is as long as the server needs this many time-outs to serve
 FAST_ERROR_S: Final = 0.002
 SLOWER: Final = 20.0
 FLAP_S: Final = 10.0
@@ -65,7 +65,7 @@ class Service:
         callers: the most calls at a time, in all processes together.
         processes: how many have a breaker of their own.
         retries: tries after the first one.
-        failing: the share of tries that fails when all is well.
+        failing: the share of tries that fails in ordinary times.
         outage_s: how long the outage lasts.
         trouble: what it is.
     """

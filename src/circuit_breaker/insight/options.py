@@ -20,16 +20,16 @@ from .reading.formats import CLF, EITHER, ISO, PER_SECOND, Column
 SETTINGS: Final = {
     "failure_threshold": "failures in a row that open the circuit",
     "error_rate_threshold": "share of failures that opens it, such as 50%%",
-    "error_rate_window": "calls that the share is taken of, or seconds, such as 30s",
+    "error_rate_window": "the window: calls, or seconds such as 30s",
     "minimum_calls": "calls the window must hold before a share counts",
     "slow_call_duration_s": "seconds from which a call is slow",
     "slow_call_rate_threshold": "share of slow calls that opens it",
-    "reset_timeout_s": "seconds it stays open",
+    "reset_timeout_s": "seconds that it stays open",
     "success_threshold": "probes that must succeed to close it",
     "half_open_max_calls": "probes at the same time",
-    "half_open_failure_threshold": "probes that must fail to reopen it",
+    "half_open_failure_threshold": "failed probes that open it again",
     "half_open_timeout_s": "seconds after which a probe is overdue",
-    "failure_threshold_within_s": "seconds within which the failures in a row must have come",
+    "failure_threshold_within_s": "seconds within which the failures in a row must have happened",
 }
 
 MEASURES: Final = {Kind.PARTIAL.value: "50%", Kind.SURGE.value: "2"}  # kinds of outage that have one, with an example

@@ -1,4 +1,4 @@
-"""Tell outages from ordinary times: find where so many more calls went wrong than usual that it was no chance.
+"""Tell outages from ordinary times: find where more calls went wrong than chance explains.
 
 A call went wrong if it failed or was far too slow. The finder first learns which share goes wrong in ordinary times,
 and how much such calls clump together. Then it looks for the most likely course of the dependency through a few levels,
@@ -29,7 +29,6 @@ SAMPLE: Final = 100_000
 ROUNDS: Final = 10
 BLOCKS: Final = 24
 FIRST_CLUMP: Final = 4.0
-TRIMMED: Final = 0.03
 
 
 class NoOrdinaryTimesError(ValueError):
@@ -197,7 +196,7 @@ def _share(wrong: int, calls: int) -> float:
 
 
 def _blocks(of: Sequence[float], size: int) -> Iterator[Sequence[float]]:
-    """Give blocks of this size, the last one perhaps twice as long, or all if there are not so many."""
+    """Give blocks of this size, the last one perhaps twice as long, or all if there are fewer."""
     whole = max(1, len(of) // size) if of else 0
     for block in range(whole):
         yield of[block * size : (block + 1) * size if block < whole - 1 else len(of)]

@@ -1,4 +1,4 @@
-"""Settings derived from the ordinary times of a log, and from one answer: from which failing share on to refuse all."""
+"""Settings derived from the ordinary times of a log, and from one answer: the failing share at which to reject all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Advice:
     """Settings for an answer.
 
     Attributes:
-        answer: the failing share from which on to refuse everybody.
+        answer: the failing share from which on to reject every call.
         config: the settings.
         raised: whether the threshold is higher than the answer, since ordinary times come too close to that.
         peaks: how close they come.

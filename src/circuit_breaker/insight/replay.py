@@ -1,6 +1,6 @@
 """What a breaker would have done with the calls of a log, decided by the state machine of every breaker.
 
-The machine is told of what can matter to it and of nothing else. While it is closed these are failures, slow calls, and
+The machine gets only the calls that can matter to it. While it is closed these are failures, slow calls, and
 the first success after `quiet_until`; the successes between are passed over in one step. While it is open, every call
 that begins is rejected. While it probes, only the probes matter, and whoever comes when there may be a free slot. No
 other module of this package touches the machine.

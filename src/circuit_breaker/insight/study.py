@@ -25,7 +25,7 @@ class Question:
     """What is asked about a log.
 
     Attributes:
-        refuse_from: the failing share from which on to refuse everybody.
+        refuse_from: the failing share from which on to reject every call.
         yours: the settings that are in use, None: the defaults.
         slow_s: seconds from which a call is as bad as a failure; None: no call is.
         ordinary: the share of calls that goes wrong in ordinary times; None: it is found out.

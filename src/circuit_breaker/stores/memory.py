@@ -15,9 +15,10 @@ __all__ = ["Board", "MemoryStore"]
 
 
 class Board:
-    """What several `MemoryStore`s share; each of them then stands for a process of its own."""
+    """What several `MemoryStore` objects share. Each of them then stands for a process of its own."""
 
-    # The lock guards the three dicts. `change` of an update is called outside it.
+    # The lock guards which the three dicts are; whoever changes one puts a changed copy in its place. Under the lock
+    # nothing is called.
 
     def __init__(self) -> None:
         self._lock = RLock()
@@ -28,10 +29,11 @@ class Board:
 
     def clear(self) -> None:
         """Forget everything, as a server does that was restarted without its data."""
+        records: dict[str, str] = {}
+        totals: dict[str, dict[str, int]] = {}
+        members: dict[str, tuple[str, float]] = {}
         with self._lock:
-            self._records.clear()
-            self._totals.clear()
-            self._members.clear()
+            self._records, self._totals, self._members = records, totals, members
 
     def _after_fork_in_child(self) -> None:
         self._lock = RLock()
@@ -68,44 +70,59 @@ class MemoryStore(BaseStore):
     def exchange(self, reports: Sequence[Report], member: MemberLine | None) -> Exchange:
         """Add, read and note who is there."""
         board, now = self.board, self.clock()
-        with board._lock:
+        while True:
+            totals, members = board._totals, board._members
+            new_totals, new_members = totals.copy(), members.copy()
             if member is not None:
-                board._members.pop(member.key, None)
+                new_members.pop(member.key, None)
                 if member.text is not None:
-                    board._members[member.key] = member.text, now
-            return Exchange(now, [self._exchange_locked(report) for report in reports])
-
-    def _exchange_locked(self, report: Report) -> Found:
-        totals = self.board._totals.setdefault(report.name, {})
-        for total in report.forget:
-            totals.pop(total, None)
-        for total, number in report.add.items():
-            totals[total] = totals.get(total, 0) + number
-        return Found(self.board._records.get(report.name), [totals.get(total) for total in report.read])
+                    new_members[member.key] = member.text, now
+            found = [_exchange(report, new_totals, board._records) for report in reports]
+            with board._lock:
+                mine = board._totals is totals and board._members is members
+                if mine:
+                    board._totals, board._members = new_totals, new_members
+            if mine:
+                return Exchange(now, found)
 
     def update(self, name: str, change: Change) -> None:
         """Change a record as one compare-and-swap."""
-        records, written = self.board._records, False
-        while not written:
-            before = records.get(name)
+        while True:
+            before = self.board._records.get(name)
             after = change(before, self.clock())
-            with self.board._lock:
-                written = records.get(name) == before
-                if written and after is not None:
-                    records[name] = after
+            if after is None or self._write(name, before, after):
+                return
+
+    def _write(self, name: str, before: str | None, after: str) -> bool:
+        board = self.board
+        records = board._records
+        while records.get(name) == before:
+            new = {**records, name: after}
+            with board._lock:
+                if board._records is records:
+                    board._records = new
+                    return True
+                records = board._records  # another circuit was written
+        return False
 
     def circuits(self) -> Sequence[SharedCircuit]:
         """Return all circuits that are there."""
         board, now = self.board, self.clock()
-        with board._lock:
-            found = {name: dict(totals) for name, totals in board._totals.items()}
-            records = dict(board._records)
-        names = sorted(found.keys() | records.keys())
-        return [SharedCircuit.read(name, records.get(name), found.get(name, {}), now) for name in names]
+        totals, records = board._totals, board._records
+        names = sorted(totals.keys() | records.keys())
+        return [SharedCircuit.read(name, records.get(name), totals.get(name, {}), now) for name in names]
 
     def members(self) -> Sequence[Member]:
         """Return all processes that are there."""
         now = self.clock()
-        with self.board._lock:
-            lines = list(self.board._members.values())
+        lines = self.board._members.values()
         return [member for text, seen in lines if (member := Member.read(text, seen, now)) is not None]
+
+
+def _exchange(report: Report, totals: dict[str, dict[str, int]], records: dict[str, str]) -> Found:
+    mine = totals[report.name] = totals.get(report.name, {}).copy()
+    for total in report.forget:
+        mine.pop(total, None)
+    for total, number in report.add.items():
+        mine[total] = mine.get(total, 0) + number
+    return Found(records.get(report.name), [mine.get(total) for total in report.read])

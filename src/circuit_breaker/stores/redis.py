@@ -180,7 +180,7 @@ class RedisStore(BaseStore):
     def _entries(self, key: str, now: float, lasts_s: float) -> list[tuple[str, float, str]]:
         """Return field, time and text of what is in one of the two lists, and not older than this."""
         entries: list[tuple[str, float, str]] = []
-        for field, value in _pairs(self._client.execute_command("HGETALL", key, **UNDECODED)):
+        for field, value in self._client.execute_command("HGETALL", key, **UNDECODED).items():
             seen, _, text = (_text(value) or "").partition(" ")
             try:
                 at = float(seen)
@@ -247,9 +247,7 @@ def _seconds(answer: Any) -> float:
 
 
 def _text(answer: Any) -> str | None:
-    text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
-    if text is not None and not isinstance(text, str):
-        raise Unreadable("the record is no text")
+    text: str | None = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
     return text or None
 
 
@@ -264,12 +262,6 @@ def _number(answer: Any) -> int | None:
 
 def _field(answer: Any) -> str:
     return _text(answer) or ""
-
-
-def _pairs(answer: Any) -> Iterable[tuple[Any, Any]]:
-    if hasattr(answer, "items"):
-        return list(answer.items())
-    return list(zip(answer[::2], answer[1::2], strict=True))
 
 
 def _names(entries: Iterable[tuple[str, float, str]]) -> Iterable[str]:

@@ -171,7 +171,7 @@ class SQLiteStore(BaseStore):
         return kept
 
     def _close_idle(self) -> None:
-        """Close what a child must not inherit, and what nobody needs any more."""
+        """Close what a child must not inherit, and what nobody uses any more."""
         idle, self._idle = self._idle, []
         for kept in idle:
             kept.end()

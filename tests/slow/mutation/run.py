@@ -38,6 +38,9 @@ EXPLAINED = HERE / "explained.txt"
 SHARE_OF_QUICK = 12
 STALLED_S = 5.0
 
+PUBLIC = ("stores", "insight", "console")  # sub-packages that nothing else imports
+TESTED_IN = {"_shared": "stores"}  # folders of tests with another name than the code has
+
 KILLED, TIMED_OUT, SURVIVED = "killed", "timed out", "survived"
 
 BEHAVIOUR = [
@@ -58,12 +61,14 @@ LEFT_OUT = (  # slow
 
 def steps(module: str) -> list[list[str]]:
     """Return which tests a fault meets, step by step: those of its room, of its folder, and all others of behaviour."""
-    if module == "__main__" or module.startswith("_demo"):
+    if module in ("__main__", "_terminal") or module.startswith("_demo"):
         return [["tests/test_demo.py"], ["tests/test_main.py"]]
-    folder, _, room = module.rpartition(".")
-    tests = ROOT / "tests" / folder.removeprefix("_")
-    own = [str(path.relative_to(ROOT)) for path in sorted(tests.glob(f"test_{room}*.py"))]
-    return [*filter(None, [own, [str(tests.relative_to(ROOT))] if folder else []]), BEHAVIOUR]
+    *folders, room = module.split(".")
+    folder = TESTED_IN.get(folders[0], folders[0].removeprefix("_")) if folders else ""
+    tests = ROOT / "tests" / folder
+    own = [str(path.relative_to(ROOT)) for path in sorted(tests.glob(f"test_{room.removeprefix('_')}*.py"))]
+    of_all = folder not in PUBLIC
+    return [step for step in (own, [f"tests/{folder}"] if folder else [], BEHAVIOUR if of_all else []) if step]
 
 
 class Result(NamedTuple):

@@ -61,5 +61,5 @@ def test_faults_with_the_same_text_are_numbered_by_line() -> None:
         "def f(x, *, y): ...",
     ],
 )
-def test_code_for_type_checkers_is_left_alone(source: str) -> None:
+def test_code_for_type_checkers_is_not_changed(source: str) -> None:
     assert planted(source) == []

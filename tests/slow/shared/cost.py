@@ -47,7 +47,7 @@ def _fastest(call: Callable[[], object], times: int) -> float:
     return time.perf_counter() - began
 
 
-def ratios(rounds: int = 60, times: int = 3_000) -> dict[str, float]:
+def ratios(rounds: int = 400, times: int = 500) -> dict[str, float]:
     """Return what each kind of call costs with a store, in units of what it costs without; the two take turns."""
     config = CircuitBreakerConfig(failure_threshold=10**9)
     store = MemoryStore()

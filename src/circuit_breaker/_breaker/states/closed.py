@@ -39,7 +39,7 @@ class Closed(Period, Permission):
         self._rules = rules
         self._first_streak = min((rule.first_streak for rule in rules), default=inf)
         self._size = config.error_rate_window
-        # A window of calls is made by the first bad answer: an idle breaker does without.
+        # A window of calls is made at the first failure or slow call, so an idle breaker has none.
         self.window = new_window(self._size, now) if isinstance(self._size, timedelta) else None
         self.quiet_until = inf if self.window is None else self.window.end_of(0)
         self.slow_s = config._slow_s
@@ -49,7 +49,7 @@ class Closed(Period, Permission):
         self._failed_at = [now] * self._threshold
 
     def configure(self, machine: Machine, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> bool:
-        """Do so. The streak stays; the window begins anew if its kind or size has changed."""
+        """Use another configuration. The streak stays; the window starts empty if its kind or size has changed."""
         new = Closed(config, rules, now)
         window = new.window or new_window(config.error_rate_window, now)
         start = window.newest
@@ -123,7 +123,7 @@ class Closed(Period, Permission):
                     self.quiet_until = quiet_until
                     second = window.first.after
                     if second is not None and second.position <= bucket - window.size:
-                        window.first = second  # one comes, one goes: so marks are bounded though nobody looks
+                        window.first = second  # one mark is added, one dropped, so their number is limited
                 answers += 1
                 self.latency_s += latency_s
                 self.slow += slow
@@ -175,7 +175,7 @@ class Closed(Period, Permission):
         return window.counts(first, now, answers, counted.failures, counted.slow, streak)
 
     def has_failures(self, now: float) -> bool:
-        """Tell whether forgetting this period would forget failures."""
+        """Return whether forgetting this period would forget failures."""
         window = self.window
         if self.streak or window is None:
             return self.streak > 0

@@ -1,11 +1,11 @@
-"""HALF_OPEN: a few calls are admitted as probes, to see whether the dependency answers again."""
+"""HALF_OPEN: a few calls are admitted as probes, to see whether the service has recovered."""
 
 from __future__ import annotations
 
 from copy import copy
 from typing import Final
 
-from ..._common.words import CircuitState, Outcome
+from ..._common.words import CircuitState, Outcome, probes_succeeded
 from ..config import CircuitBreakerConfig
 from ..rules import WindowCounts
 from ..totals import Tally
@@ -19,7 +19,7 @@ ADMITTED_BY_SHADOW_REMEMBERED: Final = 1_000
 
 
 class HalfOpen(Period):
-    """A few calls are admitted as probes, to see whether the dependency answers again."""
+    """A few calls are admitted as probes, to see whether the service has recovered."""
 
     __slots__ = ("book", "last_failure", "led_by", "met", "openings")
 
@@ -34,13 +34,13 @@ class HalfOpen(Period):
         self.met = CircuitState.CLOSED if opened.met is CircuitState.CLOSED else CircuitState.HALF_OPEN
 
     def copy_for_child(self) -> Period:
-        """Return the same without probes: those are the parent's."""
+        """Return the same without probes, which belong to the parent."""
         child = copy(self)
         child.book = self.book._replace(out=(), anonymous=())
         return child
 
     def admit(self, machine: Machine, probe: Probe, inside: tuple[Probe, ...], now: float) -> Permission | None:
-        """Give the probe a slot, or let it ride on the probe that it is made inside of; None: there is no slot."""
+        """Admit a probe: in a slot, or inside the probe that it is made in. None: there is no free slot."""
         outer = next((other for other in inside if other.issuer is self), None)
         while True:
             book = self.book
@@ -156,7 +156,7 @@ class HalfOpen(Period):
         return book._replace(successes=book.successes + 1)
 
     def _settle_admitted_by_shadow(self, machine: Machine, book: Book, probe: Probe) -> bool:
-        """Forget an anonymous call that SHADOW admitted without a slot; tell whether nothing has changed meanwhile."""
+        """Forget an anonymous call that SHADOW admitted without a slot. Return whether nothing has changed."""
         new = book.without(probe)
         with machine.lock:
             if self.book is not book:
@@ -174,7 +174,7 @@ class HalfOpen(Period):
         if book.failures >= config.half_open_failure_threshold:
             return machine.open(self, now, why_reopened(outcome), self.led_by)
         if book.successes >= config.success_threshold:
-            machine.close(self, now, f"{book.successes} probes succeeded")
+            machine.close(self, now, probes_succeeded(book.successes))
         return None
 
     def free(self, machine: Machine, probe: Probe) -> None:
@@ -192,7 +192,7 @@ class HalfOpen(Period):
         return self.led_by
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
-        """Return 0.0 if there is a free slot; else nobody knows."""
+        """Return 0.0 if there is a free slot, otherwise None: not known."""
         return 0.0 if len(in_flight(book, machine.config, now)) < machine.config.half_open_max_calls else None
 
 

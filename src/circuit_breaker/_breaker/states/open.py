@@ -65,5 +65,5 @@ class ForcedOpen(Open):
         super().__init__(now, inf, 0, WindowCounts(), False)
 
     def rejected_for_s(self, now: float) -> float | None:
-        """Return None: nobody knows."""
+        """Return None: not known."""
         return None

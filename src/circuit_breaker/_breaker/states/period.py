@@ -98,7 +98,7 @@ class Probe(Permission):
             self.issuer.free(machine, self)
 
     def is_overdue(self, config: CircuitBreakerConfig, now: float) -> bool:
-        """Tell whether it has given no sign of life for too long."""
+        """Return whether the probe is overdue."""
         return now >= self.since + config._overdue_s
 
 
@@ -205,13 +205,13 @@ class Period(Tally):
         return WindowCounts()
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
-        """Return the seconds until a call may be admitted; None: nobody knows."""
+        """Return the seconds until a call may be admitted. None: not known."""
         return self.rejected_for_s(now)
 
     def rejected_for_s(self, now: float) -> float | None:
-        """Return the seconds until the next probe may be made, when a call is rejected; None: nobody knows."""
+        """Return what a rejection says: the seconds until the next probe. None: not known."""
         return None
 
     def has_failures(self, now: float) -> bool:
-        """Tell whether forgetting this period would forget failures."""
+        """Return whether forgetting this period would forget failures."""
         return self.streak > 0

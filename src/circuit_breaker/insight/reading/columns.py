@@ -157,9 +157,9 @@ def _object(line: bytes) -> Mapping[str, Any] | None:
     try:
         row: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise LineError("no JSON") from error
+        raise LineError("not JSON") from error
     if not isinstance(row, dict):
-        raise LineError("no JSON object")
+        raise LineError("not a JSON object")
     return cast("dict[str, Any]", row)
 
 

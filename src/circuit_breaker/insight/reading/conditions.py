@@ -63,7 +63,7 @@ class Condition:
         return [comparison.column for comparison in self.comparisons]
 
     def holds(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether it holds for a line, given as its fields."""
+        """Return whether it holds for a line, given as its fields."""
         return any(comparison.holds(row) for comparison in self.comparisons)
 
 

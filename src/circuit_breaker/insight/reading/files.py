@@ -29,7 +29,7 @@ class Block(NamedTuple):
 
 
 class _UpTo(io.RawIOBase):
-    """The first so many bytes of a file: what is written to it from now on is not read."""
+    """The first `size` bytes of a file; what is written to it from now on is not read."""
 
     def __init__(self, file: IO[bytes], size: float) -> None:
         self._file = file

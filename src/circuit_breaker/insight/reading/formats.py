@@ -114,29 +114,31 @@ def _outcome(row: Mapping[str, Any], form: Format) -> int:
 
 def _time(value: object, column: Column) -> float:
     if value is None:
-        raise LineError(f"no {column.name}")
+        raise LineError(f"no {column.name}, which --time may name otherwise")
     try:
         seconds = _SPELLED[column.unit](str(value)) if column.unit in _SPELLED else _number(value, column)
     except (ValueError, OverflowError) as error:
-        raise LineError(f"{column.name} is no time ({column.unit})") from error
+        hint = f"; give --time {column.name}:clf" if _CLF.fullmatch(str(value)) else ""
+        raise LineError(f"{column.name} is not a time ({column.unit}){hint}") from error
     if not isfinite(seconds) or abs(seconds) > LATEST:
-        raise LineError(f"{column.name} is no time since 1970; perhaps it is in milliseconds (--time {column.name}:ms)")
+        hint = f"if it is in milliseconds, give --time {column.name}:ms"
+        raise LineError(f"{column.name} is not a time since 1970; {hint}")
     return seconds
 
 
 def _duration(value: object, column: Column) -> float:
     if value is None:
-        raise LineError(f"no {column.name}")
+        raise LineError(f"no {column.name}, which --duration may name otherwise")
     seconds = _number(value, column)
     if not 0 <= seconds < LATEST:
-        raise LineError(f"{column.name} is no duration")
+        raise LineError(f"{column.name} is not a duration")
     return seconds
 
 
 def _number(value: object, column: Column) -> float:
     number = as_number(value)
     if number is None:
-        raise LineError(f"{column.name} is no number")
+        raise LineError(f"{column.name} is not a number")
     # Divided by a whole number, since a thousandth is none that floats have.
     return number / PER_SECOND[column.unit]
 

@@ -16,12 +16,13 @@ from typing import Final, TypeAlias
 
 from ..calls import Calls, Circuit, Log
 from .columns import Columns, read
-from .formats import REJECTED, Format
+from .formats import OURS, REJECTED, Format
 from .problems import LogError
 
 FEWEST_CALLS: Final = 50
 AROUND_A_HOLE_S: Final = 60.0
 LONGEST_GAP_S: Final = 30 * 86_400.0
+NOT_OURS: Final = "\nCallLog did not write these lines: say what they hold with --pattern, --csv, --time, ..."
 ROOM: Final = 1.1  # for calls while reading, against those kept in the end
 
 Progress: TypeAlias = Callable[[str, float | None], object]  # what is done, and which part of it
@@ -35,7 +36,7 @@ class Choice:
         circuit: the name of a circuit; None: there must be only one.
         processes: how many made the calls, where the log does not say which made which; None: it says, or it was one.
         begin: the wall-clock seconds of the earliest call; `end`: of the latest.
-        max_calls: of more calls the newest so many.
+        max_calls: if there are more calls, only this number of the newest are read.
     """
 
     circuit: str | None = None
@@ -61,7 +62,7 @@ def read_log(paths: Sequence[str], form: Format, choice: Choice, progress: Progr
 
     for path in paths:
         read(path, form, columns, partial(after_a_block, path))
-    columns.unread.check(columns.lines)
+    columns.unread.check(columns.lines, NOT_OURS if form is OURS and not columns else "")
     progress("sorting", None)
     _choose(columns, choice, form)
     dropped += _drop_oldest(columns, choice.max_calls, 1.0)
@@ -74,12 +75,21 @@ def read_log(paths: Sequence[str], form: Format, choice: Choice, progress: Progr
         left = " once the stretches with rejected calls are left out" if rejected else ""
         raise LogError(
             f"{what} in {_title(paths)}{left}: a replay needs at least {FEWEST_CALLS}, better a week of them"
+            f"{_passed_over(columns, form)}"
         )
     start = columns.begin[0]
     calls = Calls(array("d", (at - start for at in columns.begin)), columns.took, columns.outcome)
     holes = [(begin - start, end - start) for begin, end in holes]
     circuits = _circuits(calls, columns.by, choice.processes)
     return Log(_title(paths), start, calls, circuits, holes, rejected, _notes(columns, dropped))
+
+
+def _passed_over(columns: Columns, form: Format) -> str:
+    """Return how many lines were not about calls, if options say which ones are."""
+    by = [option for option, given in (("--pattern", form.pattern), ("--only", form.only)) if given]
+    if not by or not columns.other_lines:
+        return ""
+    return f". {columns.other_lines:,} of {columns.lines:,} lines are not calls by {' and '.join(by)}"
 
 
 def _title(paths: Sequence[str]) -> str:

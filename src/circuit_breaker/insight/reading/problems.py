@@ -33,8 +33,9 @@ class Unread:
             shown = text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
             self.first.append(f"{place}: {why}: {shown!r}")
 
-    def check(self, lines: int) -> None:
-        """Raise if they are too many of so many lines."""
+    def check(self, lines: int, remedy: str) -> None:
+        """Raise if too many of the lines, given by their number, are wrong; `remedy` ends the message."""
         if self.count > TOLERATED * lines:
             share = f"{self.count:,} of {lines:,} lines"
-            raise LogError("\n  ".join([f"cannot read {share} (at most 1 in 100 is passed over):", *self.first]))
+            told = "\n  ".join([f"cannot read {share} (at most 1 in 100 is passed over):", *self.first])
+            raise LogError(told + remedy)

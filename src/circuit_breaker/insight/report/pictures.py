@@ -63,7 +63,7 @@ class CloseUp(NamedTuple):
 
 
 def bins(calls: Calls, outcomes: bytes, begin: float, end: float, number: int) -> Bins:
-    """Return the calls of a time in so many bins; `outcomes` has 1 for each bad call, 0 for each other one."""
+    """Return the calls of a time in `number` bins; `outcomes` has 1 for each bad call, 0 for each other one."""
     width_s = (end - begin) / number
     edges = [calls.at(begin + width_s * index) for index in range(number)] + [calls.between(begin, end)[1]]
     bad = [outcomes.count(1, first, last) for first, last in pairwise(edges)]

@@ -66,7 +66,8 @@ def _shortcoming(row: Row, better: Row) -> str:
     if not found:
         return f"outages like those that were made to try it cost {row.loss - better.loss:.0%} more than they need to"
     if let_through < others.let_through:
-        found[-1] += f", though only {let_through:,} failing calls let through instead of {others.let_through:,}"
+        calls = number(let_through, "failing call")
+        found[-1] += f", but only {calls} would have been let through instead of {others.let_through:,}"
     return ", and ".join(found)
 
 
@@ -189,14 +190,14 @@ def warnings(findings: Findings) -> list[str]:
     days = log.length_s / DAY_S
     if days < 7 and not findings.picked.figures.false_alarms:
         found.append(
-            f"The log is {wording.seconds(log.length_s)} long. No false alarm in that time says that there are fewer "
-            f"than {_rate(3 / days)}. A week says more."
+            f"The log is {wording.seconds(log.length_s)} long. It has no false alarm, but that only shows that "
+            f"there are fewer than {_rate(3 / days)}. Record for a week to know more."
         )
     return found
 
 
 def _rate(a_day: float) -> str:
-    return f"{a_day:.0f} a day" if a_day >= 1 else f"{a_day * 7:.0f} a week"
+    return f"{a_day:,.0f} a day" if a_day >= 1 else f"{a_day * 7:.0f} a week"
 
 
 def times(row: Row, index: int) -> tuple[str, str]:
