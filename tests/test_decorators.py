@@ -22,6 +22,8 @@ import pytest
 from calls import fail, succeed
 from clocks import Clock
 from failures import Down
+from garbage import catch_up, collect
+from needs import needs_reference_counts
 
 from circuit_breaker import bulkhead, circuit_breaker, retry
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -339,6 +341,7 @@ def test_whatever_can_be_called_is_called_after_what_it_is(
 def test_decorating_makes_one_breaker_and_no_more() -> None:
     before = set(CircuitBreaker.instances())
     decorated = circuit_breaker()(plain)
+    catch_up()
     assert set(CircuitBreaker.instances()) - before == {decorated.circuit_breaker}
 
 
@@ -781,6 +784,7 @@ def test_call_and_blocks_know_no_fallback(opened: CircuitBreaker) -> None:
 
 @pytest.mark.parametrize("fallback", [None, lambda error, value: [][0]], ids=["refusal", "failing fallback"])
 @pytest.mark.parametrize("func", [plain, generator], ids=["function", "generator"])
+@needs_reference_counts
 def test_rejected_call_leaves_nothing_to_the_garbage_collector(
     func: Any, fallback: Any, opened: CircuitBreaker
 ) -> None:
@@ -790,7 +794,7 @@ def test_rejected_call_leaves_nothing_to_the_garbage_collector(
     decorated = circuit_breaker(breaker=opened, fallback=fallback)(func)
     argument = Argument()
     alive = weakref.ref(argument)
-    gc.collect()
+    collect()
     gc.disable()
     try:
         with suppress(CircuitOpenError, IndexError):

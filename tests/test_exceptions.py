@@ -14,6 +14,7 @@ import pytest
 from calls import fail, succeed
 from clocks import Clock
 from failures import Down
+from garbage import collect
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
@@ -253,7 +254,6 @@ def test_neither_the_text_nor_the_dict_shows_the_last_failure(make: Make) -> Non
 
 
 def test_the_last_failure_keeps_no_object_and_no_frame_alive(make: Make) -> None:
-    import gc
     import weakref
 
     class Heavy(Down):
@@ -265,7 +265,7 @@ def test_the_last_failure_keeps_no_object_and_no_frame_alive(make: Make) -> None
     fail(breaker, error=error)
     kept = refusal(breaker)
     del error
-    gc.collect()
+    collect()
     assert gone() is None
     assert kept.last_failure == ("Heavy", "x")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from needs import CPYTHON
 from patience import PATIENCE_S
 
 from circuit_breaker._demo.plan import Plan
@@ -178,6 +179,7 @@ def test_a_closed_standard_output_is_one_line_and_status_3(closed: str) -> None:
     assert (process.returncode, process.stderr) == (3, said)
 
 
+@pytest.mark.skipif(not CPYTHON, reason="PyPy raises KeyboardInterrupt even where Ctrl-C is ignored")
 def test_where_ctrl_c_is_ignored_it_stays_so() -> None:
     """As under nohup, and in the background of a script."""
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)

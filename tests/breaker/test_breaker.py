@@ -6,7 +6,6 @@ import contextlib
 import contextvars
 import copy
 import functools
-import gc
 import math
 import pickle
 import sys
@@ -21,6 +20,7 @@ import pytest
 from calls import fail, succeed
 from clocks import Clock
 from failures import Down, raising
+from garbage import catch_up, collect
 from patience import PATIENCE_S
 from ways import BREAKER, Way
 
@@ -743,7 +743,7 @@ def test_a_block_left_before_the_permit_that_was_entered_in_it(make: Make, probi
 def test_blocks_that_are_never_left_keep_no_more_than_a_thousand(make: Make) -> None:
     def forgetful() -> list[weakref.ref[CircuitBreaker]]:
         made = [weakref.ref(make().__enter__()) for _ in range(1_200)]
-        gc.collect()
+        collect()
         return made
 
     made = contextvars.Context().run(forgetful)
@@ -756,6 +756,7 @@ def test_a_breaker_whose_blocks_are_all_left_is_kept_by_nobody(make: Make) -> No
         pass
     gone = weakref.ref(breaker)
     del breaker
+    catch_up()
     assert gone() is None
 
 
@@ -917,6 +918,7 @@ def test_a_breaker_that_nobody_holds_is_gone_from_the_list_of_all(make: Make) ->
     assert breaker in CircuitBreaker.instances()
     gone = weakref.ref(breaker)
     del breaker
+    catch_up()
     assert gone() is None
 
 
@@ -1001,5 +1003,5 @@ def test_a_call_that_is_over_keeps_no_breaker_alive(probing: Make, way: Way, fai
         way(breaker, raising(Down()) if failed else int)
     reference = weakref.ref(breaker)
     del breaker
-    gc.collect()
+    collect()
     assert reference() is None

@@ -12,6 +12,7 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down
 from forks import fork, told_by_child
+from garbage import catch_up
 from needs import needs_fork
 from patience import PATIENCE_S
 from ways import BREAKER, Way
@@ -290,6 +291,7 @@ def test_forgotten_breakers_are_no_part_of_the_child(make: Make) -> None:
     def tell() -> list[str]:
         return sorted(breaker.name for breaker in CircuitBreaker.instances() if breaker.name in names)
 
+    catch_up()
     assert told_by_child(tell) == "['kept']"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import random
 import sys
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from failures import Down, raising
+from garbage import collect
 from needs import needs_timer
 from patience import PATIENCE_S
 from places import do_between
@@ -138,7 +138,7 @@ def test_value_that_is_forgotten_while_somebody_holds_it_is_the_one_its_key_lead
 def test_value_that_nobody_holds_is_gone_once_it_is_forgotten(key: type[str], cache: Cache[Value]) -> None:
     first = weakref.ref(cache.bring(key("a"), Value)[1])
     forget(cache, key("a"))
-    gc.collect()
+    collect()
     assert first() is None
     assert not cache.remove(key("a"))
     assert cache.bring(key("a"), Value)[1].key == "a"
@@ -183,7 +183,7 @@ def test_what_nobody_holds_any_more_does_not_pile_up(key: type[str], cache: Cach
     for number in range(100):
         cache.bring(key(number), Value)
         forget(cache, key(number))
-        gc.collect()
+        collect()
         assert len(cache.entries()) + len(cache._dead) <= 4
     whole(cache)
 
@@ -193,7 +193,7 @@ def test_what_many_held_is_cleared_by_two_with_each_new_key(cache: Cache[Value])
     for number in range(100):
         forget(cache, number)
     held.clear()
-    gc.collect()
+    collect()
     for number in range(50):
         assert len(cache.entries()) == 100 - number
         cache.bring(f"new {number}", Value)
@@ -214,7 +214,7 @@ def test_reference_of_a_removed_value_is_cleared_away(cache: Cache[Value]) -> No
     for _ in range(10):
         cache.bring("a", Value)
         cache.remove("a")
-        gc.collect()
+        collect()
         assert len(cache._dead) <= 2
     whole(cache)
 
@@ -292,7 +292,7 @@ def test_what_is_gone_is_cleared_though_another_key_of_its_hash_comes_meanwhile(
     cache.bring(Clashing("kept"), Value)
     cache.bring(Clashing("gone"), Value)
     forget(cache, Clashing("gone"))
-    gc.collect()
+    collect()
     cache._replace = overtaken  # type: ignore[method-assign]
     cache._clear()
     assert sorted(map(str, keys(cache))) == ["kept", "overtaking"]

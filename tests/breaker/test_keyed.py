@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from clocks import Clock
 from coroutines import run
 from failures import Down, raising
+from garbage import collect
 from ways import BREAKER, Way
 
 from circuit_breaker._breaker.config import CircuitBreakerConfig
@@ -252,7 +252,7 @@ def test_a_call_goes_on_under_its_breaker_when_the_registry_forgets_it(clock: Cl
     @registry.keyed(lambda: "a")
     def fetch() -> None:
         registry["b"]
-        gc.collect()
+        collect()
         assert "a" not in registry
         raise Down
 

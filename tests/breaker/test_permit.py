@@ -15,6 +15,7 @@ import pytest
 from calls import fail
 from clocks import Clock
 from failures import Down, raising
+from garbage import catch_up
 from patience import PATIENCE_S
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -175,6 +176,7 @@ def test_a_permit_that_is_never_settled_counts_nothing(make: Make) -> None:
     permit = breaker.permit()
     gone = weakref.ref(permit)
     del permit
+    catch_up()
     assert gone() is None
     assert totals(breaker) == {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import json
 import pickle
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 from calls import fail, succeed
 from clocks import Clock
+from garbage import collect
 from patience import PATIENCE_S
 from ways import Way
 
@@ -566,7 +566,7 @@ def test_the_list_of_breakers_holds_those_that_are_alive(make: Make) -> None:
     reference = weakref.ref(gone)
     assert {breaker, gone} <= set(CircuitBreaker.instances())
     del gone
-    gc.collect()
+    collect()
     assert reference() is None
     assert "gone" not in [each.name for each in CircuitBreaker.instances()]
     assert breaker in CircuitBreaker.instances()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import gc
 import inspect
 import pickle
 import threading
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 from clocks import Clock
 from coroutines import Pause, drive, run
+from garbage import catch_up, collect
 from patience import PATIENCE_S
 from waiters import Waiters, first_in_line, soon
 from ways import BULKHEAD
@@ -666,9 +666,10 @@ def test_generator_that_ends_early_gives_its_slot_back(end: str) -> None:
         stream.close()
     elif end == "drop":
         del stream
+        catch_up()
     else:
         cycle: list[Any] = [stream]
         cycle.append(cycle)
         del cycle, stream
-        gc.collect()
+        collect()
     assert bulkhead.active_count == 0

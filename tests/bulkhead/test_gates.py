@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import subprocess
 import sys
 import threading
@@ -16,6 +15,8 @@ import trio
 from clocks import Clock
 from coroutines import run, settle
 from failures import raising
+from garbage import catch_up, collect
+from needs import needs_closed_coroutines, needs_reference_counts
 from patience import PATIENCE_S
 from trio.testing import MockClock, wait_all_tasks_blocked
 from waiters import Waiters, first_in_line, soon
@@ -270,6 +271,7 @@ def test_acquire_that_would_block_an_event_loop_names_the_async_way() -> None:
     run(main())
 
 
+@needs_closed_coroutines
 def test_collected_waiter_leaves_the_line() -> None:
     bulkhead = Bulkhead(max_concurrent=1, max_queue=1)
     bulkhead.acquire()
@@ -283,7 +285,7 @@ def test_collected_waiter_leaves_the_line() -> None:
         with bulkhead._line.lock:
             del task
             bulkhead._line.first.gate._future = None
-            gc.collect()
+            collect()
         assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
     finally:
         loop.close()
@@ -364,6 +366,7 @@ def test_slot_passes_by_the_waiters_of_closed_loops() -> None:
     assert bulkhead.queued_count == 2
     for each in lost:
         each.loop.close()
+    catch_up()
     assert bulkhead.queued_count == 0
     bulkhead.release()
     assert bulkhead.active_count == 0
@@ -390,6 +393,7 @@ def test_waiters_of_closed_loops_make_room_in_a_full_line(waiters: Waiters) -> N
     lost = Abandoned(bulkhead)
     assert not bulkhead.acquire()
     lost.loop.close()
+    catch_up()
     waiter = waiters.send(bulkhead.acquire)
     bulkhead.release()
     assert soon(waiter) is True
@@ -409,6 +413,7 @@ def test_slot_handed_to_a_loop_that_is_closed_before_its_task_runs_goes_to_the_n
     if turned:
         lost.turn()
     lost.loop.close()
+    catch_up()
     assert soon(behind) if behind is not None else bulkhead.acquire()
     assert (bulkhead.active_count, bulkhead.queued_count) == (1, 0)
 
@@ -429,6 +434,7 @@ def test_slot_handed_over_by_the_last_task_of_a_loop_that_is_then_closed_goes_to
     assert last.done()
     assert (bulkhead.active_count, lost.done()) == (1, False)
     loop.close()
+    catch_up()
     assert bulkhead.active_count == 0
 
 
@@ -440,8 +446,10 @@ def test_two_loops_of_one_thread_each_notice_their_end() -> None:
     lost[0].turn()
     assert bulkhead.queued_count == 3
     lost[0].loop.close()
+    catch_up()
     assert bulkhead.queued_count == 1
     lost[1].loop.close()
+    catch_up()
     assert bulkhead.queued_count == 0
 
 
@@ -456,6 +464,7 @@ def test_loops_that_take_turns_in_one_thread_get_one_timer_each() -> None:
         loop.close()
 
 
+@needs_reference_counts
 def test_waiter_that_fails_to_leave_a_closed_loop_keeps_no_other_from_leaving() -> None:
     failures = [ValueError(), ValueError()]
 

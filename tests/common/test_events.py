@@ -18,7 +18,8 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down, raising
 from forks import told_by_child
-from needs import needs_fork, needs_timer
+from garbage import collect
+from needs import needs_fork, needs_reference_counts, needs_timer
 from patience import PATIENCE_S
 from storms import storm
 from ways import BREAKER, Way
@@ -831,6 +832,7 @@ def test_interrupts_leave_the_turn_to_tell_with_nobody(make: Make, monkeypatch: 
 # The end of a breaker, and forks
 
 
+@needs_reference_counts
 def test_telling_keeps_no_breaker_and_no_error_alive(make: Make) -> None:
     def stop(event: Any) -> None:
         raise Stop
@@ -844,7 +846,7 @@ def test_telling_keeps_no_breaker_and_no_error_alive(make: Make) -> None:
             pass
         return [weakref.ref(breaker), weakref.ref(error)]
 
-    gc.collect()
+    collect()
     gc.disable()
     try:
         assert [reference() for reference in use()] == [None, None]

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from typing import Any
 
 import pytest
+from garbage import catch_up, collect
+from needs import needs_reference_counts
 
 from circuit_breaker._common.streams import Guard, guarded, guarded_async
 
@@ -298,7 +300,7 @@ async def ending_quietly(main: Callable[[], Awaitable[None]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.unraisablehook", lambda _: None)
         await main()
-        gc.collect()
+        collect()
 
 
 def test_empty_stream_keeps_its_return_value() -> None:
@@ -400,13 +402,14 @@ class Holding(Exception):
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    gc.collect()
+    collect()
     gc.disable()
     yield
     gc.enable()
 
 
 @pytest.mark.usefixtures("uncollected")
+@needs_reference_counts
 def test_the_guard_of_a_closed_stream_is_freed_with_it() -> None:
     guards: list[weakref.ref[Guard]] = []
 
@@ -428,6 +431,7 @@ def test_the_guard_of_a_closed_stream_is_freed_with_it() -> None:
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("fails", ["", "pause", "end"])
 @pytest.mark.parametrize("thrown", [False, True])
+@needs_reference_counts
 def test_what_an_error_holds_is_freed_with_it(fails: str, thrown: bool) -> None:
     seen: list[weakref.ref[Large]] = []
 
@@ -448,6 +452,7 @@ def test_what_an_error_holds_is_freed_with_it(fails: str, thrown: bool) -> None:
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("fails", ["", "pause", "end"])
 @pytest.mark.parametrize("thrown", [False, True])
+@needs_reference_counts
 def test_what_an_error_of_an_async_stream_holds_is_freed_with_it(fails: str, thrown: bool) -> None:
     seen: list[weakref.ref[Large]] = []
 
@@ -468,6 +473,7 @@ def test_what_an_error_of_an_async_stream_holds_is_freed_with_it(fails: str, thr
     asyncio.run(main())
 
 
+@needs_reference_counts
 def test_item_is_kept_until_the_next_is_asked_for_and_what_was_sent_no_longer_than_the_body_runs(kind: Any) -> None:
     items: list[weakref.ref[Large]] = []
     sent: list[weakref.ref[Large]] = []
@@ -504,6 +510,7 @@ def test_dropped_stream_ends_its_guard() -> None:
     stream = guarded(body, lambda: watch)(log)
     next(stream)
     del stream
+    catch_up()
     assert (watch.told, log) == (["open", "resume", "pause", "GeneratorExit"], ["closed"])
 
 
@@ -522,6 +529,7 @@ def test_body_that_is_left_running_when_its_guard_is_over_is_closed_by_the_event
         await anext(stream)
         with pytest.raises(Stop):
             await anext(stream)
+        catch_up()
         for _ in range(5):
             await asyncio.sleep(0)
         assert log == ["closed"]

@@ -6,7 +6,6 @@ again and again, and before every other line in turn another action is done on t
 
 from __future__ import annotations
 
-import gc
 import itertools
 import signal
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, TypeAlias
 import pytest
 from clocks import Clock
 from failures import Down
+from garbage import collect
 from patience import PATIENCE_S
 from places import do_between
 
@@ -213,7 +213,7 @@ def test_a_destructor_that_comes_under_the_lock_uses_the_same_breaker() -> None:
 
     with breaker._machine.lock:
         Dropped()
-        gc.collect()
+        collect()
     assert breaker.stats.failure_count == 1
     assert breaker.stats.consecutive_failures == 1
 
@@ -230,5 +230,5 @@ def test_a_stream_that_is_dropped_under_the_lock_is_settled() -> None:
     assert next(items) == 1
     with breaker._machine.lock:
         del items
-        gc.collect()
+        collect()
     assert breaker.stats.success_count == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import httpx
 import requests
 from example_files import example
 from faulty_server import PATIENCE_S, FaultyServer
+from garbage import collect
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerRegistry, CircuitState, RetryPolicy
 from circuit_breaker.testing import FakeClock
@@ -221,7 +221,7 @@ class Requests(Client):
 
     def close(self) -> None:
         self.session.close()
-        gc.collect()  # urllib3 closes a pool when it is collected, and its errors refer to it in circles
+        collect()  # urllib3 closes a pool when it is collected, and its errors refer to it in circles
 
 
 class Aiohttp(InALoop):

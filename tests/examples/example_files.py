@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
@@ -25,8 +26,9 @@ def example(name: str, instead: tuple[str, str] | None = None) -> ModuleType:
         assert instead[0] in source
         name, source = f"{name} with {instead[1]}", source.replace(*instead)
     if name not in sys.modules:
-        module = ModuleType(name)
-        module.__file__ = str(path)
+        spec = spec_from_file_location(name, path)
+        assert spec is not None
+        module = module_from_spec(spec)
         sys.modules[name] = module
         sys.path.insert(0, str(EXAMPLES))  # an example may import another
         try:

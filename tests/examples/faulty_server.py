@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple, TypeAlias
 
+from garbage import catch_up
 from patience import PATIENCE_S
 
 
@@ -116,6 +117,7 @@ class FaultyServer:
 
     def close(self) -> None:
         """Stop, and check that no connection is left open."""
+        catch_up()
         self._closing = True
         socket.create_connection(self._listening.getsockname()).close()
         self._accepting.join(PATIENCE_S)

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from garbage import catch_up
 
 pytest.importorskip("httpx", reason="needs the extra test")
 
@@ -52,6 +53,7 @@ def read_stream(client: Any, url: str, how: str, limit: int | None = None) -> No
             left = limit
             while left != 0 and await anext(parts, None) is not None:
                 left = None if left is None else left - 1
+        catch_up()
         for _ in range(10):  # an event loop closes what is left of async generators a moment later
             await asyncio.sleep(0)
 
@@ -61,6 +63,7 @@ def read_stream(client: Any, url: str, how: str, limit: int | None = None) -> No
         with client.session.stream("GET", url) as response:
             for _ in islice(getattr(response, how)(), limit):
                 pass
+        catch_up()
 
 
 def results(breaker: CircuitBreaker) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from example_files import example
+from garbage import collect
 from log_settings import logging_as_before
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerConfig, CircuitBreakerRegistry, RetryPolicy
@@ -213,7 +213,7 @@ def test_a_counter_never_goes_back_though_a_breaker_is_reset_or_gone(clock: Fake
     breakers["tenant:1"].call(int)
     assert collected(metrics, "tenant")["circuit_calls", "success"] == 3
     del breakers
-    gc.collect()
+    collect()
     again = CircuitBreaker("tenant:1")
     assert collected(metrics, "tenant")["circuit_calls", "success"] == 3
     again.call(int)

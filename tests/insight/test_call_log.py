@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ import pytest
 from clocks import Clock
 from failures import Down
 from forks import Child
+from garbage import collect
 from needs import needs_fork
 from patience import PATIENCE_S
 
@@ -180,7 +180,7 @@ def test_a_log_that_nobody_holds_writes_what_waits(path: Path, clock: Clock) -> 
     log = CallLog(path, clock=clock)
     log(finished())
     del log
-    gc.collect()
+    collect()
     assert len(lines(path)) == 1
 
 

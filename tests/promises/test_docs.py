@@ -9,7 +9,6 @@ a page are written into one folder, and pytest is run there. Blocks of ```py are
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import inspect
 import io
@@ -28,6 +27,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from garbage import collect
 from log_settings import logging_as_before
 from sybil import Document, Example, Region
 from sybil.document import PythonDocStringDocument
@@ -116,7 +116,7 @@ class Page:
 @contextlib.contextmanager
 def as_if_alone() -> Iterator[None]:
     """Hide the breakers of other tests from a page, and let it set up logging by itself."""
-    gc.collect()
+    collect()
     alive, strangers = CircuitBreaker.instances, CircuitBreaker.instances()  # Celery, for one, keeps its tasks
     known = mock.patch.object(CircuitBreaker, "instances", lambda: [one for one in alive() if one not in strangers])
     with logging_as_before(), known, warnings.catch_warnings():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import math
 import os
 import pickle
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 from forks import told_by_child
+from garbage import collect
 
 from circuit_breaker._common import fork as _fork
 from circuit_breaker._retry.budget import RetryBudget
@@ -181,7 +181,7 @@ def test_budget_can_be_referred_to_weakly_and_is_let_go() -> None:
     reference = weakref.ref(budget)
     assert budget in _fork.living(RetryBudget)
     del budget
-    gc.collect()
+    collect()
     assert reference() is None
 
 

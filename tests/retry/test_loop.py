@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from needs import needs_reference_counts
 
 from circuit_breaker._common.events import RetryGaveUp, RetryScheduled
 from circuit_breaker._retry.budget import RetryBudget
@@ -172,6 +173,7 @@ class Failure(Exception):
     """An exception that can be referred to weakly."""
 
 
+@needs_reference_counts
 def test_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> None:
     kept: list[weakref.ref[Failure]] = []
 
@@ -197,6 +199,7 @@ def test_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> No
     assert alive() == [False, False]
 
 
+@needs_reference_counts
 def test_async_loop_keeps_only_the_last_error_during_a_sleep_and_none_after_it() -> None:
     kept: list[weakref.ref[Failure]] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import importlib.util
 import logging
 import signal
@@ -18,7 +17,8 @@ import pytest
 import trio
 from coroutines import run
 from failures import Down, raising
-from needs import needs_timer
+from garbage import collect
+from needs import needs_context_of_what_is_thrown, needs_reference_counts, needs_timer
 from patience import PATIENCE_S
 from ways import POLICY, POLICY_BY_HAND, Way
 
@@ -131,6 +131,7 @@ def test_ctrl_c_in_a_real_sleep_has_the_last_error_as_its_context(name: str) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in ASYNC if name in POLICY])
+@needs_context_of_what_is_thrown
 def test_cancelled_sleep_has_the_last_error_as_its_context_under_asyncio(name: str) -> None:
     async def main() -> None:
         budget = one_token()
@@ -167,6 +168,7 @@ def test_cancelled_sleep_has_the_last_error_as_its_context_under_trio(name: str)
     assert budget.tokens == 1
 
 
+@needs_context_of_what_is_thrown
 def test_timeout_around_a_retry_shows_the_last_error() -> None:
     async def main() -> None:
         async with asyncio.timeout(0.01):
@@ -226,7 +228,7 @@ def test_async_sleep_that_shows_only_when_asked_keeps_the_last_error(name: str) 
     assert isinstance(caught.value, UsageError)
     assert caught.value.__context__ is last
     assert budget.tokens == 1
-    gc.collect()  # nothing is left un-awaited
+    collect()  # nothing is left un-awaited
 
 
 @pytest.mark.parametrize("name", [name for name in ASYNC if name in POLICY])
@@ -392,5 +394,6 @@ builtins.destroyed = [Destroyed(call) for call in calls]
 """
 
 
+@needs_reference_counts
 def test_retry_in_a_destructor_at_the_end_of_the_interpreter_raises_the_last_error() -> None:
     assert printed(AT_THE_END).splitlines() == ["KeyError('the last error') after 1 note"] * 3

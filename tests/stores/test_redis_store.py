@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from garbage import collect
 from patience import PATIENCE_S
 from redis_server import RedisServer, needs_redis_server
 
@@ -44,7 +44,7 @@ def server(running: RedisServer) -> Iterator[RedisServer]:
     running.client(redis.Redis).flushall()
     yield running
     running.client(redis.Redis).flushall()
-    gc.collect()  # the talkers of this test, which stores of the next one would have, too
+    collect()  # the talkers of this test, which stores of the next one would have, too
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from failures import Down
+from garbage import catch_up
 from members import FlakyStore, Fleet, Member
 
 from circuit_breaker import (
@@ -706,6 +707,7 @@ def test_a_hurried_exchange_that_fails_is_one_that_failed(watched: Fleet) -> Non
 def test_a_dropped_breaker_takes_no_part_any_more(fleet: Fleet) -> None:
     fleet.start()
     del fleet.members[0].breaker
+    catch_up()
     fleet.interval(2)
     assert fleet.members[0].store.reports == []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import queue
 import signal
@@ -12,18 +11,23 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from failures import Down
+from garbage import collect
 from members import Overtaken
 from needs import needs_timer
 from patience import PATIENCE_S
+from places import do_between
+from waiters import is_free
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState, Permit, StateChanged
+from circuit_breaker._shared import process, worker
 from circuit_breaker._shared import talker as talker_module
-from circuit_breaker._shared import worker
 from circuit_breaker._shared.process import talker_of
 from circuit_breaker._shared.protocol import Change, Exchange, MemberLine, Report
 from circuit_breaker._shared.worker import Worker
@@ -154,6 +158,18 @@ def test_one_thread_serves_all_breakers_of_a_store(make: Callable[..., BlockingS
     assert len(threads) == 1
 
 
+def test_threads_that_make_the_first_breakers_of_a_store_get_one_thread(make: Callable[..., BlockingStore]) -> None:
+    inside = (process.__file__, weakref.__file__)
+    for place in count(1):
+        store = make()
+        got: list[object] = []
+        ask = partial(lambda store, got: got.append(talker_of(store)), store, got)
+        if not do_between(place, ask, ask, lambda: is_free(process._lock), inside):
+            break
+        assert got[0] is got[1]
+    assert place > 5
+
+
 def test_the_thread_ends_with_the_last_breaker(make: Callable[..., BlockingStore]) -> None:
     store = make(interval_s=0.01)
     breaker = CircuitBreaker("api", CONFIG, store=store)
@@ -161,7 +177,7 @@ def test_the_thread_ends_with_the_last_breaker(make: Callable[..., BlockingStore
     thread, dropped = talker_of(store)._thread, weakref.ref(breaker)
     assert thread is not None
     del breaker
-    gc.collect()
+    collect()
     assert dropped() is None
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
@@ -173,10 +189,10 @@ def test_a_store_lives_as_long_as_a_breaker_has_it() -> None:
     breaker = CircuitBreaker("api", CONFIG, store=store)
     breaker.call(int)
     del store
-    gc.collect()
+    collect()
     assert kept() is not None
     del breaker
-    until(lambda: gc.collect() >= 0 and kept() is None)
+    until(lambda: collect() or kept() is None)
 
 
 def test_the_thread_ends_after_a_silence_and_the_next_call_starts_another(make: Callable[..., BlockingStore]) -> None:
@@ -489,6 +505,39 @@ def test_sync_raises_what_the_store_raises(make: Callable[..., BlockingStore]) -
     with pytest.raises(OSError, match="no route"):
         store.sync()
     assert breaker.call(int) == 0
+
+
+def ends(function: Callable[[], object]) -> bool:
+    """Tell whether a function ends, on a thread of its own."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    return not thread.is_alive()
+
+
+def test_sync_ends_where_there_is_no_breaker(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S)
+    assert ends(store.sync)
+    assert store.exchanges == 1
+
+
+def test_sync_ends_if_an_exchange_begins_while_it_is_asked_for(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(interval_s=LONG_S, timeout_s=PATIENCE_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    talker = talker_of(store)
+    request = talker.request
+
+    def request_late(work: worker.Work) -> bool:
+        monkeypatch.undo()
+        talker.ask(talker._exchange_now)
+        return request(work)
+
+    monkeypatch.setattr(talker, "request", request_late)
+    assert ends(store.sync)
+    assert store.exchanges == 3
 
 
 # The end of the process

@@ -15,6 +15,12 @@ CPYTHON = sys.implementation.name == "cpython"
 needs_reference_counts = pytest.mark.skipif(
     not CPYTHON, reason="only CPython counts references, and finalizes at once what nobody refers to"
 )
+needs_closed_coroutines = pytest.mark.skipif(
+    not CPYTHON, reason="PyPy does not close a coroutine that is dropped, not even when it is collected"
+)
+needs_context_of_what_is_thrown = pytest.mark.skipif(
+    not CPYTHON, reason="PyPy gives no context to what asyncio throws into a coroutine that handles an error"
+)
 needs_timer = pytest.mark.skipif(
     not CPYTHON or not hasattr(signal, "setitimer") or sys.gettrace() is not None,
     reason="interrupts may come between any two instructions here (PyPy), there is no interval timer, or there is a "

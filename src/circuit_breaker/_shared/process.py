@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Hashable
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, cast
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from .._breaker.config import CircuitBreakerConfig
 from .._common import checks, fork
 from .._common.events import Listener
+from .._common.lock import RLock
 from .._common.words import CircuitMode
 from .link import Link, machine_of
 from .machine import SharedMachine
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 LAST_WORDS_S: Final = 0.5
 METHODS: Final = ("exchange", "update", "circuits", "members")
 
-_talkers: WeakValueDictionary[Hashable, Talker] = WeakValueDictionary()
+# The talker of each store, by reference. The lock guards the exchange of a reference, and nothing is called under it.
+_lock = RLock()
+_talkers: dict[Hashable, list[ref[Talker] | None]] = {}
 
 
 def join(
@@ -60,9 +63,18 @@ def talker_of(store: Store) -> Talker:
     given: Any = store
     same: Callable[[], Hashable] = getattr(given, "_same", lambda: id(given))
     key = same()
-    talker = _talkers.get(key)
-    if talker is None:
-        talker = _talkers.setdefault(key, Talker(store))
+    place = _talkers.setdefault(key, [None])
+    talker = None
+    while talker is None:
+        found = place[0]
+        talker = None if found is None else found()
+        if talker is None:
+            made = Talker(store)
+            reference = ref(made)
+            with _lock:
+                if place[0] is found:
+                    place[0] = reference
+                    talker = made
     settings = [(name, getattr(given, name, getattr(talker, name))) for name in ("interval_s", "timeout_s")]
     for name, value in settings:
         if value != getattr(talker, name):
@@ -71,6 +83,11 @@ def talker_of(store: Store) -> Talker:
                 f"{getattr(talker, name)}: make one store, and give it to all breakers"
             )
     return talker
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = RLock()
 
 
 def _before_fork() -> None:
@@ -85,7 +102,7 @@ def _before_fork() -> None:
             breaker = link.breaker
             if breaker is not None:
                 machine_of(breaker).join(False)
-        close: Callable[[], None] | None = getattr(talker.store, "_before_fork", None)
+        close: Callable[[], None] | None = getattr(talker.store, "_close_idle", None)
         if close is not None:
             close()
 
@@ -106,4 +123,4 @@ def _at_exit() -> None:
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -139,17 +139,17 @@ class Talker(Worker):
     # Work, for the thread
 
     def _await(self, reply: Reply) -> None:
+        """Exchange as soon as there is no other work, and tell whoever waits for that reply."""
         self._waiting.append(reply)  # to the list of this moment: each exchange begins another one
+        self._due = -inf
 
     def _join(self, link: Link, reply: Reply) -> None:
         self._await(reply)
-        self._due = -inf
         self.activate(link)
 
     def _do_each(self, work: list[Work]) -> None:
         for each in work:
             self._do(each)
-        self._due = -inf
 
     def activate(self, link: Link) -> None:
         """Let the circuit of a breaker take part in exchanges, and send what there is to send."""
@@ -222,7 +222,7 @@ class Talker(Worker):
         return min(self._due - self.clock(), looks_s)
 
     def _is_idle(self) -> bool:
-        return not self._active()
+        return not self._waiting and not self._active()
 
     def _tick(self) -> None:
         """Exchange if it is time, or for circuits that cannot wait for that."""
@@ -335,7 +335,7 @@ class Talker(Worker):
             self._elsewhere(partial(_publish, changed))
 
     def _changed(self) -> list[CircuitBreaker]:
-        breakers = [breaker for circuit in self._circuits.values() for breaker in circuit.breakers()]
+        breakers = [breaker for circuit in self._circuits.copy().values() for breaker in circuit.breakers()]
         return [breaker for breaker in breakers if breaker._machine.changes or breaker._machine.undelivered]
 
     def _elsewhere(self, work: Work) -> None:

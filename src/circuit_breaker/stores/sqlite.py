@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
+import weakref
 from collections.abc import Generator, Hashable, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -23,11 +25,13 @@ __all__ = ["SQLiteStore"]
 DAY_S: Final = 86_400.0
 HOUR_S: Final = 3_600.0
 
-TABLES: Final = """
-CREATE TABLE IF NOT EXISTS circuit (name BLOB PRIMARY KEY, record TEXT, used REAL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS total (name BLOB, field TEXT, number INTEGER, PRIMARY KEY (name, field)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS member (key TEXT PRIMARY KEY, line TEXT, seen REAL) WITHOUT ROWID;
-"""
+OPENING: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    "CREATE TABLE IF NOT EXISTS circuit (name BLOB PRIMARY KEY, record TEXT, used REAL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS total (name BLOB, field TEXT, number INTEGER, PRIMARY KEY (name, field)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS member (key TEXT PRIMARY KEY, line TEXT, seen REAL) WITHOUT ROWID",
+)
 
 
 class SQLiteStore(BaseStore):
@@ -48,15 +52,12 @@ class SQLiteStore(BaseStore):
     def __init__(
         self, path: str | os.PathLike[str], *, interval_s: float | timedelta = 1.0, timeout_s: float | timedelta = 0.25
     ) -> None:
-        self._idle: list[_Connection] = []  # at most one for each thread that was here at once
         super().__init__(interval_s=interval_s, timeout_s=timeout_s)
         self._path = _checked(path)
+        self._idle: list[_Connection] = []  # at most one for each thread that was here at once
         self._renewed: dict[str, float] = {}  # when a circuit was noted as used
         self._pruned_at = -DAY_S
         fork.survive(self)
-
-    def __del__(self) -> None:
-        self._before_fork()
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._path)!r})"
@@ -68,74 +69,75 @@ class SQLiteStore(BaseStore):
 
     def exchange(self, reports: Sequence[Report], member: MemberLine | None) -> Exchange:
         """Add, read and note who is there, in one transaction."""
-        with self._transaction() as connection:
+        with self._transaction() as cursor:
             now = time.time()
-            execute = connection.execute
-            self._renew(connection, now, reports)
+            execute = cursor.execute
+            self._renew(cursor, now, reports)
             if member is not None and member.text is None:
                 execute("DELETE FROM member WHERE key = ?", (member.key,))
             elif member is not None:
                 execute("INSERT OR REPLACE INTO member VALUES (?, ?, ?)", (member.key, member.text, now))
-            found = [_exchange(connection, report) for report in reports]
+            found = [_exchange(cursor, report) for report in reports]
         return Exchange(now, found)
 
     def update(self, name: str, change: Change) -> None:
         """Change a record in one transaction."""
-        with self._transaction() as connection:
+        with self._transaction() as cursor:
             now = time.time()
-            after = change(_record(connection, _key(name)), now)
+            after = change(_record(cursor, _key(name)), now)
             if after is not None:
-                connection.execute(
+                cursor.execute(
                     "INSERT INTO circuit VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET record = excluded.record",
                     (_key(name), after, now),
                 )
 
     def circuits(self) -> Sequence[SharedCircuit]:
         """Return all circuits that are in the file."""
-        with self._transaction() as connection:
+        with self._transaction() as cursor:
             now = time.time()
-            rows: list[Any] = connection.execute("SELECT name FROM circuit ORDER BY name").fetchall()
-            return [_circuit(connection, key, now) for (key,) in rows]
+            rows: list[Any] = cursor.execute("SELECT name FROM circuit ORDER BY name").fetchall()
+            return [_circuit(cursor, key, now) for (key,) in rows]
 
     def members(self) -> Sequence[Member]:
         """Return all processes that have been here not long ago."""
-        with self._transaction() as connection:
+        with self._transaction() as cursor:
             now = time.time()
-            rows: list[Any] = connection.execute("SELECT line, seen FROM member ORDER BY key").fetchall()
+            rows: list[Any] = cursor.execute("SELECT line, seen FROM member ORDER BY key").fetchall()
         lines = [(line, seen) for line, seen in rows if isinstance(line, str) and isinstance(seen, float)]
         return [member for line, seen in lines if (member := Member.read(line, seen, now)) is not None]
 
     # Keeping the file small
 
-    def _renew(self, connection: sqlite3.Connection, now: float, reports: Sequence[Report]) -> None:
+    def _renew(self, cursor: sqlite3.Cursor, now: float, reports: Sequence[Report]) -> None:
         """Note once an hour what is in use, and delete what has not been used for a day."""
         due = [report.name for report in reports if abs(now - self._renewed.get(report.name, -DAY_S)) > HOUR_S]
         for name in due:
             self._renewed[name] = now
-            connection.execute(
+            cursor.execute(
                 "INSERT INTO circuit VALUES (?, NULL, ?) ON CONFLICT (name) DO UPDATE SET used = excluded.used",
                 (_key(name), now),
             )
         if abs(now - self._pruned_at) > HOUR_S:
             self._pruned_at = now
             range_s = (now - DAY_S, now + DAY_S)
-            connection.execute("DELETE FROM circuit WHERE used NOT BETWEEN ? AND ?", range_s)
-            connection.execute("DELETE FROM total WHERE name NOT IN (SELECT name FROM circuit)")
-            connection.execute("DELETE FROM member WHERE seen NOT BETWEEN ? AND ?", range_s)
+            cursor.execute("DELETE FROM circuit WHERE used NOT BETWEEN ? AND ?", range_s)
+            cursor.execute("DELETE FROM total WHERE name NOT IN (SELECT name FROM circuit)")
+            cursor.execute("DELETE FROM member WHERE seen NOT BETWEEN ? AND ?", range_s)
 
     # Connections
 
     @contextmanager
-    def _transaction(self) -> Generator[sqlite3.Connection]:
-        """Give a connection that may write while nobody else may; commit, or take all back."""
+    def _transaction(self) -> Generator[sqlite3.Cursor]:
+        """Give a cursor that may write while nobody else may; commit, or take all back."""
         kept = self._connection()
-        connection = kept.connection
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
+            # One cursor, which is closed: on PyPy each that is left to the garbage collector keeps its statement open.
+            with closing(kept.connection.cursor()) as cursor:
+                cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                cursor.execute("COMMIT")
         except BaseException:
-            kept.end(self._path)  # which takes all back
+            kept.end()  # which takes all back
             raise
         self._idle.append(kept)
 
@@ -146,7 +148,7 @@ class SQLiteStore(BaseStore):
             return self._new_connection()
         if kept.file == _file_at(self._path):
             return kept
-        kept.end(self._path)
+        kept.end()
         return self._new_connection()
 
     def _new_connection(self) -> _Connection:
@@ -155,51 +157,74 @@ class SQLiteStore(BaseStore):
         with self._path.open("ab"):  # SQLite makes the file only later
             file = _file_at(self._path)
         connection = sqlite3.connect(self._path, timeout=self.timeout_s, isolation_level=None, check_same_thread=False)
-        kept = _Connection(connection, file)
+        kept = _Connection(connection, self._path, file)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(TABLES)
+            with closing(connection.cursor()) as cursor:
+                for statement in OPENING:
+                    cursor.execute(statement)
             if file != _file_at(self._path):
                 raise OSError(f"{self._path} was replaced while it was opened")
         except BaseException:
-            kept.end(self._path)
+            kept.end()
             raise
         self._renewed.clear()
         return kept
 
-    def _before_fork(self) -> None:
+    def _close_idle(self) -> None:
         """Close what a child must not inherit, and what nobody uses any more."""
         idle, self._idle = self._idle, []
         for kept in idle:
-            kept.end(self._path)
+            kept.end()
 
     def _after_fork_in_child(self) -> None:
         for kept in self._idle:  # of a thread that has come back to it in the moment of the fork
+            kept.finalizer.detach()
             _keep_for_ever(kept.connection)
         self._idle = []
 
 
 class _Connection:
-    """A connection, and which file it is to."""
+    """A connection, and which file it is to; it is closed at the latest when nobody has this any more."""
 
-    def __init__(self, connection: sqlite3.Connection, file: tuple[int, int] | None) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
         self.connection = connection
         self.file = file
+        self._path = path
+        # It holds the connection, which in a circle of garbage could otherwise be finalized before it is closed.
+        self.finalizer = weakref.finalize(self, _end, connection, path, file)
+        self.finalizer.atexit = False  # the last counts may still have to go out
 
-    def end(self, path: Path) -> None:
-        """Close the connection, unless another file lies in the place of its own."""
-        if self.file == _file_at(path):
-            self.connection.close()
-        else:
-            _keep_for_ever(self.connection)
+    def end(self) -> None:
+        """Close the connection now; twice is the same as once."""
+        if self.finalizer.detach():  # a call of it does nothing at the end of the process
+            _end(self.connection, self._path, self.file)
+
+
+def _end(connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
+    """Close a connection, unless another file lies in the place of its own."""
+    if file == _file_at(path):
+        connection.close()
+    else:
+        _keep_for_ever(connection)
+
+
+def _at_exit() -> None:
+    for store in fork.living(SQLiteStore):
+        store._close_idle()
+
+
+atexit.register(_at_exit)
+
+_kept: list[sqlite3.Connection] = []
 
 
 def _keep_for_ever(connection: sqlite3.Connection) -> None:
     """Never close a connection: SQLite would delete the log of whatever file now lies there, by its name."""
     import ctypes
 
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    _kept.append(connection)
+    with suppress(AttributeError):  # PyPy has no such function, and closes nothing when it ends
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _checked(path: Any) -> Path:
@@ -227,22 +252,22 @@ def _key(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
 
 
-def _exchange(connection: sqlite3.Connection, report: Report) -> Found:
+def _exchange(cursor: sqlite3.Cursor, report: Report) -> Found:
     key = _key(report.name)
-    connection.executemany("DELETE FROM total WHERE name = ? AND field = ?", [(key, field) for field in report.forget])
-    connection.executemany(
+    cursor.executemany("DELETE FROM total WHERE name = ? AND field = ?", [(key, field) for field in report.forget])
+    cursor.executemany(
         "INSERT INTO total VALUES (?, ?, ?) ON CONFLICT (name, field) DO UPDATE SET number = number + excluded.number",
         [(key, field, number) for field, number in report.add.items()],
     )
     try:
-        totals = _totals(connection, key)
-        return Found(_record(connection, key), [totals.get(field) for field in report.read])
+        totals = _totals(cursor, key)
+        return Found(_record(cursor, key), [totals.get(field) for field in report.read])
     except Unreadable as error:
         return Found(None, (), error)
 
 
-def _record(connection: sqlite3.Connection, key: bytes) -> str | None:
-    rows: list[Any] = connection.execute(
+def _record(cursor: sqlite3.Cursor, key: bytes) -> str | None:
+    rows: list[Any] = cursor.execute(
         "SELECT substr(record, 1, ?) FROM circuit WHERE name = ?", (LONGEST_TEXT + 1, key)
     ).fetchall()
     text = rows[0][0] if rows else None
@@ -251,16 +276,16 @@ def _record(connection: sqlite3.Connection, key: bytes) -> str | None:
     return text
 
 
-def _totals(connection: sqlite3.Connection, key: bytes) -> dict[str, int]:
-    rows: list[Any] = connection.execute("SELECT field, number FROM total WHERE name = ?", (key,)).fetchall()
+def _totals(cursor: sqlite3.Cursor, key: bytes) -> dict[str, int]:
+    rows: list[Any] = cursor.execute("SELECT field, number FROM total WHERE name = ?", (key,)).fetchall()
     if not all(isinstance(number, int) for _, number in rows):
         raise Unreadable("a total is no number")
     return dict(rows)
 
 
-def _circuit(connection: sqlite3.Connection, key: Any, now: float) -> SharedCircuit:
+def _circuit(cursor: sqlite3.Cursor, key: Any, now: float) -> SharedCircuit:
     name = bytes(key).decode("utf-8", "surrogatepass")
     try:
-        return SharedCircuit.read(name, _record(connection, key), _totals(connection, key), now)
+        return SharedCircuit.read(name, _record(cursor, key), _totals(cursor, key), now)
     except Unreadable as error:
         return SharedCircuit(name, None, retry_after_s=None, error=str(error))
