@@ -153,7 +153,7 @@ def test_the_store_is_read_though_nobody_looks(serve: Any, path: str) -> None:
     ("arguments", "said"),
     [
         ([], "the following arguments are required: STORE"),
-        (["circuits.db"], "'circuits.db' is no store: it takes sqlite:PATH or redis://HOST"),
+        (["circuits.db"], "it takes sqlite:PATH or redis://HOST; for a file, write sqlite:circuits.db"),
         (["http://x"], "is no store"),
         (["sqlite:none.db"], "there is no file 'none.db': give the path that your processes give to SQLiteStore"),
         (["redis:x"], "is no store"),

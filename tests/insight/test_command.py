@@ -77,10 +77,17 @@ def test_the_report_is_printed_and_the_status_is_that_of_the_settings_in_use(
     assert "With your settings" in out
 
 
-def test_the_recommendation_alone_is_code_to_paste(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_recommendation_alone_ends_in_code_to_paste(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     _, out = replay(log, "--recommend", capsys=capsys)
-    assert out.splitlines()[0].startswith("Keep the defaults: ")
-    assert out.splitlines()[2:] == ["", "CircuitBreakerConfig()"] or out.splitlines()[-1] == "CircuitBreakerConfig()"
+    lines = out.splitlines()
+    assert lines[0].startswith("Keep the defaults: ")
+    assert lines[-2:] == ["", "CircuitBreakerConfig()"]
+
+
+def test_the_recommendation_says_what_makes_it_doubtful(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out = replay(log, "--recommend", capsys=capsys)
+    assert [line for line in out.splitlines()[2:-2] if not line.startswith("! ")] == []
+    assert "! The log is 84 min long" in out
 
 
 def test_the_page_is_written_too(log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

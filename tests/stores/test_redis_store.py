@@ -389,7 +389,12 @@ def test_a_server_that_hangs_keeps_calls_no_longer_than_they_may_wait(make: Call
         breaker = CircuitBreaker("api", CONFIG, store=store)
         assert [breaker.call(int) for _ in range(3)] == [0, 0, 0]
         own.thaw()
-        store.sync()
+        for _ in range(100):
+            try:
+                store.sync()
+            except redis.TimeoutError:  # the machine is busy
+                continue
+            break
         assert breaker.snapshot().shared.link == "joined"  # type: ignore[union-attr]
 
 

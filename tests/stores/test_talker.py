@@ -25,7 +25,7 @@ from patience import PATIENCE_S
 from places import do_between
 from waiters import is_free
 
-from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState, StateChanged
+from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState, Permit, StateChanged
 from circuit_breaker._shared import process, worker
 from circuit_breaker._shared import talker as talker_module
 from circuit_breaker._shared.process import talker_of
@@ -369,10 +369,19 @@ def test_a_store_that_hangs_is_noticed_by_whoever_asks(make: Callable[..., Block
     store = make(timeout_s=0.01, interval_s=0.02)
     half_open(store)
     breaker = CircuitBreaker("api", CONFIG, store=store, listeners=[lost.append])
-    permit = breaker.permit()
+    permits: list[Permit] = []
+
+    def permitted() -> bool:
+        try:
+            permits.append(breaker.permit())
+        except CircuitOpenError:  # the lease comes too late for this one
+            return False
+        return True
+
+    until(permitted)
     store.stop_at("exchange")
     assert store.stopped.wait(PATIENCE_S)
-    permit.ignore()
+    permits[0].ignore()
 
     def admitted() -> bool:
         try:

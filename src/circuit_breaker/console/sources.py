@@ -36,7 +36,8 @@ def opened(text: str, prefix: str | None = None) -> Source:
         return _sqlite(rest, prefix)
     if scheme in REDIS and rest.startswith("//"):
         return _redis(text, prefix)
-    raise ValueError(f"{text!r} is no store: it takes {TAKES}")
+    file = "" if "://" in text else f"; for a file, write sqlite:{text}"
+    raise ValueError(f"{text!r} is no store: it takes {TAKES}{file}")
 
 
 def _sqlite(path: str, prefix: str | None) -> Source:

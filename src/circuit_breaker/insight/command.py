@@ -88,7 +88,9 @@ def replay(arguments: Sequence[str]) -> int:
     if given.json:
         _print([json.dumps(data(findings), indent=2, ensure_ascii=False)])
     elif given.recommend:
-        _print([verdict.headline(findings), verdict.reason(findings), "", *wording.code(findings.picked.config)])
+        doubts = [f"! {warning}" for warning in verdict.warnings(findings)]
+        code = wording.code(findings.picked.config)
+        _print([verdict.headline(findings), verdict.reason(findings), *doubts, "", *code])
     else:
         _print(text(findings, _width(), marks_for(encoding_of(sys.stdout)), paint_for(sys.stdout, os.environ)))
     return 0 if findings.current.figures.passed else 1
