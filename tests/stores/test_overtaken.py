@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 
 import pytest
-from garbage import collect
+from garbage import GARBAGE_IS_SEEN, collect
 from members import Fleet, Member, Overtaken
 
 from circuit_breaker import CircuitBreaker, CircuitMode, CircuitOpenError, CircuitState, Permit, StateChanged
@@ -193,26 +193,27 @@ class Owner:
 
 
 @pytest.mark.parametrize(
-    ("do", "result"),
+    ("do", "result", "state"),
     [
-        (lambda owner: owner.breaker.call(int), "rejected"),
-        (lambda owner: owner.breaker.trip(60.0), None),
-        (lambda owner: owner.breaker.reset(), None),
-        (lambda owner: owner.breaker.snapshot().state, HALF_OPEN),
+        (lambda owner: owner.breaker.call(int), 0 if GARBAGE_IS_SEEN else "rejected", HALF_OPEN),
+        (lambda owner: owner.breaker.trip(60.0), None, HALF_OPEN),
+        (lambda owner: owner.breaker.reset(), None, CLOSED if GARBAGE_IS_SEEN else HALF_OPEN),
+        (lambda owner: owner.breaker.snapshot().state, HALF_OPEN, HALF_OPEN),
     ],
     ids=["call", "trip", "reset", "snapshot"],
 )
 def test_a_destructor_may_use_a_breaker_that_is_garbage_itself(
-    fleet: Fleet, own: Member, do: Callable[[Owner], object], result: object
+    fleet: Fleet, own: Member, do: Callable[[Owner], object], result: object, state: CircuitState
 ) -> None:
     done: list[object] = []
     own.breaker = make_garbage(own, Owner(do, done))
     gone = weakref.ref(own.breaker)
     del own.breaker
-    collect()
+    for _ in range(1 + GARBAGE_IS_SEEN):  # what was seen is freed the next time
+        collect()
     assert (done, gone()) == ([result], None)
     fleet.interval(2)
-    assert fleet.record.state is HALF_OPEN
+    assert fleet.record.state is state
 
 
 def test_a_destructor_may_keep_an_open_breaker_open_that_is_garbage_itself() -> None:
@@ -241,7 +242,8 @@ def test_a_destructor_may_end_a_probe_of_a_breaker_that_is_garbage_itself(fleet:
     collect()
     assert done == [None]
     fleet.interval(2)
-    assert (fleet.record.state, fleet.record.probes_out) == (HALF_OPEN, 1)  # until the lease runs out
+    out = 0 if GARBAGE_IS_SEEN else 1  # until the lease runs out
+    assert (fleet.record.state, fleet.record.probes_out) == (HALF_OPEN, out)
 
 
 def make_garbage(member: Member, owner: Owner) -> CircuitBreaker:

@@ -6,7 +6,6 @@ import atexit
 import os
 import time
 from collections.abc import Callable, Hashable
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import ref
 
@@ -102,9 +101,14 @@ def _before_fork() -> None:
             breaker = link.breaker
             if breaker is not None:
                 machine_of(breaker).join(False)
-        close: Callable[[], None] | None = getattr(talker.store, "_close_idle", None)
-        if close is not None:
-            close()
+        _close_idle(talker)
+
+
+def _close_idle(talker: Talker) -> None:
+    """Close the connections of a store that nobody uses at the moment, if it has any."""
+    close: Callable[[], None] | None = getattr(talker.store, "_close_idle", None)
+    if close is not None:
+        close()
 
 
 def _after_fork_in_parent() -> None:
@@ -114,11 +118,12 @@ def _after_fork_in_parent() -> None:
 
 def _at_exit() -> None:
     """Let the last counts, results and leases go out."""
-    threads: list[Thread | None] = [talker.stop(talker.farewell) for talker in fork.living(Talker)]
+    threads = [(talker, talker.stop(talker.farewell)) for talker in fork.living(Talker)]
     ends_at = time.monotonic() + LAST_WORDS_S
-    for thread in threads:
+    for talker, thread in threads:
         if thread is not None:
             thread.join(max(0.0, ends_at - time.monotonic()))
+        _close_idle(talker)
 
 
 atexit.register(_at_exit)
