@@ -667,9 +667,9 @@ def test_one_whose_calls_fail_now_and_then_does(watched: Fleet) -> None:
 
 def test_after_two_intervals_without_another_failure_the_hurry_is_over(watched: Fleet) -> None:
     watched.members[0].fail()
-    looks = [look(watched, 0.1)[0] for _ in range(30)]
+    looks = [look(watched, 0.1)[0] for _ in range(40)]
     assert looks[:20] == [1] * 20
-    assert sum(looks[20:]) == 1  # that of the interval
+    assert 1 <= sum(looks[20:]) <= 3  # those of two intervals, which vary a little
 
 
 def test_members_in_trouble_follow_an_opening_at_once(watched: Fleet) -> None:
