@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import email
 import email.message
+import importlib
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,10 @@ def test_all_names_load_nothing_that_only_some_ask_for() -> None:
     everything = {".".join(path.parts).removesuffix(".__init__") for path in paths}
     lazy = {f"circuit_breaker.{name}" for name in ("testing", "__main__", "_terminal", "_common.typing")}
     assert ours(loaded(ALL_NAMES)) == everything - lazy | {"circuit_breaker"}
+
+
+def test_the_types_of_decorated_functions_can_be_imported() -> None:
+    assert importlib.import_module("circuit_breaker._common.typing").Protected
 
 
 def test_the_errors_can_be_imported_from_their_module_first() -> None:

@@ -408,6 +408,10 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         exec("from circuit_breaker import CircuitBraker")
 
 
+def test_the_errors_are_a_module_of_the_package_from_the_start() -> None:
+    assert package.__getattr__("exceptions") is exceptions
+
+
 def test_all_names_are_listed_before_they_are_loaded() -> None:
     assert set(dir(package)) >= PUBLIC
 

@@ -54,24 +54,6 @@ class FlakyStore(MemoryStore):
         return answer
 
 
-class Overtaken:
-    """A lock with another thread that does something a moment before the lock is taken for the n-th time."""
-
-    def __init__(self, lock: Any, other: Callable[[], object], taking: int = 1) -> None:
-        self._lock = lock
-        self._other = other
-        self._takings = taking
-
-    def __enter__(self) -> None:
-        self._takings -= 1
-        if self._takings == 0:
-            self._other()
-        self._lock.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
-
-
 class Member:
     """One process: its store, its breaker, and what its listeners were told."""
 

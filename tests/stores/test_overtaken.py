@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 from garbage import GARBAGE_IS_SEEN, collect
-from members import Fleet, Member, Overtaken
+from members import Fleet, Member
+from overtaken import Overtaken
 
 from circuit_breaker import CircuitBreaker, CircuitMode, CircuitOpenError, CircuitState, Permit, StateChanged
 from circuit_breaker._breaker.states import Asker, Probe

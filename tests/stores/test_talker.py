@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from failures import Down
 from garbage import collect
-from members import Overtaken
 from needs import needs_timer
+from overtaken import Overtaken
 from patience import PATIENCE_S
 from places import do_between
 from waiters import is_free

@@ -202,7 +202,7 @@ class Period(Tally):
 
     def window_counts(self, counted: Tally, streak: int, seen: Seen | None, now: float) -> WindowCounts:
         """Return what the window holds, given what this period had counted and what was seen of its window then."""
-        return WindowCounts()
+        raise NotImplementedError
 
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
         """Return the seconds until a call may be admitted. None: not known."""
