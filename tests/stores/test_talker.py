@@ -170,6 +170,21 @@ def test_threads_that_make_the_first_breakers_of_a_store_get_one_thread(make: Ca
     assert place > 5
 
 
+def test_a_thread_that_is_overtaken_takes_the_talker_of_the_other(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, new = make(), process.Talker
+    others = []
+
+    def overtaken(store: BlockingStore) -> object:
+        monkeypatch.undo()
+        others.append(talker_of(store))
+        return new(store)
+
+    monkeypatch.setattr(process, "Talker", overtaken)
+    assert [talker_of(store)] == others
+
+
 def test_the_thread_ends_with_the_last_breaker(make: Callable[..., BlockingStore]) -> None:
     store = make(interval_s=0.01)
     breaker = CircuitBreaker("api", CONFIG, store=store)

@@ -195,9 +195,9 @@ class _Connection:
         self.finalizer.atexit = False  # the last counts may still have to go out
 
     def end(self) -> None:
-        """Close the connection now; twice is the same as once."""
-        if self.finalizer.detach():  # a call of it does nothing at the end of the process
-            _end(self.connection, self._path, self.file)
+        """Close the connection now."""
+        self.finalizer.detach()  # to call it does nothing at the end of the process
+        _end(self.connection, self._path, self.file)
 
 
 def _end(connection: sqlite3.Connection, path: Path, file: tuple[int, int] | None) -> None:
