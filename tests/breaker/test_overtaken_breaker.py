@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from circuit_breaker import (
 from circuit_breaker._breaker.states import Asker, Probe
 from circuit_breaker._breaker.window import CallWindow
 from circuit_breaker._common.events import raised_by_signal_handler
+from circuit_breaker._common.fallback import Call
 from circuit_breaker._common.judging import TYPES_KNOWN
 from circuit_breaker.testing import FakeClock
 
@@ -156,10 +158,10 @@ def test_anonymous_calls_in_shadow_are_all_remembered(clock: FakeClock) -> None:
     book = breaker._machine.period.book
     assert book is not None
     assert len(book.anonymous) == 4
-    overtake(breaker, breaker.allow_request, taking=1)
-    for _ in range(4):
-        breaker.record_success(1.0)
-    assert breaker.stats.success_count == 4
+    for taking in (1, 2, 3, 2, 1):
+        overtake(breaker, breaker.allow_request, taking)
+        breaker.record_ignored()
+    assert breaker.stats.ignored_count == 5
 
 
 def test_two_that_read_the_totals_for_the_first_time_get_one_view(breaker: CircuitBreaker) -> None:
@@ -186,6 +188,36 @@ def test_a_breaker_gets_a_listener_of_its_registry_though_another_comes_meanwhil
     events: list[object] = []
     registry.add_listener(events.append)
     assert set(breaker._listeners) == {events.append, ignore}
+
+
+def test_a_listener_that_a_breaker_has_already_is_not_added_again() -> None:
+    registry = CircuitBreakerRegistry()
+    breaker = registry["api"]
+    breaker.add_listener(ignore)
+    registry.add_listener(ignore)
+    assert breaker._listeners == (ignore,)
+
+
+def test_a_signal_handler_that_raises_while_a_failure_is_described_is_heard(
+    breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handler(*_: object) -> None:
+        raise InterruptedError
+
+    class Interrupted(Exception):
+        def __str__(self) -> str:
+            handler()
+            return ""
+
+    monkeypatch.setattr(signal, "getsignal", lambda number: handler)
+    breaker.config = CircuitBreakerConfig(1)
+    with pytest.raises(InterruptedError):
+        breaker.call(raising(Interrupted()))
+    assert breaker.state is OPEN
+
+
+def test_a_call_with_a_fallback_is_shown_as_its_function() -> None:
+    assert repr(Call(len)) == repr(len)
 
 
 def test_a_streak_with_a_time_limit_needs_a_threshold() -> None:

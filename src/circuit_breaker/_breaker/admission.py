@@ -300,25 +300,27 @@ class Admission(Listened):
                 if self._delivering is None:
                     self._delivering = me
                     mine = True
-            if not mine:
-                if self._delivering == me:
-                    self._deliver_more = True
-                return
-            self._deliver_more = True
-            queued = 0
-            for delivered in range(DELIVERED_AT_ONCE):
-                if delivered == queued and self._deliver_more:
-                    self._deliver_more = False
-                    queued += len(machine.undelivered)
-                change = machine.take_undelivered() if delivered < queued else None
-                if change is None:
-                    break
-                with first_error:
-                    notify(self._listeners, StateChanged(self.name, *change))
+            if mine:
+                self._deliver_in_turn(machine, first_error)
+            elif self._delivering == me:
+                self._deliver_more = True
         finally:
             if mine:
                 self._delivering = None
         first_error.raise_if_any()
+
+    def _deliver_in_turn(self, machine: Machine, first_error: FirstError) -> None:
+        self._deliver_more = True
+        queued = 0
+        for delivered in range(DELIVERED_AT_ONCE):
+            if delivered == queued and self._deliver_more:
+                self._deliver_more = False
+                queued += len(machine.undelivered)
+            change = machine.take_undelivered() if delivered < queued else None
+            if change is None:
+                break
+            with first_error:
+                notify(self._listeners, StateChanged(self.name, *change))
 
     @property
     def _listeners(self) -> tuple[Listener, ...]:  # type: ignore[override]
