@@ -110,7 +110,7 @@ class Line:
         fork.survive(self)
 
     def enter(self, caller: Caller, places: int) -> bool:
-        """Give the caller a slot, or reject it, or put it in the line, which has so many places.
+        """Give the caller a slot, or reject it, or put it in the line, which has limited places.
 
         Return False, with nothing done, if the caller has to wait but has no gate yet.
         """

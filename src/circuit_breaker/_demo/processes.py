@@ -105,7 +105,7 @@ class Fleet:
 
 
 def run(story: Story, number: int) -> Ending:
-    """Let so many processes call until the story is over; return the figures of the summary."""
+    """Let this number of processes call until the story is over; return the figures of the summary."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "circuits.db")
         store = SQLiteStore(path, timeout_s=plan.STORE_TIMEOUT_S)

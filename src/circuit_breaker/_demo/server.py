@@ -59,7 +59,7 @@ class Server:
 
 @dataclass
 class Elsewhere:
-    """A server in another process, which is told there how to be."""
+    """A server in another process. The phase is set there."""
 
     port: int
     phase: Phase = Phase.HEALTHY

@@ -1,4 +1,4 @@
-"""What listeners are told about the store."""
+"""The events about the store."""
 
 from __future__ import annotations
 

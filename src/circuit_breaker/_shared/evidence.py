@@ -4,7 +4,7 @@ Each member adds its answers to totals in the store, which only grow, and reads 
 must open nothing but itself, so whatever opens the circuit for all takes what two members have seen:
 
 - No member has reported a success for two intervals, and two members have opened by themselves, or the failures of two
-  or more add up to `failure_threshold`. If there are five or more, less than half an interval is enough: where so many
+  or more add up to `failure_threshold`. If there are five or more, less than half an interval is enough: where as many
   fail and nobody succeeds, it is no coincidence. Each member tells its failures beside the total of successes that it
   has read. Once that total moves, what was told beside it is void, and each tells again what still holds.
 - The share of failures, or of slow calls, over the window reaches its threshold: in all answers, in those of the member
@@ -21,7 +21,9 @@ from .._breaker.config import CircuitBreakerConfig
 from .protocol import COUNTED
 from .record import LARGEST_EPOCH, Unreadable
 
-WITNESSES: Final = 2  # processes that it takes to open a circuit for all, after so many intervals without a success
+WITNESSES: Final = (
+    2  # processes that it takes to open a circuit for all, after this number of intervals without a success
+)
 QUIET_INTERVALS: Final = 2
 MANY_WITNESSES: Final = 5
 QUIET_INTERVALS_OF_MANY: Final = 0.4
@@ -140,7 +142,7 @@ class Evidence:
             part = max(self._mine.failures, streak - self._forgiven)
             mine = Told(part, int(part > 0), max(self._mine.opened, opened))
             added += [now - then for now, then in zip(mine, self._mine, strict=True)]
-            self._mine = mine  # even if the store does not get it: nothing is told twice
+            self._mine = mine  # even if the store does not get it: nothing is reported twice
         return {name: number for name, number in zip(self.names(), added, strict=True) if number}
 
     def names(self) -> tuple[str, ...]:

@@ -47,8 +47,8 @@ class Grown(NamedTuple):
 class Link:
     """One breaker's tie to its circuit.
 
-    `prepare`, `note`, `wake`, `wish`, `follow_anew` and `reset_for_all` are for whoever calls the breaker, all else is
-    for the talker's thread. The machine's lock guards which of several callers asks for a lease.
+    Callers of the breaker use `prepare`, `note`, `wake`, `request_opening`, `follow_anew` and `reset_for_all`. The talker's
+    thread uses the rest. The machine's lock guards which of several callers asks for a lease.
 
     Attributes:
         known: the record that the breaker follows; None: there is none.
@@ -152,7 +152,7 @@ class Link:
         """Let the talker look at what is to be sent."""
         self.talker.request(partial(self.talker.activate, self))
 
-    def wish(self, ends_at: float) -> None:
+    def request_opening(self, ends_at: float) -> None:
         """Let the circuit stay open, for all members, until the breaker's clock says so."""
         breaker, known = self._breaker(), self.known
         if breaker is not None and known is not None:

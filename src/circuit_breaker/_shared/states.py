@@ -44,7 +44,7 @@ class Link(Protocol):
     def may_ask(self, period: HalfOpenForAll, now: float) -> bool: ...
     def note(self, answer: Answer) -> None: ...
     def wake(self) -> None: ...
-    def wish(self, ends_at: float) -> None: ...
+    def request_opening(self, ends_at: float) -> None: ...
 
 
 class OpenByItself(Open):
@@ -109,7 +109,7 @@ class OpenForAll(Open):
     def end_after(self, machine: Machine, open_for_s: float, last_failure: LastFailure | None) -> None:
         """Set the end, and let it be that of all members if it is later than theirs."""
         super().end_after(machine, open_for_s, last_failure)
-        self._link.wish(self.at + open_for_s)
+        self._link.request_opening(self.at + open_for_s)
 
     def following(self, machine: Machine, now: float) -> tuple[Period, str]:
         """Return the half-open period."""

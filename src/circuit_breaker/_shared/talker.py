@@ -165,7 +165,7 @@ class Talker(Worker):
         self._take_steps(circuit, circuit.urgent_steps())
 
     def send(self, name: str, answer: Answer) -> None:
-        """Tell the store how a probe ended; what cannot be told now is told after the next exchange."""
+        """Tell the store how a probe ended; if that fails now, it is sent after the next exchange."""
         circuit = self._circuit(name)
         circuit.add(answer)
         self._take_steps(circuit, circuit.urgent_steps())
@@ -239,7 +239,7 @@ class Talker(Worker):
             self._publish_elsewhere()
 
     def _exchange_now(self) -> None:
-        """Report and learn; how that went is told to everybody who waits."""
+        """Report and learn; everybody who waits learns how that went."""
         now = self._begin_to_try()
         waiting, self._waiting = self._waiting, []
         failure: BaseException | None = None

@@ -18,7 +18,7 @@ from .outages import Outage
 WINDOWS: Final = (50, 100, 200)
 MINIMUM_PART: Final = 0.4  # minimum_calls as a part of the window
 ROOM: Final = 1.5  # between ordinary times and a threshold
-RARE: Final = 200_000  # a streak of chance failures comes once in so many calls, where the answer's share fails
+RARE: Final = 200_000  # a streak of chance failures comes once in this number of calls, where the answer's share fails
 RESET_TIMEOUTS_S: Final = (5.0, 10.0, 30.0)
 POINT: Final = 0.01  # of what the outages cost without a breaker: less is no reason to change anything
 

@@ -1,4 +1,4 @@
-// Asks once a second, and shows what is told.
+// Asks once a second, and shows the answer.
 
 import { buttons, forgetToken, token } from "./orders.js";
 import { Row } from "./rows.js";

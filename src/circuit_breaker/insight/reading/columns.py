@@ -114,7 +114,7 @@ class Columns:
 
 
 def read(path: str, form: Format, columns: Columns, progress: Callable[[float | None], object]) -> None:
-    """Read the calls of a file; `progress` is told the part that has been read, if that is known.
+    """Read the calls of a file; `progress` gets the share that has been read, if it is known.
 
     Raises:
         LogError: the file cannot be read, or has no column that is asked for.
