@@ -47,8 +47,8 @@ class Grown(NamedTuple):
 class Link:
     """One breaker's tie to its circuit.
 
-    Callers of the breaker use `prepare`, `note`, `wake`, `request_opening`, `follow_anew` and `reset_for_all`. The talker's
-    thread uses the rest. The machine's lock guards which of several callers asks for a lease.
+    Callers of the breaker use `prepare`, `note`, `wake`, `request_opening`, `follow_anew` and `reset_for_all`. The
+    talker's thread uses the rest. The machine's lock guards which of several callers asks for a lease.
 
     Attributes:
         known: the record that the breaker follows; None: there is none.
