@@ -8,7 +8,7 @@ go back to what it was before. All states that can be reached are visited.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 import pytest
@@ -21,7 +21,7 @@ LEASE_S, TICK_S = 10.0, 5.0
 MEMBERS = range(3)
 
 
-class Stage(Enum):
+class Stage(StrEnum):
     """How far a member is with its probe."""
 
     IDLE = "it has not asked"
@@ -45,7 +45,7 @@ class World(NamedTuple):
     rolled_back: bool = False
 
 
-class Arrives(Enum):
+class Arrives(StrEnum):
     """What becomes of a request."""
 
     WELL = "the answer arrives"
@@ -65,6 +65,7 @@ class Model:
         assert opened is not None
         self.first = World(rules.open_s, opened, (Member(known=opened),) * 3)
         self.epoch = opened.epoch
+        self.exchanged: dict[tuple[Member, int, Record | None, float, Arrives], tuple[Member, Record | None]] = {}
 
     def visit(self) -> Iterator[tuple[World, World]]:
         """Give every step from one world to another."""
@@ -85,32 +86,38 @@ class Model:
             yield world._replace(record=world.backup, rolled_back=True)
         for number in MEMBERS:
             for arrives in Arrives:
-                yield from self.exchange(world, number, arrives)
+                yield self.exchange(world, number, arrives)
             member = world.members[number]
             if member.stage is Stage.PROBING:
                 yield self.put(world, number, member._replace(stage=Stage.TELLING))
 
     def put(self, world: World, number: int, member: Member, record: Record | None = None) -> World:
         members = (*world.members[:number], member, *world.members[number + 1 :])
-        return world._replace(members=members, record=world.record if record is None else record)
+        return World(world.now, world.record if record is None else record, members, world.backup, world.rolled_back)
 
-    def exchange(self, world: World, number: int, arrives: Arrives) -> Iterator[World]:
+    def exchange(self, world: World, number: int, arrives: Arrives) -> World:
         """Let a member do what it does next."""
-        member = world.members[number]
-        step = self.next_step(world, number)
-        after = None if step is None or arrives is Arrives.LOST else step(world.record, world.now)
-        stands = world.record if after is None else after
-        if arrives is Arrives.WELL:
-            yield self.put(world, number, self.told(member, number, stands, world.now), after)
-        elif member.stage is Stage.IDLE and step is not None:
-            yield self.put(world, number, member._replace(stage=Stage.ASKING), after)
-        else:
-            yield self.put(world, number, member, after)
+        asked = world.members[number], number, world.record, world.now, arrives
+        if asked not in self.exchanged:  # many worlds differ in the other members alone
+            self.exchanged[asked] = self.after_exchange(*asked)
+        member, record = self.exchanged[asked]
+        return world if (member, record) == (asked[0], None) else self.put(world, number, member, record)
 
-    def next_step(self, world: World, number: int) -> Step | None:
-        member, token = world.members[number], f"t{number}"
-        known = member.known
-        if verdict(known, world.record, False, world.now) is Verdict.RESTORE and known is not None:
+    def after_exchange(
+        self, member: Member, number: int, record: Record | None, now: float, arrives: Arrives
+    ) -> tuple[Member, Record | None]:
+        """Return the member and what it has put into the store, if anything."""
+        step = self.next_step(member, number, record, now)
+        after = None if step is None or arrives is Arrives.LOST else step(record, now)
+        if arrives is Arrives.WELL:
+            return self.told(member, number, record if after is None else after, now), after
+        if member.stage is Stage.IDLE and step is not None:
+            return member._replace(stage=Stage.ASKING), after
+        return member, after
+
+    def next_step(self, member: Member, number: int, record: Record | None, now: float) -> Step | None:
+        token, known = f"t{number}", member.known
+        if verdict(known, record, False, now) is Verdict.RESTORE and known is not None:
             return changes.written_back(known)
         if member.stage in (Stage.IDLE, Stage.ASKING):
             return changes.leased(self.epoch, self.rules.open_s, token, LEASE_S)
@@ -183,7 +190,7 @@ def settled(model: Model, world: World) -> World:
     """Return the world after two exchanges of each member, all of which arrive."""
     for _ in range(2):
         for number in MEMBERS:
-            (world,) = model.exchange(world, number, Arrives.WELL)
+            world = model.exchange(world, number, Arrives.WELL)
     return world
 
 
