@@ -69,6 +69,12 @@ def test_a_database_in_memory_is_rejected(path: str) -> None:
         SQLiteStore(path)
 
 
+@pytest.mark.parametrize("path", ["sqlite:circuits.db", "sqlite:///circuits.db", "redis://localhost"])
+def test_an_address_is_no_path(path: str) -> None:
+    with pytest.raises(ValueError, match=r"nothing before it .*RedisStore"):
+        SQLiteStore(path)
+
+
 def test_two_stores_of_one_file_are_one_member(make: Callable[..., SQLiteStore], path: Path) -> None:
     link = path.with_name("link.db")
     link.symlink_to(path)

@@ -237,6 +237,8 @@ def _checked(path: Any) -> Path:
         raise checks.wrong_type("path", path, f"{takes} as a str")
     if plain in ("", ":memory:"):
         raise checks.wrong_value("path", path, f"{takes} (MemoryStore keeps the circuits of one process)")
+    if "://" in plain or plain.startswith("sqlite:"):
+        raise checks.wrong_value("path", path, f"{takes}, and nothing before it (for Redis, use RedisStore)")
     return Path(plain).absolute()
 
 
