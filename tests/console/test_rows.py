@@ -132,7 +132,9 @@ def test_a_closed_circuit_that_one_process_rejects_needs_a_look(scene: Scene, st
 def test_several_processes_reject(scene: Scene) -> None:
     scene.count("api")
     scene.members(["api"], hosts=1, processes=2, api="open")
-    assert row(scene).meaning() == "admits calls, but 2 of 2 processes reject"
+    found = row(scene)
+    assert found.meaning() == "admits calls, but 2 of 2 processes reject"
+    assert found.members() == "2 open by themselves"
 
 
 @pytest.mark.parametrize(

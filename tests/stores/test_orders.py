@@ -79,7 +79,7 @@ def test_an_order_is_reported_as_a_change_for_all(fleet: Fleet) -> None:
     fleet.admin.force_open("api")
     fleet.exchange()
     (change,) = [event for event in fleet.members[0].events if isinstance(event, StateChanged)]
-    assert change.reason == "for all members: mode forced_open"
+    assert change.reason == "in all processes: mode forced_open"
     assert fleet.members[0].shared.by == fleet.record.by
     assert fleet.members[0].shared.open_for == "all"
 

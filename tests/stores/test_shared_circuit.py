@@ -108,7 +108,7 @@ def test_going_from_the_own_open_state_to_that_of_all_is_not_a_change(fleet: Fle
 def test_a_change_that_the_record_made_says_so(fleet: Fleet) -> None:
     fleet.open()
     (opened,) = [event for event in fleet.members[2].events if isinstance(event, StateChanged)]
-    assert opened.reason == "for all members: 2 processes opened by themselves"
+    assert opened.reason == "in all processes: 2 processes opened by themselves"
     assert fleet.members[2].breaker.stats.opened_count == 1
 
 
@@ -185,7 +185,7 @@ def test_enough_successes_of_different_members_close_for_all(fleet: Fleet) -> No
     assert fleet.states() == {CLOSED}
     assert fleet.record.reason == "2 probes succeeded"
     closed = [event for event in fleet.members[2].events if isinstance(event, StateChanged)][-1]
-    assert closed.reason == "for all members: 2 probes succeeded"
+    assert closed.reason == "in all processes: 2 probes succeeded"
 
 
 def test_the_first_failure_reopens_for_all(fleet: Fleet) -> None:

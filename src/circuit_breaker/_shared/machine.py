@@ -14,7 +14,7 @@ from .._common.words import CircuitMode, CircuitState
 from .link import Link
 from .states import OpenByItself
 
-FOR_ALL = "for all members: "
+FOR_ALL = "in all processes: "
 
 
 class SharedMachine(Machine):

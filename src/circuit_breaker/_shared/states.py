@@ -113,7 +113,7 @@ class OpenForAll(Open):
 
     def following(self, machine: Machine, now: float) -> tuple[Period, str]:
         """Return the half-open period."""
-        return HalfOpenForAll(self._link, self), f"for all members: open for {now - self.at:.3g} s"
+        return HalfOpenForAll(self._link, self), f"in all processes: open for {now - self.at:.3g} s"
 
 
 class Leased(NamedTuple):

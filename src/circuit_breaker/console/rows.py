@@ -129,7 +129,8 @@ class Row(NamedTuple):
         """Return what the processes say, the most frequent first: "7 closed, 1 open by itself"."""
         told: Counter[str] = Counter()
         for state, number in self.processes.items():
-            told[self.own_state(state)] += number
+            word = self.own_state(state)
+            told[word if number == 1 else word.replace("by itself", "by themselves")] += number
         return ", ".join(f"{number} {what}" for what, number in told.most_common())
 
     def own_state(self, state: str) -> str:
