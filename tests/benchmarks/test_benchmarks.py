@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("tracemalloc", reason="PyPy does not trace memory", exc_type=ImportError)
+
 FOLDER = Path(__file__).parent
 OURS = ("by_hand", "by_hand_cases", "case", "cases", "floors", "measures", "peers", "run")
 

@@ -22,8 +22,8 @@ from calls import fail, succeed
 from clocks import Clock
 from failures import Down
 from forks import told_by_child
-from garbage import catch_up, collect
-from needs import needs_fork, needs_reference_counts
+from garbage import collect
+from needs import CPYTHON, needs_fork, needs_reference_counts
 from patience import PATIENCE_S
 from places import do_between
 
@@ -556,7 +556,8 @@ def test_no_breaker_that_matters_is_ever_doubled(clock: Clock, seed: int) -> Non
                     judge(other, found)
         judge(key, breaker)
         del breaker
-    assert min(met.values()) > 10
+    assert met["stayed"] > 10
+    assert met["made anew"] > 10 or not CPYTHON  # elsewhere, breakers stay until the garbage is collected
 
 
 # Its configuration
@@ -723,6 +724,7 @@ def lines_of(action: Callable[[], object]) -> int:
     return lines
 
 
+@needs_reference_counts
 @pytest.mark.parametrize("what", ["are closed", "have failures", "are open", "are held"])
 def test_a_new_key_takes_the_same_number_of_steps_at_any_size(clock: Clock, what: str) -> None:
     steps: dict[int, list[int]] = {}
@@ -752,6 +754,7 @@ def test_a_registry_that_has_grown_looks_at_no_more_breakers_than_before(registr
     assert 7 not in registry
 
 
+@needs_reference_counts
 def test_keys_whose_breakers_nobody_holds_are_let_go(registry: CircuitBreakerRegistry) -> None:
     class Key:
         """One that is seen to go."""
@@ -761,7 +764,6 @@ def test_keys_whose_breakers_nobody_holds_are_let_go(registry: CircuitBreakerReg
         key = Key()
         keys.add(key)
         registry[key].record_success()
-    catch_up()
     assert 3 <= len(keys) <= 3 + 2
 
 

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from garbage import catch_up
 from moments import interrupt_at
 from needs import needs_timer
 from storms import SHOTS, storm
@@ -165,7 +166,8 @@ def test_interrupt_at_any_moment_loses_neither_slot_nor_waiter(way: str, waiters
         assert is_free(bulkhead._line.lock)
         if not found:
             break
-    assert moment > 10
+    assert moment > 8
+    catch_up()  # the coroutines that were never awaited
 
 
 @pytest.mark.parametrize("way", [name for name in WHOLE if not BULKHEAD[name].is_async])

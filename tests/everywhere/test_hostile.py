@@ -12,6 +12,7 @@ import pytest
 from clocks import Clock
 from coroutines import drive
 from failures import raising
+from needs import needs_exceptions_without_attributes
 from ways import BREAKER, BREAKER_BY_HAND, BULKHEAD, POLICY, Body, Way
 
 from circuit_breaker import (
@@ -156,7 +157,11 @@ MAKERS: dict[str, Callable[[], Exception]] = {
 }
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=needs_exceptions_without_attributes if name == "closed" else ()) for name in MAKERS
+    ]
+)
 def hostile(request: pytest.FixtureRequest) -> Exception:
     return MAKERS[request.param]()
 

@@ -53,9 +53,10 @@ def read_stream(client: Any, url: str, how: str, limit: int | None = None) -> No
             left = limit
             while left != 0 and await anext(parts, None) is not None:
                 left = None if left is None else left - 1
-        catch_up()
-        for _ in range(10):  # an event loop closes what is left of async generators a moment later
-            await asyncio.sleep(0)
+        for _ in range(2):  # some of these generators keep another one
+            catch_up()
+            for _ in range(10):  # an event loop closes what is left of async generators a moment later
+                await asyncio.sleep(0)
 
     if client.is_async:
         client.run(read())

@@ -15,6 +15,10 @@ CPYTHON = sys.implementation.name == "cpython"
 needs_reference_counts = pytest.mark.skipif(
     not CPYTHON, reason="only CPython counts references, and finalizes at once what nobody refers to"
 )
+needs_exceptions_without_attributes = pytest.mark.skipif(
+    not CPYTHON, reason="PyPy looks at attributes of what is raised, and raises what that raises instead"
+)
+needs_counted_memory = pytest.mark.skipif(not CPYTHON, reason="PyPy does not say how much memory is in use")
 needs_closed_coroutines = pytest.mark.skipif(
     not CPYTHON, reason="PyPy does not close a coroutine that is dropped, not even when it is collected"
 )

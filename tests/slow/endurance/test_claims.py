@@ -15,7 +15,7 @@ import forks_under_load
 import interrupts
 import pytest
 from claim import Claim
-from needs import needs_fork, needs_timer
+from needs import needs_counted_memory, needs_fork, needs_timer
 from ways import BULKHEAD, Way
 
 from circuit_breaker import Bulkhead, CircuitBreaker, CircuitBreakerRegistry, RetryBudget
@@ -43,6 +43,7 @@ def test_totals_of_many_threads_are_exact(claim: Claim) -> None:
     found_by(claim, 5)
 
 
+@needs_counted_memory
 @each(flat_memory.CLAIMS)
 def test_memory_does_not_grow_with_the_calls(claim: Claim) -> None:
     found_by(claim, 5)
@@ -62,6 +63,7 @@ def test_interrupts_block_nothing_and_leave_no_lock_held(claim: Claim) -> None:
 # A look that could find nothing would hold of everything
 
 
+@needs_counted_memory
 def test_memory_check_finds_what_each_call_keeps() -> None:
     kept: list[object] = []
     breaker = CircuitBreaker()
@@ -72,6 +74,7 @@ def test_memory_check_finds_what_each_call_keeps() -> None:
     assert not flat_memory.held_by(keeping, 50_000).holds
 
 
+@needs_counted_memory
 def test_memory_check_finds_reference_cycles() -> None:
     def circle() -> None:
         circle: list[object] = []
@@ -80,6 +83,7 @@ def test_memory_check_finds_reference_cycles() -> None:
     assert not flat_memory.held_by(lambda: flat_memory.repeated(circle), 50_000).holds
 
 
+@needs_counted_memory
 def test_memory_check_finds_a_kept_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[BaseException] = []
 
