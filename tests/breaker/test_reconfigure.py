@@ -333,6 +333,26 @@ def test_fewer_successes_close_at_the_next_one(make: Make, clock: Clock) -> None
     assert breaker.state is CLOSED
 
 
+def test_fewer_failures_reopen_at_the_next_one(make: Make, clock: Clock) -> None:
+    breaker = half_opened(make, clock, half_open_failure_threshold=5, success_threshold=3)
+    fail(breaker, 2)
+    breaker.config = Config(half_open_failure_threshold=2, success_threshold=3)
+    succeed(breaker, 2)
+    assert breaker.state is HALF_OPEN
+    fail(breaker)
+    assert breaker.state is OPEN
+
+
+def test_fewer_successes_close_at_no_failure(make: Make, clock: Clock) -> None:
+    breaker = half_opened(make, clock, half_open_failure_threshold=3, success_threshold=5)
+    succeed(breaker, 3)
+    breaker.config = Config(half_open_failure_threshold=3, success_threshold=2)
+    fail(breaker)
+    assert breaker.state is HALF_OPEN
+    succeed(breaker)
+    assert breaker.state is CLOSED
+
+
 def test_more_successes_are_asked_for_from_now_on(make: Make, clock: Clock) -> None:
     breaker = half_opened(make, clock, success_threshold=2)
     succeed(breaker)

@@ -224,13 +224,11 @@ class HalfOpenForAll(HalfOpen):
             self.add_lease(machine, Leased(probe.token, probe.since))
 
     def _follow(
-        self, machine: Machine, book: Book, probe: Probe | None, outcome: Outcome, slow: bool, now: float
+        self, machine: Machine, book: Book, probe: Probe | None, outcome: Outcome, said: Outcome, now: float
     ) -> Period | None:
         """Tell the store how a probe ended. What follows is the record's to say, but that enough failures reopen."""
         token = "" if probe is None else probe.token
-        failed = outcome is FAILURE or (
-            outcome is not IGNORED and slow and machine.config.slow_call_rate_threshold is not None
-        )
+        failed = said is FAILURE
         answer = Answer(self.epoch, token, why_reopened(outcome) if failed else None, outcome is IGNORED)
         alone = self._link.alone
         reopens = failed and not alone and book.failures >= self._rules.failure_threshold
@@ -238,7 +236,7 @@ class HalfOpenForAll(HalfOpen):
         if token or failed:
             self._link.note(answer)
         if alone:
-            return super()._follow(machine, book, probe, outcome, slow, now)
+            return super()._follow(machine, book, probe, outcome, said, now)
         if not reopens:
             self._link.wake()
             return None

@@ -15,6 +15,7 @@ from .period import EMPTY, Asker, Book, Machine, Period, Permission, Probe, Unkn
 
 FAILURE: Final = Outcome.FAILURE
 IGNORED: Final = Outcome.IGNORED
+SUCCESS: Final = Outcome.SUCCESS
 ADMITTED_BY_SHADOW_REMEMBERED: Final = 1_000
 
 
@@ -103,7 +104,8 @@ class HalfOpen(Period):
                 if self._settle_admitted_by_shadow(machine, book, probe):
                     break
                 continue
-            new = self._with_result(machine.config, book, probe, outcome, slow)
+            said = _said(machine.config, probe, outcome, slow)
+            new = _with_result(book, probe, said)
             with machine.lock:
                 if machine.period is not self:
                     break
@@ -125,7 +127,7 @@ class HalfOpen(Period):
                         self.successes += 1
                         self.streak = 0
                         self.last_success_at = now
-            return self._follow(machine, new, probe, outcome, slow, now)
+            return self._follow(machine, new, probe, outcome, said, now)
         machine.count_late(outcome, now, latency_s, slow)
         return None
 
@@ -142,19 +144,6 @@ class HalfOpen(Period):
         blocks = (probe for probe in book.out if probe.asker is Asker.BLOCK)
         return next((probe for probe in blocks if not probe.is_overdue(config, now)), None)
 
-    def _with_result(
-        self, config: CircuitBreakerConfig, book: Book, probe: Probe | None, outcome: Outcome, slow: bool
-    ) -> Book:
-        """Return the book with the result of a probe, or of a call that no probe is known of."""
-        rides = probe is not None and probe.rides
-        if probe is not None:
-            book = book.without(probe)
-        if outcome is IGNORED or (rides and outcome is not FAILURE):
-            return book
-        if outcome is FAILURE or (slow and config.slow_call_rate_threshold is not None):
-            return book._replace(failures=book.failures + 1)
-        return book._replace(successes=book.successes + 1)
-
     def _settle_admitted_by_shadow(self, machine: Machine, book: Book, probe: Probe) -> bool:
         """Forget an anonymous call that SHADOW admitted without a slot. Return whether nothing has changed."""
         new = book.without(probe)
@@ -165,15 +154,13 @@ class HalfOpen(Period):
             return True
 
     def _follow(
-        self, machine: Machine, book: Book, probe: Probe | None, outcome: Outcome, slow: bool, now: float
+        self, machine: Machine, book: Book, probe: Probe | None, outcome: Outcome, said: Outcome, now: float
     ) -> Period | None:
-        """Reopen or close the circuit, if the results of the probes say so, now that they include this one."""
-        if outcome is IGNORED:
-            return None
+        """Reopen the circuit after a failure, or close it after a success, if there are now enough of them."""
         config = machine.config
-        if book.failures >= config.half_open_failure_threshold:
+        if said is FAILURE and book.failures >= config.half_open_failure_threshold:
             return machine.open(self, now, why_reopened(outcome), self.led_by)
-        if book.successes >= config.success_threshold:
+        if said is SUCCESS and book.successes >= config.success_threshold:
             machine.close(self, now, probes_succeeded(book.successes))
         return None
 
@@ -194,6 +181,26 @@ class HalfOpen(Period):
     def retry_after_s(self, machine: Machine, book: Book, now: float) -> float | None:
         """Return 0.0 if there is a free slot, otherwise None: not known."""
         return 0.0 if len(in_flight(book, machine.config, now)) < machine.config.half_open_max_calls else None
+
+
+def _said(config: CircuitBreakerConfig, probe: Probe | None, outcome: Outcome, slow: bool) -> Outcome:
+    """Return what a result says of the service; of a call inside another probe, only a failure says anything."""
+    if outcome is FAILURE or outcome is IGNORED:
+        return outcome
+    if probe is not None and probe.rides:
+        return IGNORED
+    return FAILURE if slow and config.slow_call_rate_threshold is not None else SUCCESS
+
+
+def _with_result(book: Book, probe: Probe | None, said: Outcome) -> Book:
+    """Return the book with the result of a probe, or of a call that no probe is known of."""
+    if probe is not None:
+        book = book.without(probe)
+    if said is FAILURE:
+        return book._replace(failures=book.failures + 1)
+    if said is SUCCESS:
+        return book._replace(successes=book.successes + 1)
+    return book
 
 
 def why_reopened(outcome: Outcome) -> str:
