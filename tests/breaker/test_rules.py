@@ -348,6 +348,41 @@ def test_a_success_begins_an_expiring_streak_anew(make: Any, clock: Clock) -> No
     assert breaker.is_closed
 
 
+def test_a_failure_counted_by_hand_expires_too(make: Any, clock: Clock) -> None:
+    breaker = make(failure_threshold=2, failure_threshold_within_s=10)
+    clock.advance(11)
+    breaker.stats.record_failure(1.0)
+    clock.advance(10)
+    breaker.record_failure()
+    assert breaker.is_open
+
+
+@pytest.mark.parametrize(("threshold", "opens"), [(2, True), (3, False), (4, False)])
+def test_a_reconfigured_streak_keeps_its_times(make: Any, clock: Clock, threshold: int, opens: bool) -> None:
+    breaker = make(failure_threshold=3, failure_threshold_within_s=30)
+    for seconds in (0, 20, 20):
+        clock.advance(seconds)
+        breaker.record_failure()
+    clock.advance(20)
+    breaker.config = CircuitBreakerConfig(failure_threshold=threshold, failure_threshold_within_s=30)
+    breaker.record_failure()
+    assert breaker.is_open is opens
+
+
+@pytest.mark.parametrize(("seconds", "opens"), [(10, True), (11, False)])
+def test_failures_from_before_a_limit_count_as_the_last_of_them(
+    make: Any, clock: Clock, seconds: int, opens: bool
+) -> None:
+    breaker = make(failure_threshold=4)
+    for _ in range(3):
+        breaker.record_failure()
+        clock.advance(1)
+    clock.advance(seconds - 1)
+    breaker.config = CircuitBreakerConfig(failure_threshold=4, failure_threshold_within_s=10)
+    breaker.record_failure()
+    assert breaker.is_open is opens
+
+
 def test_an_expiring_streak_is_reconfigured_without_a_fault(make: Any, clock: Clock) -> None:
     breaker = make(failure_threshold=5, failure_threshold_within_s=10)
     for _ in range(3):

@@ -272,7 +272,16 @@ class Oracle:
         self.look()
         if self.config.error_rate_window != config.error_rate_window:
             self.rules = TripRules(config, self.now, self._tally.met)
+        self._note_times()
         self.config = self.rules.config = config
+
+    def _note_times(self) -> None:
+        """Of the failures in a row, keep the times that the present settings ask for, and be sure of no others."""
+        noted = 0 if self.config.failure_threshold_within_s is None else self.config.failure_threshold or 0
+        at = max((answer.at for answer in self.counted if answer.outcome is FAILURE), default=self.now)
+        for number, answer in enumerate(streak(self._run), 1):
+            at = answer.at if number <= noted else at
+            self._run[-number] = answer._replace(at=at)
 
     def set_mode(self, mode: CircuitMode) -> None:
         if mode is not self.mode:

@@ -179,6 +179,8 @@ class Machine:
                 totals.failures += 1
                 totals.last_failure_at = now
                 period.streak += 1
+                if period.noted:
+                    period.failed_at[period.streak % period.noted] = now
             else:
                 totals.successes += 1
                 totals.last_success_at = now

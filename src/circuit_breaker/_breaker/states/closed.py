@@ -28,11 +28,12 @@ class Closed(Period, Permission):
         slow_s: from this duration on a call is slow.
     """
 
-    __slots__ = ("_failed_at", "_first_streak", "_rules", "_size", "_threshold", "quiet_until", "slow_s", "window")
+    __slots__ = ("_first_streak", "_rules", "_size", "failed_at", "noted", "quiet_until", "slow_s", "window")
 
     state = CircuitState.CLOSED
     met = CircuitState.CLOSED
     admits = True
+    quiet_until: float
 
     def __init__(self, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> None:
         super().__init__()
@@ -43,10 +44,9 @@ class Closed(Period, Permission):
         self.window = new_window(self._size, now) if isinstance(self._size, timedelta) else None
         self.quiet_until = inf if self.window is None else self.window.end_of(0)
         self.slow_s = config._slow_s
-        # If a setting asks for it, when the newest failures in a row were, each at its number modulo the threshold.
         within_s = config.failure_threshold_within_s
-        self._threshold = 0 if within_s is None or config.failure_threshold is None else config.failure_threshold
-        self._failed_at = [now] * self._threshold
+        self.noted = 0 if within_s is None or config.failure_threshold is None else config.failure_threshold
+        self.failed_at = [now] * self.noted
 
     def configure(self, machine: Machine, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> bool:
         """Use another configuration. The streak stays; the window starts empty if its kind or size has changed."""
@@ -54,8 +54,10 @@ class Closed(Period, Permission):
         window = new.window or new_window(config.error_rate_window, now)
         start = window.newest
         same_window = self._size == config.error_rate_window
+        streak, last_failure_at = self.streak, max(self.last_failure_at, machine.totals.last_failure_at)
+        new.take_times(self, streak, last_failure_at)
         with machine.lock:
-            if machine.period is not self:
+            if machine.period is not self or self.streak != streak:
                 return False
             if not same_window:
                 window.start = start.position = start.answers = self.successes + self.failures
@@ -67,12 +69,20 @@ class Closed(Period, Permission):
             self._first_streak = new._first_streak
             self._size = new._size
             self.slow_s = new.slow_s
-            self._threshold = new._threshold
-            self._failed_at = new._failed_at
+            self.noted = new.noted
+            self.failed_at = new.failed_at
             machine.config = config
             machine.fast = None
         machine.renew_fast()
         return True
+
+    def take_times(self, former: Closed, streak: int, last_failure_at: float) -> None:
+        """Note when the failures in a row were. Of those that were not noted it is known that none was later."""
+        failed_at = last_failure_at
+        for number in range(streak, max(0, streak - self.noted), -1):
+            if streak - number < former.noted:
+                failed_at = former.failed_at[number % former.noted]
+            self.failed_at[number % self.noted] = failed_at
 
     @property
     def issuer(self) -> Closed:
@@ -131,9 +141,9 @@ class Closed(Period, Permission):
                     self.failures += 1
                     self.streak += 1
                     self.last_failure_at = now
-                    if self._threshold:
-                        self._failed_at[self.streak % self._threshold] = now
-                        first_failed_at = self._failed_at[(self.streak + 1) % self._threshold]
+                    if self.noted:
+                        self.failed_at[self.streak % self.noted] = now
+                        first_failed_at = self.failed_at[(self.streak + 1) % self.noted]
                 else:
                     self.successes += 1
                     self.streak = 0

@@ -141,6 +141,8 @@ class Period(Tally):
         met: the state that a caller meets, which SHADOW hides.
         last_failure: the failure that opened the circuit.
         openings: how many times in a row the circuit has opened up to now.
+        noted: of how many of the newest failures in a row it is noted when they were.
+        failed_at: when that was, each at its number modulo `noted`.
     """
 
     __slots__ = ("streak",)
@@ -154,6 +156,8 @@ class Period(Tally):
     openings: int = 0
     book: Book = EMPTY
     window: Window | None = None
+    noted: int = 0
+    failed_at: list[float]
 
     def __init__(self) -> None:
         super().__init__()
