@@ -30,7 +30,7 @@ class BulkheadOracle:
         self.line: list[Caller] = []
         self.callers: list[Caller] = []
         self.todo: list[tuple[str, Caller]] = []
-        self.events: list[tuple[int, int]] = []
+        self.events: list[tuple[int, int, float | None]] = []
         self.accepted = self.rejected = self.timed_out = self.peak = 0
         self.waited_s = 0.0
         self._tally = tally
@@ -40,9 +40,9 @@ class BulkheadOracle:
         self.accepted += 1
         self.peak = max(self.peak, len(self.inside))
 
-    def _refuse(self) -> None:
+    def _refuse(self, waited_s: float | None = None) -> None:
         self.rejected += 1
-        self.events.append((len(self.inside), len(self.line)))
+        self.events.append((len(self.inside), len(self.line), waited_s))
 
     def serve(self) -> None:
         """Whoever waits first is given what is free, at once."""
@@ -89,7 +89,7 @@ class BulkheadOracle:
                 self._tally.met("a waiter's time is over")
                 self._leave_line(who)
                 self.timed_out += 1
-                self._refuse()
+                self._refuse(self.now - who.since)
                 who.status = "refused"
         for who in self.callers:
             if who.loop == loop and who.served and who.status == "waiting":

@@ -118,7 +118,7 @@ class TogetherModel(RuleBasedStateMachine):
             return seen(event)
         if isinstance(event, BulkheadRejected):
             assert event.bulkhead_name == "pool"
-            return event.active_count, event.queued_count
+            return event.active_count, event.queued_count, event.waited_s
         return as_told(event)
 
     def step(self) -> Any:
