@@ -324,6 +324,19 @@ def test_more_probes_may_be_out_at_once_or_fewer(make: Make, clock: Clock) -> No
     breaker.permit()
 
 
+def test_what_was_allowed_may_still_be_called_when_fewer_may_be_out(make: Make, clock: Clock) -> None:
+    breaker = half_opened(make, clock, half_open_max_calls=2, success_threshold=2)
+    assert breaker.allow_request()
+    other = breaker.permit()
+    breaker.config = Config(half_open_max_calls=1, success_threshold=2)
+    succeed(breaker)
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+    other.ignore()
+    succeed(breaker)
+    assert breaker.state is CLOSED
+
+
 def test_fewer_successes_close_at_the_next_one(make: Make, clock: Clock) -> None:
     breaker = half_opened(make, clock, success_threshold=5)
     succeed(breaker, 3)

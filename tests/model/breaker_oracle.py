@@ -153,10 +153,11 @@ class Oracle:
                         self._tally.met("a probe is overdue")
             waiting = [t for t in self._out() if t.anonymous]
             full = len(self._out()) >= self.config.half_open_max_calls
-            if full and waiting and inside is not None and not (around and not overdue):
+            takes_over = full and bool(waiting) and inside is not None and not (around and not overdue)
+            if takes_over:  # also if there are more probes than a new configuration allows: they become no more
                 waiting[0].displaced = True
                 self._tally.met("a call takes over the slot of allow_request")
-            if len(self._out()) < self.config.half_open_max_calls:
+            if takes_over or not full:
                 ticket = Ticket(period, self.now, **marks)
                 period.tickets.append(ticket)
                 self._tally.met("a probe is admitted")
