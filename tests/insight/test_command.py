@@ -333,7 +333,7 @@ def test_ctrl_c_ends_it_with_status_130_and_no_traceback(tmp_path: Path) -> None
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     # Without warnings, since the interrupt may land where a file is open and nobody has it yet.
-    with start("replay", str(pipe), python=[sys.executable]) as process:
+    with start("replay", str(pipe), python=[sys.executable, "-W", "ignore"]) as process:
         with pipe.open("w"):  # it has opened the log once this has
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=PATIENCE_S)
