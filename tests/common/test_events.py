@@ -934,13 +934,21 @@ class Watched:
         self._before = before
         self._after = after
 
-    def __enter__(self) -> None:
+    @property
+    def taken(self) -> bool:
         self._before()
-        self._lock.__enter__()
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+        self._after()
+
+    def __enter__(self) -> bool:
+        return self.taken
 
     def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
-        self._after()
+        self.release()
 
 
 def test_a_turn_to_tell_that_is_interrupted_as_it_is_taken_is_given_back(make: Make, clock: Clock) -> None:

@@ -14,11 +14,19 @@ class Overtaken:
         self._other = other
         self._takings = taking
 
-    def __enter__(self) -> None:
+    @property
+    def taken(self) -> bool:
         self._takings -= 1
         if self._takings == 0:
             self._other()
         self._lock.__enter__()
+        return True
+
+    def release(self) -> None:
+        self._lock.__exit__(None, None, None)
+
+    def __enter__(self) -> bool:
+        return self.taken
 
     def __exit__(self, *error: Any) -> None:
-        self._lock.__exit__(*error)
+        self.release()

@@ -137,7 +137,9 @@ class Admission(Listened):
     def _settle_success(self, permission: Permission | Unknown, now: float, latency_s: float) -> None:
         """Settle a call or block that ended without an error and has no value to judge."""
         machine = self._machine
-        with machine.lock:
+        lock = machine.lock
+        _ = lock.taken
+        try:
             # The comparison is made under the lock, so that each result counts in one period only.
             fast = machine.fast
             if fast is not None and permission is fast and now < fast.quiet_until and 0.0 <= latency_s < fast.slow_s:
@@ -146,6 +148,8 @@ class Admission(Listened):
                 fast.latency_s += latency_s
                 fast.last_success_at = now
                 return
+        finally:
+            lock.release()
         self._settle(permission, SUCCESS, now, latency_s)
 
     def _settle_error(

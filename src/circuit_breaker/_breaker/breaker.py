@@ -129,7 +129,9 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         latency_s = latency_ms / 1_000
         now = self._clock()
         machine = self._machine
-        with machine.lock:
+        lock = machine.lock
+        _ = lock.taken
+        try:
             fast = machine.fast
             if fast is not None and now < fast.quiet_until and latency_s < fast.slow_s:
                 fast.successes += 1
@@ -137,6 +139,8 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
                 fast.latency_s += latency_s
                 fast.last_success_at = now
                 return
+        finally:
+            lock.release()
         self._settle(_ANY_CALL, SUCCESS, now, latency_s)
 
     def record_failure(self, latency_ms: float = 0.0) -> None:
@@ -249,13 +253,17 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
                 self._settle_error(fast, now, now - started, error)
                 raise
             now = clock()
-            with machine.lock:
+            lock = machine.lock
+            _ = lock.taken
+            try:
                 if fast is machine.fast and now < fast.quiet_until and 0.0 <= now - started < fast.slow_s:
                     fast.successes += 1
                     fast.streak = 0
                     fast.latency_s += now - started
                     fast.last_success_at = now
                     return result
+            finally:
+                lock.release()
             self._settle_result(fast, now, now - started, result)
             return result
 
@@ -276,13 +284,17 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
                 self._settle_error(fast, now, now - started, error)
                 raise
             now = clock()
-            with machine.lock:
+            lock = machine.lock
+            _ = lock.taken
+            try:
                 if fast is machine.fast and now < fast.quiet_until and 0.0 <= now - started < fast.slow_s:
                     fast.successes += 1
                     fast.streak = 0
                     fast.latency_s += now - started
                     fast.last_success_at = now
                     return result
+            finally:
+                lock.release()
             self._settle_result(fast, now, now - started, result)
             return result
 

@@ -20,7 +20,7 @@ from itertools import repeat
 from typing import Any, Final, NamedTuple, cast
 
 from .._common.events import Listener
-from .._common.lock import RLock
+from .._common.lock import ReadRLock
 from .._common.words import CircuitMode, CircuitState, Outcome
 from .config import CircuitBreakerConfig
 from .reading import Reading
@@ -80,7 +80,7 @@ class Machine:
     def __init__(
         self, config: CircuitBreakerConfig, mode: CircuitMode, now: float, listeners: tuple[Listener, ...] = ()
     ) -> None:
-        self.lock = RLock()
+        self.lock = ReadRLock()
         self.config = config
         self.mode = mode
         self.listeners = listeners
@@ -106,12 +106,15 @@ class Machine:
 
     def reject(self, now: float) -> Period | None:
         """Reject one call and return the period, if it rejects every call now."""
-        period = self.period
+        period, lock = self.period, self.lock
         if now < period.rejects_until:
-            with self.lock:
+            _ = lock.taken
+            try:
                 if self.period is period:
                     self.totals.rejected += 1
                     return period
+            finally:
+                lock.release()
         return None
 
     def admit(self, asker: Asker, now: float, inside: tuple[Probe, ...] = ()) -> Permission | Period:
@@ -260,7 +263,7 @@ class Machine:
 
     def after_fork_in_child(self) -> None:
         """Keep the counts. Calls that run now belong to the parent, so their results here are late."""
-        self.lock = RLock()
+        self.lock = ReadRLock()
         self.period = self.period.copy_for_child()
         self.changes = self.undelivered = ()
         self.renew_fast()

@@ -10,7 +10,7 @@ _RLock: Any = type(threading.RLock())
 
 
 class ReadRLock(_RLock):  # type: ignore[misc]
-    """An `RLock` that is taken by reading its attribute `taken`; a `with` statement does so, too.
+    """An `RLock` that can be taken by reading its attribute `taken`; on 3.14 a `with` statement does so, too.
 
     CPython 3.14 looks for interrupts once `__enter__` of a lock has returned and before the block has begun, when no
     `__exit__` will follow (python/cpython#148874). It does so after each call of C code, but neither when a function
@@ -27,8 +27,10 @@ class ReadRLock(_RLock):  # type: ignore[misc]
     __slots__ = ()
     taken = property(_RLock.acquire)
 
-    def __enter__(self) -> bool:
-        return self.taken  # type: ignore[no-any-return]
+    if sys.version_info[:2] == (3, 14):
+
+        def __enter__(self) -> bool:
+            return self.taken  # type: ignore[no-any-return]
 
 
 RLock: type[threading.RLock] = ReadRLock if sys.version_info[:2] == (3, 14) else threading.RLock

@@ -112,7 +112,9 @@ class Closed(Period, Permission):
                 quiet_until = window.end_of(bucket)
             mark, first_failed_at = Mark(), now
             marks_answer = window.marks_bad_answers and (failed or slow)
-            with machine.lock:
+            lock = machine.lock
+            _ = lock.taken
+            try:
                 if (
                     machine.period is not self
                     or self._size is not size
@@ -160,6 +162,8 @@ class Closed(Period, Permission):
                     second = first.after
                     if second is not None and second.position <= answers - window.size:
                         window.first = second
+            finally:
+                lock.release()
             if streak < self._first_streak and not slow:
                 return None
             counts = window.counts(first, now, answers, failures, slow_calls, streak)
