@@ -16,6 +16,7 @@ import pytest
 from failures import Down, raising
 from garbage import collect
 from needs import needs_timer
+from overtaken import Overtaken
 from patience import PATIENCE_S
 from places import do_between
 from storms import storm
@@ -298,6 +299,17 @@ def test_what_is_gone_is_cleared_though_another_key_of_its_hash_comes_meanwhile(
     assert sorted(map(str, keys(cache))) == ["kept", "overtaking"]
     assert len(cache.entries()) == 2
     whole(cache)
+
+
+def test_walk_over_the_least_used_waits_until_an_entry_that_is_moved_is_in_its_place(cache: Cache[Value]) -> None:
+    moved, other = (cache.bring(key, Value)[0] for key in "ab")
+    cache._oldest, other.older, moved.newer = other, None, None  # in the middle of a use of "a"
+
+    def end_the_move() -> None:
+        other.newer, moved.older, cache._newest = moved, other, moved
+
+    cache._lock = Overtaken(cache._lock, end_the_move)  # type: ignore[assignment]
+    assert [entry.key for entry in itertools.islice(cache.least_used(), 2)] == ["b", "a"]
 
 
 def test_walk_over_the_least_used_goes_on_from_the_start_when_it_loses_the_way(cache: Cache[Value]) -> None:

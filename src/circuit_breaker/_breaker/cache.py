@@ -104,12 +104,17 @@ class Cache(Generic[V]):
 
     def least_used(self) -> Iterator[Entry[V]]:
         """Give entries that are kept from the least recently used on, without end; they may be used meanwhile."""
-        entry = self._oldest
+        entry = self._first()
         while entry is not None:
             newer = entry.newer
             yield entry
             # If another thread has used or forgotten this entry, there may be no next one: start again.
-            entry = newer or self._oldest
+            entry = newer or self._first()
+
+    def _first(self) -> Entry[V] | None:
+        """Return the least recently used entry, once no other thread is about to move one."""
+        with self._lock:
+            return self._oldest
 
     # Changing
 
