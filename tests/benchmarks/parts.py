@@ -8,7 +8,6 @@ right to a few nanoseconds only.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -23,11 +22,12 @@ from measures import Measure
 from run import take_turns
 
 from circuit_breaker import CircuitBreaker
+from circuit_breaker._common.lock import ReadRLock
 
 ROUNDS = 400
 
 clock = time.monotonic
-lock = threading.RLock()
+lock = ReadRLock()
 
 
 class Period:
@@ -83,8 +83,11 @@ def locked(*args: Any, **kwargs: Any) -> Any:
     except BaseException:
         raise
     clock()
-    with lock:
+    _ = lock.taken
+    try:
         return result
+    finally:
+        lock.release()
 
 
 def counted(*args: Any, **kwargs: Any) -> Any:
@@ -94,12 +97,15 @@ def counted(*args: Any, **kwargs: Any) -> Any:
     except BaseException:
         raise
     now = clock()
-    with lock:
+    _ = lock.taken
+    try:
         period = machine.fast
         period.successes += 1
         period.latency_s += now - started
         period.last_success_at = now
         return result
+    finally:
+        lock.release()
 
 
 def judged(*args: Any, **kwargs: Any) -> Any:
@@ -112,12 +118,15 @@ def judged(*args: Any, **kwargs: Any) -> Any:
     except BaseException:
         raise
     now = clock()
-    with lock:
+    _ = lock.taken
+    try:
         if period is machine.fast and now < period.until and now - started < period.slow_s:
             period.successes += 1
             period.latency_s += now - started
             period.last_success_at = now
             return result
+    finally:
+        lock.release()
     return None
 
 
@@ -140,12 +149,15 @@ class Timed(Block):
 
     def __exit__(self, *_: object) -> None:
         now = clock()
-        with lock:
+        _ = lock.taken
+        try:
             period = machine.fast
             if now < period.until and now - self.started < period.slow_s:
                 period.successes += 1
                 period.latency_s += now - self.started
                 period.last_success_at = now
+        finally:
+            lock.release()
 
 
 class Stack:
@@ -183,13 +195,16 @@ class Remembered(Block):
         entry = innermost()
         if entry is None:
             return
-        with lock:
+        _ = lock.taken
+        try:
             period = machine.fast
             if entry.permission is period and now < period.until and now - entry.started < period.slow_s:
                 entry.owner = None
                 period.successes += 1
                 period.latency_s += now - entry.started
                 period.last_success_at = now
+        finally:
+            lock.release()
 
 
 def calls() -> dict[str, Measure]:
