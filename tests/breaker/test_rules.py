@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,6 +16,7 @@ from examples import examples
 from failures import Down
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
+from places import do_between
 from trip_rules import Answer, TripRules, rates
 from ways import Way
 
@@ -381,6 +383,31 @@ def test_failures_from_before_a_limit_count_as_the_last_of_them(
     breaker.config = CircuitBreakerConfig(failure_threshold=4, failure_threshold_within_s=10)
     breaker.record_failure()
     assert breaker.is_open is opens
+
+
+def test_two_may_reconfigure_an_expiring_streak_at_once(make: Any) -> None:
+    expiring = CircuitBreakerConfig(failure_threshold=4, failure_threshold_within_s=10)
+    lasting = CircuitBreakerConfig(failure_threshold=4)
+    for place in count(1):
+        breaker = make(failure_threshold=3, failure_threshold_within_s=10)
+        breaker.record_failure()
+        breaker.record_failure()
+
+        def replace(config: CircuitBreakerConfig, breaker: Any = breaker) -> None:
+            breaker.config = config
+
+        if not do_between(
+            place,
+            lambda replace=replace: replace(expiring),  # type: ignore[misc]
+            lambda replace=replace: replace(lasting),  # type: ignore[misc]
+            lambda lock=breaker._machine.lock: not lock._is_owned(),  # type: ignore[misc]
+        ):
+            break
+        assert breaker.config in (expiring, lasting)
+        breaker.record_failure()
+        breaker.record_failure()
+        assert breaker.is_open
+    assert place > 20
 
 
 def test_an_expiring_streak_is_reconfigured_without_a_fault(make: Any, clock: Clock) -> None:

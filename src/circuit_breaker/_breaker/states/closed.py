@@ -78,10 +78,10 @@ class Closed(Period, Permission):
 
     def take_times(self, former: Closed, streak: int, last_failure_at: float) -> None:
         """Note when the failures in a row were. Of those that were not noted it is known that none was later."""
-        failed_at = last_failure_at
+        noted, failed_at = former.failed_at, last_failure_at  # another thread may replace the list
         for number in range(streak, max(0, streak - self.noted), -1):
-            if streak - number < former.noted:
-                failed_at = former.failed_at[number % former.noted]
+            if streak - number < len(noted):
+                failed_at = noted[number % len(noted)]
             self.failed_at[number % self.noted] = failed_at
 
     @property
