@@ -237,6 +237,17 @@ def test_a_slow_probe_reopens_for_all() -> None:
     assert fleet.record.reason == "a probe was slow"
 
 
+def test_a_slow_call_inside_a_probe_leaves_the_verdict_to_that_probe() -> None:
+    fleet = Fleet(slow_call_duration_s=1.0, slow_call_rate_threshold=0.5, ignored_exceptions=KeyError)
+    fleet.half_open()
+    breaker = fleet.members[0].breaker
+    with pytest.raises(KeyError), breaker:
+        breaker.call(fleet.clock.advance, 2.0)
+        raise KeyError
+    fleet.interval(2)
+    assert fleet.record.state is HALF_OPEN
+
+
 def test_a_call_inside_a_probe_needs_no_lease() -> None:
     fleet = Fleet(half_open_max_calls=1)
     fleet.half_open()
