@@ -134,9 +134,10 @@ class Cache(Generic[V]):
                 value = made = make(key) if made is None else made
                 reference = Reference(value, self._dead.append)  # C code: Python code would swallow a Ctrl-C there
                 reference.hashed = hashed
-                gone, entry = entry, Entry[V](key, reference)
-                if not self._replace(hashed, bucket, (*_without(bucket, gone), entry)):
+                new: Entry[V] = Entry(key, reference)  # not Entry[V](...), which hides an exception each time
+                if not self._replace(hashed, bucket, (*_without(bucket, entry), new)):
                     continue
+                entry = new
             self.exchange(entry, None, value)
             return entry, value
 
