@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -38,6 +39,7 @@ def storm(
         while armed:
             body()
 
+    gc.collect()  # or a `WeakSet` could notice in the middle that a thread of an earlier test is gone, and swallow one
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for _ in range(shots):
