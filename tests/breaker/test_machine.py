@@ -102,6 +102,40 @@ def test_rejected_calls_do_not_prolong_the_open_time(make: Make, clock: Clock) -
     assert breaker.state is HALF_OPEN
 
 
+def test_a_hint_that_is_still_asked_for_does_not_replace_the_time_of_a_trip(make: Make, clock: Clock) -> None:
+    def trip_meanwhile(error: object) -> None:
+        breaker.trip(math.inf)
+
+    breaker = make(failure_threshold=1, reset_timeout_s=30, retry_after=trip_meanwhile)
+    fail(breaker)
+    clock.advance(1_000)
+    assert breaker.state is OPEN
+    assert breaker.snapshot().retry_after_s == math.inf
+
+
+def test_a_trip_starts_the_time_again_though_the_former_one_ends_meanwhile(make: Make, clock: Clock) -> None:
+    def look_meanwhile(openings: int) -> float:
+        clock.advance(2)
+        return breaker.snapshot().retry_after_s or 60
+
+    breaker = make(reset_timeout_s=look_meanwhile)
+    breaker.trip(60)
+    clock.advance(59)
+    breaker.trip()
+    assert breaker.state is OPEN
+    assert breaker.stats.opened_count == 1
+
+
+def test_a_trip_of_an_open_circuit_keeps_which_failure_opened_it(make: Make) -> None:
+    breaker = tripped(make)
+    breaker.trip(60)
+    with pytest.raises(CircuitOpenError) as rejected:
+        succeed(breaker)
+    assert rejected.value.last_failure is not None
+    assert rejected.value.last_failure.type == "Down"
+    assert rejected.value.retry_after_s == 60
+
+
 def test_failures_that_come_late_do_not_prolong_the_open_time(make: Make, clock: Clock) -> None:
     breaker = make(failure_threshold=1, reset_timeout_s=30)
     late = [breaker.permit() for _ in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from failures import Down, raising
@@ -17,8 +18,11 @@ from circuit_breaker import (
     CircuitMode,
     CircuitState,
     StateChanged,
+    UsageError,
 )
-from circuit_breaker._breaker.states import Asker, Probe
+from circuit_breaker._breaker.machine import Machine
+from circuit_breaker._breaker.rules import WindowCounts
+from circuit_breaker._breaker.states import Asker, Period, Probe
 from circuit_breaker._breaker.window import CallWindow
 from circuit_breaker._common.events import raised_by_signal_handler
 from circuit_breaker._common.fallback import Call
@@ -74,6 +78,123 @@ def test_another_configuration_is_taken_though_the_state_changes_meanwhile(
     breaker.config = config
     assert breaker.config is config
     assert breaker.state is not before
+
+
+@pytest.mark.parametrize("change", ["close", "mode", "reset"])
+def test_a_period_that_begins_has_the_rules_of_a_configuration_that_is_set_meanwhile(
+    breaker: CircuitBreaker, clock: FakeClock, change: str
+) -> None:
+    breaker.config = CircuitBreakerConfig(50, success_threshold=1, reset_timeout_s=10.0)
+    config = CircuitBreakerConfig(2, slow_call_duration_s=1.0)
+    if change == "close":
+        half_open(breaker, clock)
+        permit = breaker.permit()
+        overtake(breaker, lambda: setattr(breaker, "config", config), taking=3)
+        permit.success()
+    else:
+        overtake(breaker, lambda: setattr(breaker, "config", config))
+        if change == "mode":
+            breaker.mode = CircuitMode.SHADOW
+        else:
+            breaker.reset()
+    assert (breaker.config, breaker.state) == (config, CLOSED)
+    breaker.record_failure(5_000.0)
+    breaker.record_failure(5_000.0)
+    assert breaker.stats.slow_count == 2
+    assert breaker.snapshot().machine_state is OPEN
+
+
+@pytest.mark.parametrize(
+    ("before", "mode"),
+    [(CircuitMode.AUTO, CircuitMode.FORCED_CLOSED), (CircuitMode.FORCED_CLOSED, CircuitMode.AUTO)],
+)
+def test_a_configuration_is_used_as_the_mode_says_that_is_set_meanwhile(
+    breaker: CircuitBreaker, monkeypatch: pytest.MonkeyPatch, before: CircuitMode, mode: CircuitMode
+) -> None:
+    breaker.mode = before
+    look = Machine.look
+
+    def set_mode_and_look(machine: Machine, now: float) -> Period:
+        monkeypatch.undo()
+        breaker.mode = mode
+        return look(machine, now)
+
+    monkeypatch.setattr(Machine, "look", set_mode_and_look)
+    breaker.config = CircuitBreakerConfig(2)
+    for _ in range(2):
+        breaker.record_failure()
+    assert breaker.state is (OPEN if mode is CircuitMode.AUTO else CLOSED)
+
+
+@pytest.mark.parametrize("mode", [CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED])
+def test_a_trip_leaves_what_is_forced_meanwhile(breaker: CircuitBreaker, clock: FakeClock, mode: CircuitMode) -> None:
+    overtake(breaker, lambda: setattr(breaker, "mode", mode))
+    with pytest.raises(UsageError, match="no effect in this mode"):
+        breaker.trip()
+    clock.advance(1_000.0)
+    assert (breaker.mode, breaker.state) == (mode, OPEN if mode is CircuitMode.FORCED_OPEN else CLOSED)
+
+
+def test_a_trip_of_an_open_circuit_is_made_though_it_is_reset_meanwhile(breaker: CircuitBreaker) -> None:
+    breaker.trip()
+    overtake(breaker, breaker.reset, taking=2)
+    breaker.trip()
+    assert breaker.state is OPEN
+
+
+def test_of_two_windows_that_are_set_at_once_the_last_one_counts(breaker: CircuitBreaker) -> None:
+    def of(window: int) -> CircuitBreakerConfig:
+        return CircuitBreakerConfig(None, error_rate_threshold=0.5, error_rate_window=window)
+
+    breaker.config = of(100)
+    overtake(breaker, lambda: setattr(breaker, "config", of(50)))
+    breaker.config = of(100)
+    for _ in range(99):
+        breaker.record_failure()
+    assert (breaker.state, breaker.snapshot().window_calls) == (CLOSED, 99)
+    breaker.record_failure()
+    assert breaker.state is OPEN
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_times_of_failures_are_those_of_a_streak_that_ends_and_begins_again_meanwhile(
+    breaker: CircuitBreaker, clock: FakeClock, by_hand: bool
+) -> None:
+    def fail() -> None:
+        (breaker.stats if by_hand else breaker).record_failure(1.0)
+
+    def succeed_and_fail() -> None:
+        breaker.record_success()
+        fail()
+
+    config = CircuitBreakerConfig(2, failure_threshold_within_s=5.0)
+    breaker.config = config
+    fail()
+    clock.advance(100.0)
+    overtake(breaker, succeed_and_fail)
+    breaker.config = config.replace(success_threshold=1)
+    clock.advance(1.0)
+    breaker.record_failure()
+    assert breaker.state is OPEN
+
+
+def test_a_failure_is_judged_by_the_rules_under_which_it_was_counted(
+    breaker: CircuitBreaker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaker.config = CircuitBreakerConfig(3)
+    for _ in range(2):
+        breaker.record_failure()
+        clock.advance(1_000.0)
+    counts = CallWindow.counts
+
+    def set_config_and_count(*args: Any) -> WindowCounts:
+        monkeypatch.undo()
+        breaker.config = CircuitBreakerConfig(4)
+        return counts(*args)
+
+    monkeypatch.setattr(CallWindow, "counts", set_config_and_count)
+    breaker.record_failure()
+    assert breaker.state is OPEN
 
 
 def test_a_mode_is_set_though_the_state_changes_meanwhile(breaker: CircuitBreaker) -> None:
@@ -188,6 +309,21 @@ def test_a_breaker_gets_a_listener_of_its_registry_though_another_comes_meanwhil
     events: list[object] = []
     registry.add_listener(events.append)
     assert set(breaker._listeners) == {events.append, ignore}
+
+
+def test_a_listener_that_a_registry_has_twice_is_called_once_until_it_is_removed_twice() -> None:
+    registry = CircuitBreakerRegistry()
+    events: list[object] = []
+    old = registry["old"]
+    registry.add_listener(events.append)
+    registry.add_listener(events.append)
+    breakers = [old, registry["new"]]
+    assert [breaker._listeners for breaker in breakers] == [(events.append,)] * 2
+    registry.remove_listener(events.append)
+    breakers.append(registry["newer"])
+    assert [breaker._listeners for breaker in breakers] == [(events.append,)] * 3
+    registry.remove_listener(events.append)
+    assert [breaker._listeners for breaker in breakers] == [()] * 3
 
 
 def test_a_listener_that_a_breaker_has_already_is_not_added_again() -> None:

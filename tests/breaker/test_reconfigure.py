@@ -12,6 +12,7 @@ import pytest
 from calls import fail, succeed
 from clocks import Clock
 from failures import Down
+from needs import needs_reference_counts
 from patience import PATIENCE_S
 from ways import Way
 
@@ -32,6 +33,24 @@ def raise_down() -> None:
 
 
 # Taking another configuration
+
+
+@needs_reference_counts
+@pytest.mark.parametrize("forced", [False, True])
+def test_the_former_configuration_is_dropped_when_the_lock_is_free(make: Make, forced: bool) -> None:
+    class Predicate:
+        def __call__(self, error: object) -> bool:
+            return True
+
+        def __del__(self) -> None:
+            held.append(breaker._machine.lock._is_owned())
+
+    held: list[bool] = []
+    breaker = make(failure_exceptions=Predicate())
+    if forced:
+        breaker.mode = CircuitMode.FORCED_OPEN
+    breaker.config = Config()
+    assert held == [False]
 
 
 def test_the_configuration_is_the_one_set(make: Make) -> None:

@@ -30,9 +30,9 @@ from .totals import NEVER, ZERO, CircuitStats, Tally, Totals
 
 OPEN_FOR_UNTIL_ASKED_S: Final = 30.0
 UNDELIVERED_KEPT: Final = 1_000
-CLOSED: Final = CircuitState.CLOSED
 IGNORED: Final = Outcome.IGNORED
 FAILURE: Final = Outcome.FAILURE
+AUTO: Final = CircuitMode.AUTO
 SHADOW: Final = CircuitMode.SHADOW
 
 
@@ -99,8 +99,7 @@ class Machine:
         """Return the present period; an open one whose time is over ends here."""
         period = self.period
         if now >= period.ends_at:
-            following, reason = period.following(self, now)
-            self._enter(period, following, reason)
+            self._enter(period, *period.following(self, now))
             return self.period
         return period
 
@@ -180,7 +179,7 @@ class Machine:
             totals.latency_s += latency_s
             if failed:
                 totals.failures += 1
-                totals.last_failure_at = now
+                period.last_failure_at = now
                 period.streak += 1
                 if period.noted:
                     period.failed_at[period.streak % period.noted] = now
@@ -200,24 +199,30 @@ class Machine:
 
     def close(self, former: Period, now: float, reason: str) -> None:
         """Close the circuit, unless another thread has left the former period meanwhile."""
-        self._enter(former, self.closed(now), reason)
+        while self.period is former and not self._enter(former, self._first_period(AUTO, now), reason):
+            pass
 
-    def trip(self, now: float, reason: str) -> Open:
-        """Open the circuit by hand; return the new period, or the present one if it is open already."""
+    def trip(self, now: float, reason: str) -> Open | None:
+        """Open the circuit by hand, anew if it is open already; return the period. None: the mode forbids it."""
         while True:
             self.look(now)
             reading = self.read()
-            if isinstance(reading.period, Open):
-                return reading.period
-            opened = self.open(reading.period, now, reason, reading.window_counts(now))
-            if opened is not None:
+            former = reading.period
+            if reading.mode not in (AUTO, SHADOW):
+                return None
+            if isinstance(former, Open):
+                anew = former.anew(self, now + OPEN_FOR_UNTIL_ASKED_S)
+                if anew is former or self._enter(former, anew, reason):
+                    return anew
+            elif opened := self.open(former, now, reason, reading.window_counts(now)):
                 return opened
 
     def configure(self, config: CircuitBreakerConfig, now: float) -> None:
         """Use another configuration. Running calls and an open period go on."""
         while True:
-            rules = () if self.mode is CircuitMode.FORCED_CLOSED else config._rules
-            if self.look(now).configure(self, config, rules, now):
+            period = self.look(now)
+            rules = () if self.mode is CircuitMode.FORCED_CLOSED else config._rules  # another mode ends this period
+            if period.configure(self, config, rules, now):
                 return
 
     def set_mode(self, mode: CircuitMode, now: float) -> None:
@@ -229,9 +234,8 @@ class Machine:
 
     def reset(self, mode: CircuitMode, now: float) -> None:
         """Start again in this mode, with all totals zero."""
-        while True:
-            if self._enter(self.period, self._first_period(mode, now), "reset", mode=mode, totals=Totals()):
-                return
+        while not self._enter(self.period, self._first_period(mode, now), "reset", mode=mode, totals=Totals()):
+            pass
 
     def reset_totals(self) -> None:
         """Begin the totals and the streak anew; the circuit stays as it is."""
@@ -283,11 +287,8 @@ class Machine:
     def _first_period(self, mode: CircuitMode, now: float) -> Period:
         if mode is CircuitMode.FORCED_OPEN:
             return ForcedOpen(now)
-        return Closed(self.config, () if mode is CircuitMode.FORCED_CLOSED else self.config._rules, now)
-
-    def closed(self, now: float) -> Period:
-        """Return the period that follows when enough probes have succeeded."""
-        return Closed(self.config, self.config._rules, now)
+        config = self.config
+        return Closed(config, () if mode is CircuitMode.FORCED_CLOSED else config._rules, now)
 
     def opened(self, now: float, open_for_s: float, openings: int, counts: WindowCounts) -> Open:
         """Return the period that follows when the circuit opens."""
@@ -300,8 +301,7 @@ class Machine:
     def take_changes(self) -> tuple[Change, ...]:
         """Return what has not been logged, oldest first; from now on it is."""
         with self.lock:
-            changes = self.changes
-            self.changes = ()
+            changes, self.changes = self.changes, ()
         return changes
 
     def take_undelivered(self) -> Change | None:
@@ -326,16 +326,16 @@ class Machine:
         mode: CircuitMode | None = None,
         totals: Totals | None = None,
     ) -> bool:
-        """Go from one period to another, unless another thread has left the former one meanwhile."""
+        """Go from one period to another, unless another thread has left the former one or set a configuration."""
         new = () if period.state is former.state else (Change(former.state, period.state, reason),)
         while True:
             listeners, changes, undelivered = self.listeners, self.changes, self.undelivered
             logged = changes + new
             delivering = (undelivered + new)[-UNDELIVERED_KEPT:] if listeners else ()
             dropped = len(undelivered) + len(new) - len(delivering) if listeners else 0
-            inherits_streak = not period.admits
+            inherits_streak, made_for = not period.admits, period.config
             with self.lock:
-                if self.period is not former:
+                if self.period is not former or (made_for is not None and made_for is not self.config):
                     return False
                 stale = self.listeners is not listeners or self.changes is not changes
                 if stale or self.undelivered is not undelivered:

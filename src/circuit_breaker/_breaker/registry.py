@@ -155,6 +155,8 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
     def add_listener(self, listener: Listener) -> None:
         """Call `listener` with every event of all breakers, those that are there and those that are made later.
 
+        A listener that is added more than once is called once for each event, until it is removed as often.
+
         Raises:
             TypeError: `listener` is not a plain function.
         """
@@ -169,8 +171,9 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
             ValueError: It is not one of the listeners of this registry.
         """
         super().remove_listener(listener)
-        for _, breaker in self._known():
-            _unlisten(breaker, listener)
+        if listener not in self._listeners:
+            for _, breaker in self._known():
+                _unlisten(breaker, listener)
 
     def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
         with self._lock:
@@ -207,8 +210,9 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
         if self._config is not config:
             self._configure(key, breaker)
         while listeners is not (present := self._listeners):  # they were changed while the breaker was made
-            for listener in set(listeners).difference(present):
-                _unlisten(breaker, listener)
+            for listener in listeners:
+                if listener not in present:
+                    _unlisten(breaker, listener)
             for listener in present:
                 _listen(breaker, listener)
             listeners = present
@@ -221,7 +225,7 @@ class CircuitBreakerRegistry(Listened, OnlyOne):
             str(key),
             config,
             mode=self._mode,
-            listeners=self._listeners,
+            listeners=_each_once(self._listeners),
             clock=self._clock,
             store=self._store,
         )
@@ -294,13 +298,17 @@ def _listen(breaker: CircuitBreaker, listener: Listener) -> None:
             return
 
 
+def _each_once(listeners: tuple[Listener, ...]) -> list[Listener]:
+    return [listener for at, listener in enumerate(listeners) if listener not in listeners[:at]]
+
+
 def _unlisten(breaker: CircuitBreaker, listener: Listener) -> None:
     with suppress(ValueError):
         breaker.remove_listener(listener)
 
 
 def _may_go(breaker: CircuitBreaker, now: float) -> bool:
-    """Return whether a new breaker would do the same with the next call."""
+    """Return whether it may be forgotten: it is in the mode it was made in, and rejects no calls for some time yet."""
     machine = breaker._machine
     if machine.mode is not breaker._made_in:
         return False

@@ -128,10 +128,10 @@ class Steering(Admission):
             TypeError, ValueError: `open_for_s` has the wrong type or is out of range.
         """
         wait_s = None if open_for_s is None else checks.seconds("open_for_s", open_for_s, minimum=0, infinite=True)
-        if self._machine.mode in (CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED):
-            raise UsageError(f"{self!r}: trip() has no effect in this mode; set mode to AUTO or SHADOW first")
         now = self._clock()
         opened = self._machine.trip(now, "by hand")
+        if opened is None:
+            raise UsageError(f"{self!r}: trip() has no effect in this mode; set mode to AUTO or SHADOW first")
         self._keep()
         try:
             open_for_s = self._open_for_s(opened) if wait_s is None else wait_s

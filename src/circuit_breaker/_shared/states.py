@@ -61,6 +61,13 @@ class OpenByItself(Open):
         self._link = link
         self.answer: Answer | None = None
 
+    def anew(self, machine: Machine, ends_at: float) -> Open:
+        """Do so; the failure is still to be sent, too."""
+        anew = super().anew(machine, ends_at)
+        if isinstance(anew, OpenByItself):
+            anew.answer = self.answer
+        return anew
+
     def end_after(self, machine: Machine, open_for_s: float, last_failure: LastFailure | None) -> None:
         """Do so, and tell the store."""
         super().end_after(machine, open_for_s, last_failure)
@@ -105,6 +112,10 @@ class OpenForAll(Open):
             if open_s > self.open_s or ends_at < self.ends_at:
                 self.ends_at = self.rejects_until = ends_at
                 self.open_s = open_s
+
+    def anew(self, machine: Machine, ends_at: float) -> Open:
+        """Return this period: its end is that of the record, and no function is asked about it."""
+        return self
 
     def end_after(self, machine: Machine, open_for_s: float, last_failure: LastFailure | None) -> None:
         """Set the end, and let it be that of all members if it is later than theirs."""

@@ -28,7 +28,7 @@ class Closed(Period, Permission):
         slow_s: from this duration on a call is slow.
     """
 
-    __slots__ = ("_first_streak", "_rules", "_size", "failed_at", "noted", "quiet_until", "slow_s", "window")
+    __slots__ = ("_first_streak", "_rules", "_size", "config", "failed_at", "noted", "quiet_until", "slow_s", "window")
 
     state = CircuitState.CLOSED
     met = CircuitState.CLOSED
@@ -37,6 +37,7 @@ class Closed(Period, Permission):
 
     def __init__(self, config: CircuitBreakerConfig, rules: tuple[Rule, ...], now: float) -> None:
         super().__init__()
+        self.config = config
         self._rules = rules
         self._first_streak = min((rule.first_streak for rule in rules), default=inf)
         self._size = config.error_rate_window
@@ -53,11 +54,15 @@ class Closed(Period, Permission):
         new = Closed(config, rules, now)
         window = new.window or new_window(config.error_rate_window, now)
         start = window.newest
-        same_window = self._size == config.error_rate_window
-        streak, last_failure_at = self.streak, max(self.last_failure_at, machine.totals.last_failure_at)
-        new.take_times(self, streak, last_failure_at)
+        size, totals = self._size, machine.totals
+        same_window = size == config.error_rate_window
+        failures = self.failures + totals.failures  # read before the streak, which may be the same again after another
+        streak = self.streak
+        new.take_times(self, streak, self.last_failure_at)
         with machine.lock:
-            if machine.period is not self or self.streak != streak:
+            if machine.period is not self or self._size is not size:
+                return False
+            if self.streak != streak or self.failures + totals.failures != failures:
                 return False
             if not same_window:
                 window.start = start.position = start.answers = self.successes + self.failures
@@ -71,18 +76,20 @@ class Closed(Period, Permission):
             self.slow_s = new.slow_s
             self.noted = new.noted
             self.failed_at = new.failed_at
-            machine.config = config
+            self.config = config
+            machine.config, config = config, machine.config  # kept until the lock is free: it may have destructors
             machine.fast = None
         machine.renew_fast()
         return True
 
     def take_times(self, former: Closed, streak: int, last_failure_at: float) -> None:
-        """Note when the failures in a row were. Of those that were not noted it is known that none was later."""
-        noted, failed_at = former.failed_at, last_failure_at  # another thread may replace the list
+        """Note when the failures in a row were. One whose time was not kept counts as the oldest that has one."""
+        times = former.failed_at  # another thread may replace the list
+        oldest = last_failure_at
         for number in range(streak, max(0, streak - self.noted), -1):
-            if streak - number < len(noted):
-                failed_at = noted[number % len(noted)]
-            self.failed_at[number % self.noted] = failed_at
+            if streak - number < len(times):
+                oldest = times[number % len(times)]
+            self.failed_at[number % self.noted] = oldest
 
     @property
     def issuer(self) -> Closed:
@@ -151,7 +158,7 @@ class Closed(Period, Permission):
                     self.streak = 0
                     self.last_success_at = now
                 failures, slow_calls, streak = self.failures, self.slow, self.streak
-                first = window.first
+                rules, first_streak, first = self._rules, self._first_streak, window.first
                 if marks_answer:
                     mark.after = None
                     mark.position = mark.answers = answers
@@ -164,15 +171,17 @@ class Closed(Period, Permission):
                         window.first = second
             finally:
                 lock.release()
-            if streak < self._first_streak and not slow:
+            if streak < first_streak and not slow:
                 return None
             counts = window.counts(first, now, answers, failures, slow_calls, streak)
-            return self._ask_rules(machine, Evidence(counts, now - first_failed_at), failed, slow, now)
+            return self._ask_rules(rules, machine, Evidence(counts, now - first_failed_at), failed, slow, now)
         machine.count_late(outcome, now, latency_s, slow)
         return None
 
-    def _ask_rules(self, machine: Machine, evidence: Evidence, failed: bool, slow: bool, now: float) -> Period | None:
-        for rule in self._rules:
+    def _ask_rules(
+        self, rules: tuple[Rule, ...], machine: Machine, evidence: Evidence, failed: bool, slow: bool, now: float
+    ) -> Period | None:
+        for rule in rules:
             if (failed and evidence.counts.consecutive_failures >= rule.first_streak) or (slow and rule.asks_slow):
                 reason = rule.tripped(evidence)
                 if reason is not None:

@@ -33,6 +33,15 @@ class Open(Period):
         self.ends_at = at + open_for_s
         self.rejects_until = -inf if shadow else self.ends_at
 
+    def anew(self, machine: Machine, ends_at: float) -> Open:
+        """Return the period that follows when the circuit is opened by hand: the same, but for its end.
+
+        It is another object, so that what is still asked about the end of this one decides nothing there.
+        """
+        anew: Open = machine.opened(self.at, ends_at - self.at, self.openings, self.led_by)
+        anew.last_failure = self.last_failure
+        return anew
+
     def end_after(self, machine: Machine, open_for_s: float, last_failure: LastFailure | None) -> None:
         """Set the end, counted from the beginning, and note which failure opened the circuit."""
         ends_at = self.at + open_for_s

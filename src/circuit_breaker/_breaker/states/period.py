@@ -28,6 +28,7 @@ class Machine(Protocol):
     def count_late(self, outcome: Outcome, now: float, latency_s: float, slow: bool) -> None: ...
     def renew_fast(self) -> None: ...
     def half_open(self, opened: Any) -> Period: ...
+    def opened(self, now: float, open_for_s: float, openings: int, counts: WindowCounts) -> Any: ...
 
 
 class Permission:
@@ -141,8 +142,9 @@ class Period(Tally):
         met: the state that a caller meets, which SHADOW hides.
         last_failure: the failure that opened the circuit.
         openings: how many times in a row the circuit has opened up to now.
-        noted: of how many of the newest failures in a row it is noted when they were.
-        failed_at: when that was, each at its number modulo `noted`.
+        config: the configuration that its rules and its window are made for; None: it has none.
+        noted: of how many failures in a row the times are kept: of the newest ones.
+        failed_at: these times. That of failure number n of the streak is at n modulo `noted`.
     """
 
     __slots__ = ("streak",)
@@ -156,6 +158,7 @@ class Period(Tally):
     openings: int = 0
     book: Book = EMPTY
     window: Window | None = None
+    config: CircuitBreakerConfig | None = None
     noted: int = 0
     failed_at: list[float]
 
@@ -172,7 +175,7 @@ class Period(Tally):
         with machine.lock:
             if machine.period is not self:
                 return False
-            machine.config = config
+            machine.config, config = config, machine.config  # kept until the lock is free: it may have destructors
             machine.fast = None
         machine.renew_fast()
         return True
