@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -385,6 +386,19 @@ def test_failures_from_before_a_limit_count_as_the_last_of_them(
     assert breaker.is_open is opens
 
 
+def test_a_late_failure_is_not_the_last_of_those_from_before_a_limit(make: Any, clock: Clock) -> None:
+    breaker = make(failure_threshold=5)
+    late = breaker.permit()
+    breaker.reset()
+    for _ in range(4):
+        breaker.record_failure()
+    clock.advance(1_000)
+    late.failure()
+    breaker.config = CircuitBreakerConfig(failure_threshold=5, failure_threshold_within_s=10)
+    breaker.record_failure()
+    assert breaker.is_closed
+
+
 def test_two_may_reconfigure_an_expiring_streak_at_once(make: Any) -> None:
     expiring = CircuitBreakerConfig(failure_threshold=4, failure_threshold_within_s=10)
     lasting = CircuitBreakerConfig(failure_threshold=4)
@@ -473,6 +487,19 @@ def test_a_rule_of_your_own_that_raises_is_logged_and_the_call_raises_its_own_er
         way(breaker, down)
     assert breaker.is_closed
     assert "trip_when" in caplog.text
+
+
+def test_what_a_signal_handler_raises_in_a_rule_of_your_own_passes_on(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def handler(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(signal, "getsignal", lambda number: handler)
+    breaker = make(failure_threshold=None, trip_when=handler)
+    with pytest.raises(InterruptedError):
+        breaker.record_failure()
+    assert breaker.stats.failure_count == 1
 
 
 def test_a_rule_of_your_own_runs_outside_the_lock_and_may_use_the_breaker(make: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError, fields
+from functools import partial
 from typing import Any
 
 import pytest
@@ -279,7 +280,7 @@ def test_the_listeners_are_notified_in_the_order_they_were_given(make: Make) -> 
 @pytest.mark.parametrize(
     "make_event",
     [
-        lambda: StateChanged("api", CLOSED, OPEN, "1 failures in a row"),
+        lambda: StateChanged("api", CLOSED, OPEN, "1 failure in a row"),
         lambda: CallRejected("api", None),
         lambda: CallFinished("api", Outcome.SUCCESS, 1.0, None),
         lambda: RetryScheduled(0, 0.1, None, 0.2),
@@ -972,17 +973,26 @@ class TimeLimit(Exception):
     """What a handler raises to end a whole task."""
 
 
-@pytest.fixture
-def interrupt() -> Iterator[Callable[..., None]]:
-    """Give a function in whose middle a signal handler raises a `TimeLimit`."""
+def handler(*_: object) -> None:
+    raise TimeLimit
 
-    def handler(*_: object) -> None:
-        raise TimeLimit
+
+class Handler:
+    def __call__(self, *_: object) -> None:
+        handler()
+
+    def method(self, *_: object) -> None:
+        handler()
+
+
+@pytest.fixture(params=[handler, Handler(), Handler().method, partial(handler, 1), partial(partial(Handler()), 2)])
+def interrupt(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """Give a function in whose middle a signal handler of some kind raises a `TimeLimit`."""
 
     def run_into_it(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    former = signal.signal(signal.SIGINT, handler)
+    former = signal.signal(signal.SIGINT, request.param)
     yield run_into_it
     signal.signal(signal.SIGINT, former)
 

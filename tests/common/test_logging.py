@@ -108,7 +108,7 @@ def test_a_line_has_its_figures_as_fields_and_a_message_that_groups(
         "circuit_name": "api",
         "old_state": "closed",
         "new_state": "open",
-        "reason": "1 failures in a row (threshold 1)",
+        "reason": "1 failure in a row (threshold 1)",
     }
     assert second.__dict__["circuit_name"] == "db"
 
@@ -192,7 +192,7 @@ def test_an_application_that_has_not_configured_logging_prints_nothing() -> None
 def test_one_that_has_prints_the_line() -> None:
     code = f"import logging\nlogging.basicConfig()\n{QUIET}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert "WARNING:circuit_breaker:circuit '0': closed -> open: 1 failures in a row (threshold 1)" in done.stderr
+    assert "WARNING:circuit_breaker:circuit '0': closed -> open: 1 failure in a row (threshold 1)" in done.stderr
 
 
 def test_the_logger_is_left_to_the_application() -> None:

@@ -57,14 +57,14 @@ def test_the_lines_of_the_library_look_like_those_of_the_application(clock: Fake
         structlog.reset_defaults()
     assert theirs.pop("timestamp") <= ours.pop("timestamp")
     assert theirs == {
-        "event": "circuit 'payments': closed -> open: 1 failures in a row (threshold 1)",
+        "event": "circuit 'payments': closed -> open: 1 failure in a row (threshold 1)",
         "level": "warning",
         "logger": "circuit_breaker",
         "request": "7a",
         "circuit_name": "payments",
         "old_state": "closed",
         "new_state": "open",
-        "reason": "1 failures in a row (threshold 1)",
+        "reason": "1 failure in a row (threshold 1)",
     }
     assert ours == {"event": "no payment", "level": "info", "logger": "shop", "request": "7a", "cents": 1250}
 

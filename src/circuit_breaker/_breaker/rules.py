@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
-from .._common.events import ERROR, log
+from .._common.events import ERROR, log, raised_by_signal_handler
 
 __all__ = ["WindowCounts"]
 
@@ -110,7 +110,7 @@ class ConsecutiveFailures(Rule):
         streak = evidence.counts.consecutive_failures
         if streak < self.first_streak or evidence.streak_s > self._within_s:
             return None
-        return f"{streak} failures in a row (threshold {self.first_streak})"
+        return f"{streak} failure{'' if streak == 1 else 's'} in a row (threshold {self.first_streak})"
 
 
 class FailureRate(Rule):
@@ -175,6 +175,8 @@ class OwnRule(Rule):
                 return answer or None
             return f"trip_when said so of {evidence.counts}" if answer else None
         except Exception as error:
+            if raised_by_signal_handler(error):
+                raise
             log(ERROR, "trip_when %r raised, and trips nothing", self._trip_when, error=error)
             return None
 

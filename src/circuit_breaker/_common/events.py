@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from . import checks
 from .words import CircuitState, Outcome
@@ -106,7 +107,8 @@ class RetryGaveUp:
         attempts: How many attempts were made, >= 1.
         elapsed_s: Seconds since the call began.
         reason: Why no other attempt follows, as in the note on the error.
-        error: The error that is raised. None if a value that `retry_result` rejects is returned.
+        error: The error that is raised. None if a value that `retry_result` rejects is returned, and in a loop over
+            `attempts()` without `with` blocks.
         function: The function, as `module.qualname`. None in a loop over `attempts()`.
     """
 
@@ -175,13 +177,23 @@ def raised_by_signal_handler(error: BaseException) -> bool:
     signal: Any = sys.modules.get("signal")
     if signal is None:  # then nobody has set a handler
         return False
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
     trace = _TRACEBACK.__get__(error)
     while trace is not None:
         if trace.tb_frame.f_code in handlers:
             return True
         trace = trace.tb_next
     return False
+
+
+def _code_of(handler: Any) -> object:
+    """Return the code that runs when a signal handler is called; None if there is no handler in Python."""
+    while isinstance(handler, partial):
+        handler = cast("Any", handler).func
+    if not callable(handler):
+        return None
+    method: Any = type(handler).__call__
+    return getattr(handler, "__code__", None) or getattr(method, "__code__", None)
 
 
 class FirstError:
@@ -269,7 +281,8 @@ class Listened:
             before = self._listeners
             if listener not in before:
                 raise ValueError(f"listener must be one of the listeners of {self!r}, got {listener!r}")
-            at = before.index(listener)
+            same = [at for at, other in enumerate(before) if other is listener]
+            at = same[0] if same else before.index(listener)  # a bound method is another object each time
             replaced = self._replace_listeners(before, before[:at] + before[at + 1 :])
 
     def _replace_listeners(self, before: tuple[Listener, ...], after: tuple[Listener, ...]) -> bool:
