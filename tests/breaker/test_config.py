@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from clocks import Clock
+from failures import raising
 from lookalikes import Array, Float, Index, async_generator_function, coroutine_function, generator_function
 
 from circuit_breaker._breaker.breaker import CircuitBreaker
@@ -344,6 +345,24 @@ def test_a_configuration_survives_copying_and_pickling(duplicate: Callable[[Any]
     assert hash(other) == hash(config)
     assert CircuitBreaker("api", other).config is other
     assert weakref.ref(other)() is other
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda config: pickle.loads(pickle.dumps(config))])
+def test_a_configuration_can_be_copied_whatever_errors_it_has_met(duplicate: Callable[[Any], Any]) -> None:
+    class Local(Exception):
+        """One that cannot be pickled."""
+
+        def __reduce_ex__(self, protocol: object) -> Any:
+            raise AssertionError
+
+    config = CircuitBreakerConfig(2, ignored_exceptions=KeyError)
+    for each in (config, duplicate(config)):
+        breaker = CircuitBreaker("api", each)
+        for error in (KeyError, Local):
+            with pytest.raises(error):
+                breaker.call(raising(error()))
+        assert (breaker.stats.failure_count, breaker.stats.ignored_count) == (1, 1)
+    assert duplicate(config) == config
 
 
 # The other parameters of a breaker

@@ -123,6 +123,9 @@ class Judge:
         plain = failures.predicate is None and ignored.predicate is None
         self._plain_failures = tuple(kind for kind in failures.types if plain and _is_plain(kind))
 
+    def __reduce__(self) -> tuple[type[Judge], tuple[Kinds, Kinds]]:
+        return Judge, (self._failures, self._ignored)  # the types that were met need not be picklable
+
     def judge(self, error: BaseException, hung: bool) -> Outcome:
         """Return what it says; `hung`: the call lasted so long that a cancellation counts as a failure.
 
