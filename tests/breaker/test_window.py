@@ -198,6 +198,16 @@ def test_a_window_of_time_is_empty_after_it_was_idle_for_its_length() -> None:
     assert told.counts(ORIGIN + 30.0) == (0, 0, 0)
 
 
+def test_totals_that_were_read_a_whole_window_ago_hold_nothing_and_never_less() -> None:
+    told = Watched(timedelta(seconds=30))
+    told.answer(ORIGIN, failed=True)
+    reading = told.machine.read()
+    for seconds in range(1, 60):
+        told.answer(ORIGIN + seconds, failed=True)
+    counts = reading.window_counts(ORIGIN)
+    assert (counts.calls, counts.failures, counts.error_rate) == (0, 0, 0.0)
+
+
 def test_what_comes_after_an_idle_time_stands_by_itself() -> None:
     told = Watched(timedelta(seconds=LENGTH_S))
     for _ in range(5):

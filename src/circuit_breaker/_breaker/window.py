@@ -58,10 +58,13 @@ class _Marks:
         self.first = self.newest = _first_mark()
         self.start = 0
 
-    def _last_outside(self, first: Mark, limit: int) -> Mark:
-        """Return the last mark at or before this position, from an earlier one on; older ones are dropped."""
+    def _last_outside(self, first: Mark, limit: int, answers: int) -> Mark:
+        """Return the last mark at or before this position, from an earlier one on; older ones are dropped.
+
+        `answers`: how many there were when the totals were read. A mark that was linked later is not looked at.
+        """
         mark = first
-        while (after := mark.after) is not None and after.position <= limit:
+        while (after := mark.after) is not None and after.position <= limit and after.answers <= answers:
             mark = after
         self.first = mark
         return mark
@@ -89,7 +92,7 @@ class CallWindow(_Marks):
 
     def counts(self, first: Mark, now: float, answers: int, failures: int, slow: int, streak: int) -> WindowCounts:
         """Return what the window holds once the totals are these; `first` was read together with them."""
-        outside = self._last_outside(first, answers - self.size)
+        outside = self._last_outside(first, answers - self.size, answers)
         calls = min(answers - self.start, self.size)
         return WindowCounts(calls, failures - outside.failures, slow - outside.slow, streak)
 
@@ -125,7 +128,7 @@ class TimeWindow(_Marks):
         limit = self.bucket_at(now) - BUCKETS
         if self.bucket <= limit:
             return WindowCounts(consecutive_failures=streak)
-        outside = self._last_outside(first, limit)
+        outside = self._last_outside(first, limit, answers)
         return WindowCounts(answers - outside.answers, failures - outside.failures, slow - outside.slow, streak)
 
 
