@@ -20,15 +20,16 @@ class Watch(Guard):
 
     watches_items = True
 
-    def __init__(self, fails: str = "") -> None:
+    def __init__(self, fails: str = "", error: type[BaseException] = LookupError) -> None:
         self.told: list[Any] = []
         self.fails = fails
+        self.error = error
         self.leave = self.told.append
 
     def tell(self, step: str) -> None:
         self.told.append(step)
         if step == self.fails:
-            raise LookupError(step)
+            raise self.error(step)
 
     def open(self, *call: Any) -> Any:
         self.tell("open")
@@ -160,9 +161,9 @@ def kind(request: pytest.FixtureRequest) -> Any:
 class Story:
     """One stream of one kind under one watch."""
 
-    def __init__(self, kind: Any, fails: str = "", **kwargs: Any) -> None:
+    def __init__(self, kind: Any, fails: str = "", error: type[BaseException] = LookupError, **kwargs: Any) -> None:
         driver, func = kind
-        self.watch = Watch(fails)
+        self.watch = Watch(fails, error)
         self.log: list[Any] = []
         self.driver = driver(func, self.watch)
         self.driver.open(self.log, **kwargs)
@@ -323,6 +324,17 @@ def test_empty_async_stream_ends_at_once() -> None:
         watch = Watch()
         assert [item async for item in guarded_async(empty, lambda: watch)()] == []
         assert watch.told == ["open", "exhausted"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("fails", ["resume", "pause", "gave"])
+def test_guard_that_raises_what_is_not_an_exception_leaves_no_body_running(kind: Any, fails: str) -> None:
+    async def main() -> None:
+        story = Story(kind, fails, error=SystemExit)
+        await story.send(None)
+        await story.fails_with(SystemExit, story.send(2))
+        assert story.log == ["closed"]
 
     asyncio.run(main())
 

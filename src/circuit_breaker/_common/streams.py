@@ -28,7 +28,7 @@ class Guard:
     """What happens around one iteration. This one does nothing."""
 
     leave: Callable[[Guard], object] | None = None
-    """Called first at the end if it is not None: C code, which no interrupt can split from what it does."""
+    """Called first at the end, if it is not None. It is a function of C code: no interrupt can come in its middle."""
 
     over = False
 
@@ -191,7 +191,9 @@ def guarded_async(  # noqa: C901
                             guard.pause()
                     if watches:
                         guard.gave()
-                except Exception:
+                except GeneratorExit:  # it came into the body
+                    raise
+                except BaseException:
                     await stream.aclose()  # it is over already, unless the guard raised
                     raise
         except BaseException as error:
