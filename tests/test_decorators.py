@@ -29,6 +29,7 @@ from circuit_breaker import bulkhead, circuit_breaker, retry
 from circuit_breaker._breaker.breaker import CircuitBreaker
 from circuit_breaker._breaker.config import CircuitBreakerConfig
 from circuit_breaker._bulkhead.bulkhead import Bulkhead
+from circuit_breaker._common.pattern import kind_of
 from circuit_breaker._common.words import CircuitMode, CircuitState
 from circuit_breaker._retry.policy import RetryPolicy
 from circuit_breaker.exceptions import BulkheadFullError, CircuitOpenError
@@ -310,6 +311,15 @@ def test_generator_based_coroutine_is_awaited_and_never_taken_for_a_generator(pa
         pattern.call(func, 1)
 
 
+@pytest.mark.parametrize("pattern", [CircuitBreaker(), Bulkhead(), RetryPolicy()], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    ("func", "remedy"), [(plain, r"call\(\)"), (generator, "a decorator"), (async_generator, "a decorator")]
+)
+def test_what_cannot_be_awaited_is_rejected_by_call_async(pattern: Any, func: Any, remedy: str) -> None:
+    with pytest.raises(TypeError, match=f"use {remedy}"):
+        asyncio.run(pattern.call_async(func, 1))
+
+
 def test_abstract_method_stays_abstract() -> None:
     class Abstract(ABC):
         @circuit_breaker
@@ -438,8 +448,9 @@ def test_a_context_manager_is_rejected_because_it_runs_after_it_has_returned() -
         yield 1
 
     for decorate in (CircuitBreaker(), Bulkhead(), RetryPolicy()):
-        with pytest.raises(TypeError, match="context manager"):
-            decorate(managed)
+        for func in (managed, functools.partial(functools.partial(managed))):
+            with pytest.raises(TypeError, match="context manager"):
+                decorate(func)
 
 
 @pytest.mark.parametrize("pattern", [CircuitBreaker, Bulkhead, RetryPolicy])
@@ -480,12 +491,23 @@ class Awaitable:
         yield
 
 
-def test_an_async_fallback_that_can_be_seen_is_rejected_for_a_plain_function() -> None:
-    with pytest.raises(TypeError, match="fallback must be a plain function"):
-        circuit_breaker(fallback=coroutine)(plain)
-    with pytest.raises(TypeError, match="fallback must be a plain function"):
-        circuit_breaker(fallback=generator)(plain)
-    assert circuit_breaker(fallback=plain)(coroutine)
+class CoroutineMethod:
+    async def __call__(self, *_: Any) -> None: ...
+
+
+@pytest.mark.parametrize("decorator", [circuit_breaker, retry])
+@pytest.mark.parametrize("func", [plain, coroutine, generator, async_generator])
+@pytest.mark.parametrize(
+    "fallback", [coroutine, CoroutineMethod(), functools.partial(coroutine, 1), generator, async_generator]
+)
+def test_a_fallback_of_another_kind_than_its_function_is_rejected(decorator: Any, func: Any, fallback: Any) -> None:
+    if kind_of(fallback) is kind_of(func):
+        assert decorator(fallback=fallback)(func)
+        return
+    also = "" if func is plain else f" or a {kind_of(func).value} function"
+    with pytest.raises(TypeError, match=f"fallback must be a plain function{also} for the .*, got the "):
+        decorator(fallback=fallback)(func)
+    assert decorator(fallback=plain)(func)
 
 
 def test_object_that_is_given_guards_all_functions(make: Make) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -46,6 +47,22 @@ def test_a_listener_is_notified_from_when_it_is_added_until_it_is_removed(source
     source.remove_listener(seen.append)  # another bound method, and equal
     source.tell(3)
     assert seen == [2]
+
+
+def test_of_two_that_are_equal_the_one_that_is_given_is_removed(source: Source) -> None:
+    @dataclass
+    class Counter:
+        seen: int = 0
+
+        def __call__(self, event: object) -> None:
+            self.seen += 1
+
+    first, second = Counter(), Counter()
+    source.add_listener(first)
+    source.add_listener(second)
+    source.remove_listener(second)
+    source.tell(1)
+    assert (first.seen, second.seen) == (1, 0)
 
 
 def test_listeners_are_notified_in_the_order_in_which_they_came(source: Source) -> None:

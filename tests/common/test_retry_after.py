@@ -575,6 +575,20 @@ def test_nobody_is_called_and_no_coroutine_is_made() -> None:
     assert retry_after_hint(Call()) is None
 
 
+def test_a_response_that_lies_about_its_class_or_cannot_say_has_no_hint() -> None:
+    class Unbound:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("this proxy is not bound")
+
+    class Liar:
+        __class__ = dict  # type: ignore[assignment]
+
+    for response in (Unbound(), Liar()):
+        assert retry_after_hint(SimpleNamespace(response=response)) is None
+        assert retry_after_hint(response) is None
+
+
 def test_a_ctrl_c_while_the_hint_is_read_passes() -> None:
     class Interrupted(Exception):
         @property

@@ -17,8 +17,8 @@ Function = Callable[..., Any]
 class Fallback:
     """A function that is called as `fallback(error, *args, **kwargs)`, and the errors that it is called for.
 
-    It is called for the rejection of its own call, never for a rejection that the function raises. With
-    `errors` it also answers exceptions of the function that are among them, after these have been counted.
+    It is called for the rejection of its own call. With `errors` it also answers exceptions of the function that are
+    among them, after these have been counted. A rejection that the function raises is such an exception.
     """
 
     def __init__(self, function: Function, errors: Kinds | None) -> None:

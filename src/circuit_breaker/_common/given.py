@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from inspect import iscoroutinefunction, isgeneratorfunction
 from typing import Any, cast, get_overloads
 
 from . import checks
 from .fallback import Fallback
 from .judging import Kinds
-from .pattern import Pattern, WrongKindError, kind_of, qualified_name
+from .pattern import Kind, Pattern, WrongKindError, kind_of, qualified_name
 
 
 class Given(dict[str, Any]):
@@ -137,10 +136,15 @@ def _are_exceptions(first: object) -> bool:
 
 
 def _check_fallback(fallback: Fallback, func: Any) -> None:
-    """Reject an async fallback for a plain function, if both can be recognized."""
-    plain = not iscoroutinefunction(func) and kind_of(getattr(func, "__func__", func)).value == "plain"
-    if plain and (iscoroutinefunction(fallback.function) or isgeneratorfunction(fallback.function)):
-        raise WrongKindError(f"fallback must be a plain function, as {func!r} is, got {fallback.function!r}")
+    """Reject a fallback whose result could not take the place of the function's, if its kind can be recognized."""
+    kind, answers = kind_of(getattr(func, "__func__", func)), kind_of(fallback.function)
+    if answers is Kind.PLAIN or answers is kind:
+        return
+    also = "" if kind is Kind.PLAIN else f" or a {kind.value} function"
+    raise WrongKindError(
+        f"fallback must be a plain function{also} for the {kind.value} function {func!r}, "
+        f"got the {answers.value} function {fallback.function!r}"
+    )
 
 
 def show_settings(decorator: Any) -> None:

@@ -131,9 +131,10 @@ class _Awaited:
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         awaitable = self.func(*args, **kwargs)
         if not inspect.isawaitable(awaitable):
+            remedy = "use call()" if kind_of(self.func) is Kind.PLAIN else "use a decorator"
             raise WrongKindError(
                 f"call_async() takes a function whose result can be awaited, but {self.func!r} returned {awaitable!r}: "
-                "use call()"
+                f"{remedy}"
             )
         return await awaitable
 
@@ -251,7 +252,10 @@ def _check_decorable(func: Any) -> None:
     check_callable(func)
     if isinstance(func, type):
         raise WrongKindError(f"func must be a function, got the class {func!r}: decorate its methods")
-    if getattr(func, "__code__", None) in _CONTEXT_MANAGERS:
+    inner = func
+    while isinstance(inner, functools.partial):
+        inner = cast("Any", inner).func
+    if getattr(inner, "__code__", None) in _CONTEXT_MANAGERS:
         raise WrongKindError(
             f"func must be a function, got the context manager {func!r}, which runs after it has returned: "
             "put `with breaker:` (or `with bulkhead:`) inside it, or decorate a function that it calls"

@@ -70,7 +70,7 @@ def _all_headers(exc: object) -> Iterator[Any]:
 
 
 def _entry(holder: object, key: str) -> Any:
-    return cast("dict[str, Any]", holder).get(key) if isinstance(holder, dict) else None
+    return cast("dict[str, Any]", holder).get(key) if issubclass(type(holder), dict) else None
 
 
 def _from_headers(headers: Any) -> float | None:
