@@ -505,7 +505,7 @@ async def run_out_async(seconds: float) -> None:
 
 
 def test_a_sleep_that_raises_the_end_of_an_iteration_does_not_end_the_loop_quietly(clock: FakeClock) -> None:
-    with pytest.raises(RuntimeError, match="sleep or retry_result raised StopIteration") as raised:
+    with pytest.raises(RuntimeError, match="sleep, random or retry_result raised StopIteration") as raised:
         for attempt in policy_on(clock, sleep=lambda seconds: run_out()).attempts():
             with attempt:
                 raise OSError

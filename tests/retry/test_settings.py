@@ -16,7 +16,7 @@ import pytest
 from failures import Down, raising
 from ways import POLICY
 
-from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, RetryBudget, RetryPolicy
+from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, RetryBudget, RetryPolicy, circuit_breaker, retry
 from circuit_breaker.testing import FakeClock
 
 
@@ -105,6 +105,37 @@ def test_ctrl_c_in_a_function_of_the_settings_passes(setting: str, clock: FakeCl
 
     with pytest.raises(KeyboardInterrupt):
         policy_on(clock, **{setting: interrupt}).call(raising(Down()))
+
+
+class Recorder(list[Any]):
+    """A function that is false until it is called."""
+
+    def __call__(self, *args: Any) -> float:
+        self.append(args)
+        return 0.5
+
+
+@pytest.mark.parametrize("name", ["call", "call_async"])
+def test_a_function_that_is_false_is_used(name: str) -> None:
+    sleep, random = Recorder(), Recorder()
+    policy = RetryPolicy(1, 1e6, backoff_max=1e6, jitter="full", sleep=sleep, random=random)
+    with pytest.raises(Down):
+        POLICY[name](policy, raising(Down()))
+    assert (sleep, random) == ([(5e5,)], [()])
+
+
+def test_objects_that_are_false_are_used_by_the_decorators() -> None:
+    class Policy(RetryPolicy):
+        def __bool__(self) -> bool:
+            return False
+
+    class Config(CircuitBreakerConfig):
+        def __bool__(self) -> bool:
+            return False
+
+    policy, config = Policy(7), Config(7)
+    assert retry(policy=policy)(raising).retry_policy is policy
+    assert circuit_breaker(config=config)(raising).circuit_breaker.config is config
 
 
 class TimeLimit(Exception):

@@ -62,6 +62,39 @@ def test_what_a_sleep_raises_has_the_last_error_as_its_context(name: str, stop: 
         assert caught.value.__context__ is last
 
 
+def test_what_a_sleep_raises_inside_an_except_block_has_the_last_error_as_its_context() -> None:
+    last, outer = Down(), LookupError()
+    for name in SYNC.keys() & POLICY.keys():
+        with pytest.raises(KeyboardInterrupt) as caught:
+            try:
+                raise outer
+            except LookupError:
+                POLICY[name](RetryPolicy(sleep=raising_on_sleep(KeyboardInterrupt())), raising(last))
+        assert (name, caught.value.__context__) == (name, last)
+        assert last.__context__ is outer
+
+
+def test_sleep_that_raises_the_error_that_is_being_handled_makes_no_circle() -> None:
+    for name in ("call", "attempts"):
+        last, outer = Down(), LookupError()
+        with pytest.raises(LookupError) as caught:
+            try:
+                raise outer
+            except LookupError:
+                POLICY[name](RetryPolicy(sleep=raising_on_sleep(outer)), raising(last))
+        behind = chain(caught.value)
+        assert behind[0] is outer
+        assert len(behind) == len(set(map(id, behind))) <= 2
+
+
+def chain(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and len(found) < 10:
+        found.append(error)
+        error = error.__context__
+    return found
+
+
 def test_second_sleep_has_the_second_error_as_its_context() -> None:
     errors = [Down("first"), Down("second")]
     rest = iter(errors)

@@ -93,7 +93,8 @@ def circuit_breaker(*args: Any, **settings: Any) -> Any:
     elif given.takes_place("config", CircuitBreakerConfig):
         given.stands_alone("config", except_for=set(given) - set(short))
     own = CircuitBreakerConfig(**given.some(*short))
-    make = partial(CircuitBreaker, config=given["config"] or own, **given.some("mode", "listeners", "clock", "store"))
+    config = own if given["config"] is None else given["config"]
+    make = partial(CircuitBreaker, config=config, **given.some("mode", "listeners", "clock", "store"))
     return given.make(make, given["breaker"], fallback)
 
 

@@ -59,8 +59,8 @@ class Line:
     """The slots of one bulkhead and those who wait for them."""
 
     # `lock` guards every field below it except `abandoned`. A field that was read without the lock is read again under
-    # it before anything changes. Nothing is called, made or repeated under the lock. It is re-entrant only for tracers
-    # such as debuggers, which may run between any two lines.
+    # it before anything changes. Nothing is called, made or repeated under the lock. It is re-entrant for PyPy,
+    # where a destructor may run in the middle, and for tracers such as debuggers, which may run between any two lines.
     #
     # A caller waits only while every slot is taken, or until the caller that freed a slot has served the line. As long
     # as a caller waits, `free_below` is 0, so nobody overtakes it.

@@ -41,8 +41,8 @@ class RetryBudget(OnlyOne):
 
     # `_lock` guards `_held`, the tokens (0 <= _held <= _full), and `_by_time`, all that the seconds since `_start` have
     # brought: the sum is kept, so that looking often rounds no part of a token away. Under the lock nothing of the
-    # caller's is called, nor is the clock. It is an RLock because a finalizer or a signal handler may retry something
-    # on the very thread that holds it.
+    # caller's is called, nor is the clock. It is re-entrant because on PyPy a destructor may run in the middle of a
+    # locked section, and retry something on the very thread that holds the lock.
 
     def __init__(
         self,

@@ -102,7 +102,7 @@ def retry(*args: Any, **settings: Any) -> Any:
     if given.takes_place("policy", RetryPolicy):
         given.stands_alone("policy", except_for=("fallback", "fallback_on"))
     own = RetryPolicy(**given.some(*set(given) - {"policy", "fallback", "fallback_on"}))
-    policy = given["policy"] or own
+    policy: RetryPolicy = own if given["policy"] is None else given["policy"]
     return given.decorator(policy._decorate, fallback)
 
 

@@ -40,7 +40,8 @@ class Attempt(int):
     """One attempt of a loop over `RetryPolicy.attempts()`: an int, the first is 0, and a `with` block.
 
     If the block raises an error that will be retried, the error is swallowed and the loop continues after a sleep. The
-    last error is raised, with a note. If the block ends in any other way, such as `break` or `return`, the loop ends.
+    last error is raised, with a note. If the block ends in any other way, such as `break` or `return`, the loop ends,
+    unless `result()` was given a value that is retried.
 
     It belongs to one loop in one thread or task. A copy of it is a plain int.
     """
@@ -119,7 +120,7 @@ class Attempts:
         return attempt
 
     def _next_attempt(self) -> Attempt | None:
-        """Return the next attempt, after a sleep if it is not the first. None: no attempt is left."""
+        """Return the next attempt, which the caller sleeps for if it is not the first. None: no attempt is left."""
         turn, self._turn = self._turn, _OVER  # an error before the attempt is given out ends the loop
         if turn is _NOT_BEGUN:
             settings = self._settings
@@ -193,4 +194,4 @@ class Attempts:
 
 def _no_end(stop: Exception) -> RuntimeError:
     """Say what Python says of a generator that lets such an exception out: a loop would take it for its end."""
-    return RuntimeError(f"clock, sleep or retry_result raised {type(stop).__name__}")
+    return RuntimeError(f"clock, sleep, random or retry_result raised {type(stop).__name__}")

@@ -25,6 +25,8 @@ _LOOP: Final = "attempts()"  # what the log calls a loop of the caller's own
 _OUR_NOTE: Final = "RetryPolicy gave up after "
 NO_VALUE: Final = object()
 
+_CONTEXT: Final[Any] = BaseException.__context__  # a subclass may override the attribute
+
 
 class Plan:
     """One call that has failed, and what comes next. Made at the first failure, so a success at once needs none.
@@ -198,7 +200,7 @@ class Plan:
         try:
             if not self._is_skipped():
                 self._warn_if_it_blocks_a_loop()
-                slept = (sleep or waiting.sleep)(self._delay_s)
+                slept = (waiting.sleep if sleep is None else sleep)(self._delay_s)
                 if inspect.isawaitable(slept):
                     raise _awaitable_in_sync_use(sleep, slept)
             self._settings._totals.slept(self._delay_s)
@@ -210,11 +212,12 @@ class Plan:
 
     async def sleep_async(self) -> None:
         """Wait until the next attempt is due, in this task."""
+        sleep = self._settings.sleep
         try:
             if self._is_skipped():
                 await waiting.checkpoint()
             else:
-                slept = (self._settings.sleep or waiting.sleep_async)(self._delay_s)
+                slept = (waiting.sleep_async if sleep is None else sleep)(self._delay_s)
                 if inspect.isawaitable(slept):
                     await slept
             self._settings._totals.slept(self._delay_s)
@@ -250,8 +253,15 @@ class Plan:
         """Give up the attempt that was waited for; what ended the wait keeps the last error as its context."""
         self._give_token_back()
         error = self.pending_error
-        if error is not None and error is not stop and stop.__context__ is None:
-            stop.__context__ = error
+        if error is None:
+            return
+        chain = {id(None)}  # of the error, and what was being handled when it was raised, and so on
+        link: BaseException | None = error
+        while id(link) not in chain:
+            chain.add(id(link))
+            link = _CONTEXT.__get__(link)
+        if id(stop) not in chain and id(_CONTEXT.__get__(stop)) in chain:  # else it has a context of its own
+            _CONTEXT.__set__(stop, error)
 
     def _give_token_back(self) -> None:
         if self._settings.budget is not None:

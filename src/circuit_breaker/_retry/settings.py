@@ -88,7 +88,7 @@ class Settings:
         object.__setattr__(self, "_retryable", Kinds("retryable_exceptions", retryable))
         from random import random  # not at the top, for a faster import of the package
 
-        draw = self.random or random
+        draw = random if self.random is None else self.random
         backoff = Backoff(self.backoff_base, self.backoff_multiplier, self.backoff_max, self.jitter, draw)
         object.__setattr__(self, "_backoff", backoff)
         object.__setattr__(self, "_totals", Totals())

@@ -23,8 +23,8 @@ class RetrySnapshot:
         retry_count: Retries: attempts after the first one of a call.
         recovered_count: Calls that succeeded after at least one retry.
         gave_up_count: Calls that failed in the end. `recovered_count` and `gave_up_count` add up to
-            `failed_first_count`, except for calls that are still running, were cancelled, or are loops over
-            `attempts()` that were left early.
+            `failed_first_count`, except for calls that are still running, were cancelled, ended because a function of
+            the settings raised (`sleep`, `retry_result` ...), or are loops over `attempts()` that were left early.
         total_sleep_s: Seconds slept before retries. With `instant_retries()`, seconds that would have been slept.
     """
 
