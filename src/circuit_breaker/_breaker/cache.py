@@ -112,7 +112,7 @@ class Cache(Generic[V]):
             entry = newer or self._first()
 
     def _first(self) -> Entry[V] | None:
-        """Return the least recently used entry, once no other thread is about to move one."""
+        """Return the least recently used entry. Under the lock, so that no other thread is in the middle of a move."""
         with self._lock:
             return self._oldest
 
@@ -134,7 +134,7 @@ class Cache(Generic[V]):
                 value = made = make(key) if made is None else made
                 reference = Reference(value, self._dead.append)  # C code: Python code would swallow a Ctrl-C there
                 reference.hashed = hashed
-                new: Entry[V] = Entry(key, reference)  # not Entry[V](...), which hides an exception each time
+                new: Entry[V] = Entry(key, reference)  # Entry[V](...) would try to set an attribute, and fail
                 if not self._replace(hashed, bucket, (*_without(bucket, entry), new)):
                     continue
                 entry = new

@@ -15,7 +15,7 @@ OPEN_BLOCKS_REMEMBERED: Final = 1_000
 
 
 class Frame:
-    """One call or `with` block of one owner. When it is over, the owner is None, so that it keeps nothing alive."""
+    """One call or `with` block of one owner. When it is over, the owner is None, so that it keeps no breaker alive."""
 
     __slots__ = ("depth", "outer", "owner", "permission", "started")
 

@@ -59,9 +59,9 @@ class Asker(Enum):
     """Who wants to make a call."""
 
     CALL = "a call; inside a probe it is part of that probe"
-    BLOCK = "a `with` block; likewise"
+    BLOCK = "a `with` block; inside a probe it is part of that probe"
     PERMIT = "a permit; it always takes a probe slot of its own"
-    ANONYMOUS = "`allow_request()`; likewise, and nothing will say which call its `record_*` is about"
+    ANONYMOUS = "`allow_request()`; it takes a slot of its own, and no `record_*` will say which call it is about"
 
 
 class Unknown(Enum):
@@ -77,7 +77,7 @@ class Probe(Permission):
     Attributes:
         asker: who makes the call.
         issuer: the half-open period that gave it; None: SHADOW did, and it counts in the totals alone.
-        since: when it was issued, or gave the last item of its stream.
+        since: when it was issued. Of a stream: when its last item was asked for or given.
         rides: it is made inside another probe, and takes no probe slot.
         settled: its result has been counted.
         token: of its lease, where a store says who may probe; else "".
