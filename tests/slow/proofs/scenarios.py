@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from circuit_breaker import (
     CircuitState,
     RetryBudget,
     StateChanged,
+    UsageError,
 )
 from circuit_breaker._bulkhead.gates import ThreadGate
 
@@ -165,6 +167,11 @@ def look(c: Circuit) -> None:
 
 def reset(c: Circuit) -> None:
     c.breaker.reset()
+
+
+def trip(c: Circuit) -> None:
+    with suppress(UsageError):  # a forced mode is set already
+        c.breaker.trip()
 
 
 def answer(number: int, verdict: str) -> Callable[[Circuit], None]:
@@ -363,6 +370,24 @@ BREAKER = (
         lambda broken: failed_once(broken),
         (fail, configure(error_rate_window=7)),
         lambda c: totals(c) == (0, 2, 0) and window(c) in [(0, 0), (1, 1)] and c.breaker.config.error_rate_window == 7,
+    ),
+    Scenario(
+        "another configuration against reset",
+        lambda broken: Circuit(broken, failure_threshold=5),
+        (reset, configure(failure_threshold=1)),
+        lambda c: opens_at_the_next(c),
+    ),
+    Scenario(
+        "another configuration against a probe that closes it",
+        lambda broken: Circuit(broken, success_threshold=1, **PROBING).probe(),
+        (answer(0, "success"), configure(failure_threshold=2, success_threshold=1)),
+        lambda c: c.machine_state is CLOSED and not opens_at_the_next(c) and opens_at_the_next(c),
+    ),
+    Scenario(
+        "a trip against a forced mode",
+        lambda broken: Circuit(broken),
+        (trip, set_mode(CircuitMode.FORCED_OPEN)),
+        lambda c: c.breaker.mode is CircuitMode.FORCED_OPEN and c.breaker.snapshot().retry_after_s is None,
     ),
     Scenario(
         "changes are told in order, each once",
