@@ -308,7 +308,7 @@ def _unlisten(breaker: CircuitBreaker, listener: Listener) -> None:
 
 
 def _may_go(breaker: CircuitBreaker, now: float) -> bool:
-    """Return whether it may be forgotten: it is in the mode it was made in, and rejects no calls for some time yet."""
+    """Return whether it is closed, or open with its time over or for ever, and in the mode it was made in."""
     machine = breaker._machine
     if machine.mode is not breaker._made_in:
         return False
