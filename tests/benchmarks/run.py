@@ -195,6 +195,14 @@ def _target(case: Case) -> str:
     return f"<= {case.target:.2f}" if case.yardstick else f"<= {case.target:,.0f} {case.unit}"
 
 
+def within_targets(results: Iterable[Result], tolerance: float = 1.0) -> str:
+    """Return how many figures meet their targets, or so many times their targets."""
+    verdicts = [verdict for result in results for verdict in result.verdicts()]
+    met = sum(not verdict.fails(tolerance) for verdict in verdicts)
+    limit = "their targets" if tolerance == 1.0 else f"{tolerance:g} times their targets"
+    return f"{met} of {len(verdicts)} figures are within {limit}."
+
+
 def conditions() -> str:
     """Return what was measured where."""
     found = peers.versions()
@@ -247,12 +255,12 @@ def main(arguments: list[str] | None = None, cases: Iterable[Case] = CASES) -> i
     lines = table(results)
     print(*lines, sep="\n")
     if options.markdown:
-        page = written_into(DOCUMENT.read_text("utf-8"), [conditions(), "", *lines], headlines(results))
+        section = [conditions(), within_targets(results), "", *lines]
+        page = written_into(DOCUMENT.read_text("utf-8"), section, headlines(results))
         DOCUMENT.write_text(page, "utf-8")
     verdicts = [verdict for result in results for verdict in result.verdicts()]
     missed = [verdict for verdict in verdicts if verdict.fails(tolerance or 1.0)]
-    limit = f"{TOLERANCE:g} times the target" if options.check else "the target"
-    print(f"\n{len(verdicts) - len(missed)} of {len(verdicts)} figures are within {limit}{':' if missed else '.'}")
+    print(f"\n{within_targets(results, tolerance or 1.0)}{' Not within:' if missed else ''}")
     for verdict in missed:
         print(f"  {verdict.name}: {verdict.figure:,.3g}, target {verdict.target:,.3g}")
     return 1 if missed and tolerance is not None else 0

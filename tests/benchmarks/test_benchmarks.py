@@ -40,7 +40,7 @@ def test_the_cases_are_measured_and_printed() -> None:
     rows = [line.split("|") for line in shown.splitlines() if line.startswith("|")]
     assert {"floor", "this library"} < {row[2].strip() for row in rows}
     assert len({len(row) for row in rows}) == 1
-    assert "figures are within the target" in shown
+    assert "figures are within their targets" in shown
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,9 @@ def test_the_status_tells_whether_a_target_is_missed(run: Any, option: str, cost
 
 def test_a_miss_is_named_with_its_figure(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run.main(["--tight"], [planted(run, 20, target=1.25)])
-    assert "planted: this library: 2, target 1.25" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0 of 1 figures are within their targets. Not within:" in shown
+    assert "planted: this library: 2, target 1.25" in shown
 
 
 def test_a_disturbed_measurement_is_made_up_for(run: Any) -> None:
@@ -79,12 +81,13 @@ def test_only_the_table_of_this_python_is_replaced(run: Any, monkeypatch: pytest
     monkeypatch.setattr(run, "DOCUMENT", document)
     for version, costs in (("3.13.0", 11), ("3.9.1", 12), ("3.13.1", 13)):
         monkeypatch.setattr(run.platform, "python_version_tuple", lambda version=version: tuple(version.split(".")))
-        run.main(["--markdown"], [planted(run, costs)])
+        run.main(["--markdown"], [planted(run, costs, target=1.25)])
     written = document.read_text("utf-8")
     assert written.startswith("before\n")
     assert written.endswith("after\n")
     assert [line for line in written.splitlines() if line.startswith("#")] == ["### Python 3.9", "### Python 3.13"]
     assert [ratio in written for ratio in ("1.10", "1.20", "1.30")] == [False, True, True]
+    assert [line[:4] for line in written.splitlines() if "figures" in line] == ["1 of", "0 of"]
 
 
 def test_the_head_of_the_page_shows_the_newest_python(
