@@ -17,8 +17,9 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra recipes: pip install -e .[test,recipes]")
 pytest.importorskip("uvicorn", reason="needs the extra recipes: pip install -e .[test,recipes]")
 
-from example_files import EXAMPLES
-from faulty_server import FaultyServer, answer
+from example_files import EXAMPLES, example
+from fastapi.testclient import TestClient
+from faulty_server import FaultyServer, Reaction, answer, cut_in_body, dawdle, never_answer, reset_in_body
 from patience import PATIENCE_S
 from redis_server import free_port
 
@@ -73,3 +74,32 @@ def test_an_outage_opens_the_circuit_of_all_workers(port: int, server: FaultySer
     reached = len(server.requests)
     assert {ask(port)[0] for _ in range(20)} == {503}
     assert len(server.requests) == reached
+
+
+@pytest.mark.parametrize(
+    ("reaction", "status", "failures"),
+    [
+        (answer(), 200, 0),
+        (answer(404), 404, 0),
+        (answer(429), 502, 0),
+        (answer(500), 502, 1),
+        (never_answer, 502, 1),
+        (dawdle, 502, 1),
+        (cut_in_body, 502, 1),
+        (reset_in_body, 502, 1),
+    ],
+)
+def test_what_the_service_does_is_an_answer_or_a_failure(
+    reaction: Reaction, status: int, failures: int, server: FaultyServer, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIRCUITS", path)
+    workers = example("with_workers")
+    monkeypatch.setattr(workers, "RATES", server.url)
+    monkeypatch.setattr(workers, "TIMEOUT_S", PATIENCE_S if status == 200 else 0.1)
+    breaker = workers.ask_for_rate.circuit_breaker
+    breaker.reset()
+    server.will(reaction)
+    with TestClient(workers.app) as client:
+        assert client.get("/rates/E%20R").status_code == status
+    assert (breaker.stats.failure_count, breaker.stats.success_count) == (failures, 1 - failures)
+    assert server.requests[0].target == "/E%20R"
