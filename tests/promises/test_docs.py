@@ -41,7 +41,9 @@ from circuit_breaker import (
     CircuitBreakerRegistry,
     RetryBudget,
     RetryPolicy,
+    console,
     exceptions,
+    insight,
     stores,
     testing,
 )
@@ -228,6 +230,11 @@ SETTINGS: dict[str, Callable[..., Any]] = {
     "RetryPolicy": RetryPolicy,
     "RetryBudget": RetryBudget,
     "Bulkhead": Bulkhead,
+    "SQLiteStore": stores.SQLiteStore,
+    "RedisStore": stores.RedisStore,
+    "MemoryStore": stores.MemoryStore,
+    "CallLog": insight.CallLog,
+    "application": console.application,
     "circuit_breaker": circuit_breaker.circuit_breaker,
     "retry": circuit_breaker.retry,
     "bulkhead": circuit_breaker.bulkhead,
@@ -244,6 +251,8 @@ def tabled(heading: str) -> list[tuple[str, str]]:
 
 def in_words(default: object) -> str:
     """Return how the table shows a default."""
+    if default is inspect.Parameter.empty:
+        return "required"
     if isinstance(default, Enum):
         return f"`{type(default).__name__}.{default.name}`"
     if isinstance(default, tuple):
