@@ -45,8 +45,8 @@ class CallLog:
     It raises nothing in a call. If the disk is full, that is logged once, and lines are lost.
 
     Args:
-        path: The file, to which lines are added. `{pid}` in it is replaced by the number of the process. After a fork,
-            the child writes to its own file.
+        path: The file, to which lines are added. `{pid}` in it is replaced by the number of the process. With it, a
+            forked child writes to a file of its own; without it, to the same file.
         max_bytes: If the file would become larger than this, it is renamed to `path.1`, and a new one begins, >= 1.
         keep: How many such older files are kept, >= 0.
         clock: A function that returns monotonic seconds.
