@@ -121,6 +121,11 @@ def test_a_simulation_needs_no_log(capsys: pytest.CaptureFixture[str]) -> None:
 # Arguments
 
 
+def test_a_seed_may_be_any_whole_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "--runs", "1", "--rate", "1", "--seed", "9" * 401, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == int("9" * 401)
+
+
 @pytest.mark.parametrize("name", ["replay", "simulate"])
 def test_help_fits_a_terminal_and_tells_every_status(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
@@ -143,8 +148,18 @@ def test_help_fits_a_terminal_and_tells_every_status(name: str, capsys: pytest.C
         (["x", "--refuse-from", "a%"], "argument --refuse-from: takes a share above 0 and below 1"),
         (["x", "--slow", "0"], "argument --slow: takes a number of seconds above 0, got '0'"),
         (["x", "--slow", "inf"], "argument --slow: takes a number of seconds above 0, got 'inf'"),
-        (["x", "--processes", "0"], "argument --processes: takes a whole number from 1 on, got '0'"),
-        (["x", "--max-calls", "1e6"], "argument --max-calls: takes a whole number from 1 on, got '1e6'"),
+        (["x", "--processes", "0"], "argument --processes: takes a whole number from 1 to 1,000,000,000, got '0'"),
+        (["x", "--processes", "3000000000"], "takes a whole number from 1 to 1,000,000,000, got '3000000000'"),
+        (["x", "--processes", "9" * 401], "argument --processes: takes a whole number"),
+        (["x", "--max-calls", "1e6"], "argument --max-calls: takes a whole number from 1 to 1,000,000,000, got '1e6'"),
+        (["x", "--max-calls", "9" * 401], "argument --max-calls: takes a whole number"),
+        (["x", "--max-calls", "9" * 5000], "argument --max-calls: takes a whole number"),
+        (
+            ["x", "--ordinary", "1e-300"],
+            "argument --ordinary: takes a share of at least 1e-9 and below 1, such as 1% or 0.01, got '1e-300'",
+        ),
+        (["x", "--ordinary", "1e-310"], "argument --ordinary: takes a share of at least 1e-9"),
+        (["x", "--ordinary", "100%"], "argument --ordinary: takes a share of at least 1e-9 and below 1"),
         (["x", "--from", "soon"], "argument --from: takes a time such as 2025-11-28T10:20:00Z, got 'soon'"),
         (["x", "--outage", "2025-01-01"], "argument --outage: takes FROM/TO, such as"),
         (["x", "--outage", "2025-01-02/2025-01-01"], "argument --outage: takes FROM/TO, such as"),
@@ -175,6 +190,12 @@ def test_help_fits_a_terminal_and_tells_every_status(name: str, capsys: pytest.C
         (["x", "--failure-threshold", "0"], "failure_threshold must be an int >= 1, got 0"),
         (["x", "--failure-threshold", "2.5"], "failure_threshold must be an int >= 1, got 2.5 (float)"),
         (["x", "--failure-threshold", "none"], "must not all be None"),
+        (
+            ["x", "--error-rate-threshold", "50"],
+            "argument --error-rate-threshold: takes a share such as 50% or 0.5, or none; got '50'",
+        ),
+        (["x", "--error-rate-threshold", "0"], "argument --error-rate-threshold: takes a share such as 50%"),
+        (["x", "--slow-call-rate-threshold", "a half"], "argument --slow-call-rate-threshold: takes a share such as"),
         (["x", "--error-rate-window", "99999999999999s"], "argument --error-rate-window: takes a number"),
         (["x", "--html"], "argument --html: expected one argument"),
         (["x", "--recom"], "unrecognized arguments: --recom"),
@@ -198,7 +219,10 @@ def test_wrong_arguments_are_one_line_and_status_2(
         (["--kind", "partial:2"], "argument --kind: takes a share above 0 and below 1"),
         (["--kind", "surge:0"], "argument --kind: takes a number above 0 after surge:"),
         (["--rate", "0"], "argument --rate: takes a number above 0, got '0'"),
-        (["--retries", "-1"], "argument --retries: takes a whole number from 0 on, got '-1'"),
+        (["--retries", "-1"], "argument --retries: takes a whole number from 0 to 1,000,000,000, got '-1'"),
+        (["--retries", "9" * 401], "argument --retries: takes a whole number from 0 to 1,000,000,000"),
+        (["--seed", "1.5"], "argument --seed: takes a whole number from 0 on, got '1.5'"),
+        (["--seed", "9" * 5000], "argument --seed: takes a whole number from 0 on"),
         (["--success-threshold", "0"], "success_threshold must be an int >= 1, got 0"),
     ],
 )
@@ -227,6 +251,8 @@ def test_settings_may_be_those_of_a_breaker_or_a_configuration(tmp_path: Path, m
 
 def test_shares_times_and_troubles() -> None:
     assert (options.share("50%"), options.share("0.25")) == (0.5, 0.25)
+    assert (options.ordinary_share("1e-9"), options.ordinary_share("99%")) == (1e-9, 0.99)
+    assert [options.share_setting(text) for text in ("none", "100%", "0.5")] == [None, 1.0, 0.5]
     assert options.stretch("2025-11-24T00:00:00Z/2025-11-24T00:01:00Z") == (1763942400.0, 1763942460.0)
     assert options.trouble("partial:50%") == (Kind.PARTIAL, 0.5)
     assert options.trouble("surge:2") == (Kind.SURGE, 2.0)
@@ -288,6 +314,29 @@ def test_hostile_names_do_no_harm(tmp_path: Path, capsys: pytest.CaptureFixture[
     ET.fromstring(html.partition("\n")[2])
     assert "<b>&amp;" not in html
     assert "&lt;b&gt;&amp;amp;.jsonl" in html
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [(b"a\x01b\x1b.jsonl", r"a\x01b\x1b.jsonl"), (b"a\xff.jsonl", r"a\udcff.jsonl")]
+)
+def test_a_file_name_that_cannot_be_shown_is_escaped(
+    name: bytes, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / os.fsdecode(name)
+    try:
+        path.write_text("".join([*make("steady", 1, 1000).lines(), "no json\n"]))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    _, out = replay(str(path), "--html", str(tmp_path / "x.html"), capsys=capsys)
+    html = (tmp_path / "x.html").read_text("utf-8")
+    ET.fromstring(html.partition("\n")[2])
+    for report in (html, out):
+        assert report.count(shown) >= 2  # its title, and the place of the line that is no JSON
+        assert report.isprintable() or {c for c in report if not c.isprintable()} == {"\n"}
+
+
+def test_an_ordinary_share_may_be_as_small_as_its_message_says(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay(log, "--ordinary", "1e-9", capsys=capsys)[0] == 0
 
 
 # The documentation tells commands that work

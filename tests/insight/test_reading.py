@@ -87,6 +87,12 @@ def test_what_may_be_missing_may_be_missing(read: Callable[..., Log]) -> None:
     assert len(log.circuits) == 1
 
 
+def test_a_duration_that_cannot_be_is_found_among_usual_lines(read: Callable[..., Log]) -> None:
+    log = read([*(line(number) for number in range(200)), line(200, ms=1e300)])
+    assert len(log.calls) == 200
+    assert "log:201: ms is not a duration" in log.notes[0]
+
+
 @pytest.mark.parametrize(
     ("unreadable", "why"),
     [

@@ -160,7 +160,7 @@ def _replay_arguments() -> Arguments:
     )
     calls.add_argument(
         "--ordinary",
-        type=checked(options.share),
+        type=checked(options.ordinary_share),
         metavar="SHARE",
         help="the share that fails in ordinary times, if the log does not show it",
     )
@@ -272,7 +272,7 @@ def _simulate_arguments() -> Arguments:
     parser = Arguments(SIMULATE, ABOUT_SIMULATE, AFTER_SIMULATE)
     add = parser.add_argument
     above = checked(partial(options.number, above=0, takes="a number above 0"))
-    none = checked(partial(options.number, minimum=0, whole=True, takes="a whole number from 0 on"))
+    whole = checked(partial(options.number, minimum=0, whole=True, takes="a whole number from 0 on"))
     add("--rate", type=above, default=plain.rate, metavar="N", help="calls a second that arrive (default: %(default)g)")
     add(
         "--capacity",
@@ -309,7 +309,13 @@ def _simulate_arguments() -> Arguments:
         metavar="N",
         help="processes, each with a breaker (default: %(default)d)",
     )
-    add("--retries", type=none, default=plain.retries, metavar="N", help="tries after the first (default: %(default)d)")
+    add(
+        "--retries",
+        type=checked(partial(options.count, minimum=0)),
+        default=plain.retries,
+        metavar="N",
+        help="tries after the first (default: %(default)d)",
+    )
     add(
         "--failing",
         type=checked(options.share),
@@ -331,7 +337,7 @@ def _simulate_arguments() -> Arguments:
         metavar="KIND",
         help="full, hang, partial:50%%, slow, flapping, gradual or surge:2 (default: full)",
     )
-    add("--seed", type=none, default=1, metavar="N", help="another number gives other random numbers (default: 1)")
+    add("--seed", type=whole, default=1, metavar="N", help="another number gives other random numbers (default: 1)")
     add(
         "--runs",
         type=checked(options.count),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
-from math import inf, isfinite, nan
+from math import inf, nan
 from typing import Any, Final, TypeVar
 
 from .._breaker.breaker import CircuitBreaker
@@ -15,6 +15,9 @@ from .._breaker.config import CircuitBreakerConfig
 from .model import Kind, Trouble
 from .reading.conditions import Condition
 from .reading.formats import CLF, EITHER, ISO, PER_SECOND, Column
+
+MOST: Final = 1_000_000_000  # calls, processes, retries
+LEAST_ORDINARY: Final = 1e-9  # the share that fails in ordinary times: no log has so many calls
 
 # The settings that can be given by hand; the others are functions and exceptions, and no log has those.
 SETTINGS: Final = {
@@ -31,6 +34,8 @@ SETTINGS: Final = {
     "half_open_timeout_s": "seconds after which a probe is overdue",
     "failure_threshold_within_s": "seconds within which the failures in a row must have happened",
 }
+
+SHARES: Final = ("error_rate_threshold", "slow_call_rate_threshold")
 
 MEASURES: Final = {Kind.PARTIAL.value: "50%", Kind.SURGE.value: "2"}  # kinds of outage that have one, with an example
 
@@ -54,20 +59,33 @@ def number(text: str, *, above: float = -inf, minimum: float = -inf, whole: bool
     try:
         value: float = int(text) if whole else float(text)
     except ValueError:
-        value = inf
-    if not (isfinite(value) and above < value and value >= minimum):
+        value = nan
+    if not (above < value < inf and minimum <= value):  # an int may be too large for a float
         raise ValueError(f"takes {takes}, got {text!r}")
     return value
 
 
-def share(text: str) -> float:
-    """Return a share of more than nothing and less than all, given as `50%` or `0.5`."""
+def _part(text: str) -> float:
+    """Return a share that is given as `50%` or `0.5`; nan: it is none."""
     try:
-        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:
-        value = nan
+        return nan
+
+
+def share(text: str) -> float:
+    """Return a share of more than nothing and less than all."""
+    value = _part(text)
     if not 0 < value < 1:
         raise ValueError(f"takes a share above 0 and below 1, such as 50% or 0.5, got {text!r}")
+    return value
+
+
+def ordinary_share(text: str) -> float:
+    """Return the share of calls that fails in ordinary times."""
+    value = _part(text)
+    if not LEAST_ORDINARY <= value < 1:
+        raise ValueError(f"takes a share of at least 1e-9 and below 1, such as 1% or 0.01, got {text!r}")
     return value
 
 
@@ -77,9 +95,12 @@ def seconds(text: str) -> float:
     return value
 
 
-def count(text: str) -> int:
-    """Return a whole number from 1 on."""
-    value: int = number(text, minimum=1, whole=True, takes="a whole number from 1 on")
+def count(text: str, *, minimum: int = 1) -> int:
+    """Return a whole number, which is at most `MOST`."""
+    takes = f"a whole number from {minimum} to {MOST:,}"
+    value: int = number(text, minimum=minimum, whole=True, takes=takes)
+    if value > MOST:
+        raise ValueError(f"takes {takes}, got {text!r}")
     return value
 
 
@@ -160,6 +181,16 @@ def setting(text: str) -> Any:
         raise ValueError(f"takes a number, a share such as 50%, a time such as 30s, or none; got {text!r}") from error
 
 
+def share_setting(text: str) -> float | None:
+    """Return the value of a setting that is a share: `none`, or up to all."""
+    value = _part(text)
+    if text.lower() == "none":
+        return None
+    if not 0 < value <= 1:
+        raise ValueError(f"takes a share such as 50% or 0.5, or none; got {text!r}")
+    return value
+
+
 def trouble(text: str) -> Trouble:
     """Return a kind of outage: `full`, `partial:50%`, `surge:2` and so on."""
     name, colon, measure = text.partition(":")
@@ -184,7 +215,7 @@ def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
-            type=checked(setting),
+            type=checked(share_setting if name in SHARES else setting),
             default=argparse.SUPPRESS,
             metavar="X",
             help=meaning,

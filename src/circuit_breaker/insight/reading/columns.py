@@ -101,6 +101,7 @@ class Columns:
             and isfinite(sum(begin))
             and isfinite(sum(took))
             and min(took) >= 0
+            and max(took) < LATEST
             and max(map(abs, begin)) < LATEST
         )
         if usual:

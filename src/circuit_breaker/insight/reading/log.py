@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 from ..calls import Calls, Circuit, Log
 from .columns import Columns, read
 from .formats import OURS, REJECTED, Format
-from .problems import LogError
+from .problems import LogError, printable
 
 FEWEST_CALLS: Final = 50
 AROUND_A_HOLE_S: Final = 60.0
@@ -93,7 +93,7 @@ def _passed_over(columns: Columns, form: Format) -> str:
 
 
 def _title(paths: Sequence[str]) -> str:
-    names = ["the standard input" if path == "-" else PurePath(path).name for path in paths]
+    names = ["the standard input" if path == "-" else printable(PurePath(path).name) for path in paths]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 

@@ -17,6 +17,11 @@ class LineError(Exception):
     """A line cannot be read; the message says why."""
 
 
+def printable(name: str) -> str:
+    """Return the name of a file as it can be shown: control characters, and bytes that are no text, as escapes."""
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
 class Unread:
     """The lines that could not be read: how many, and the first few."""
 
@@ -31,7 +36,7 @@ class Unread:
             text = line.decode("utf-8", "replace") if isinstance(line, bytes) else line
             text = text.rstrip("\r\n")
             shown = text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
-            self.first.append(f"{place}: {why}: {shown!r}")
+            self.first.append(f"{printable(place)}: {why}: {shown!r}")
 
     def check(self, lines: int, remedy: str) -> None:
         """Raise if too many of the lines, given by their number, are wrong; `remedy` ends the message."""
