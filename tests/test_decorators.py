@@ -415,6 +415,18 @@ WRONG_FIRST: list[tuple[Callable[[], Any], str]] = [
     (lambda: retry(ConnectionError), "ConnectionError'> as max_retries: pass it as retryable_exceptions="),
     (lambda: retry((OSError, ValueError)), "pass it as retryable_exceptions="),
     (lambda: retry([OSError]), "pass it as retryable_exceptions="),
+    (
+        lambda: retry(OSError | ValueError),
+        r"got OSError \| ValueError as \w+: pass it as retryable_exceptions=",
+    ),
+    (lambda: retry(int | None), r"max_retries must be an int >= 0 or None, got int \| None"),
+    (lambda: circuit_breaker(OSError | ValueError), "pass it as config=CircuitBreakerConfig.failure_exceptions="),
+    (lambda: retry(property(plain)), "got a property: decorate its getter, below @property"),
+    (
+        lambda: circuit_breaker(property(plain)),
+        r"circuit_breaker\(\) decorates functions, got a property",
+    ),
+    (lambda: bulkhead(functools.cached_property(plain)), "decorate its getter, below @cached_property"),
     (lambda: retry(int), "got the class int"),
     (lambda: retry(POLICY), r"got RetryPolicy.* as \w+: pass it as policy="),
     (lambda: retry(POLICY, backoff_base=5), r"got RetryPolicy.* as \w+: pass it as policy="),

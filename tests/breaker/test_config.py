@@ -187,10 +187,16 @@ def test_a_setting_out_of_range_is_a_value_error_that_names_it(name: str, value:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"failure_threshold": 0}, "failure_threshold must be an int >= 1, got 0"),
-        ({"failure_threshold": 2.5}, "failure_threshold must be an int >= 1, got 2.5 (float)"),
-        ({"error_rate_threshold": 50}, "error_rate_threshold must be a finite number > 0 and <= 1, got 50"),
-        ({"reset_timeout_s": -1}, "reset_timeout_s must be a number >= 0, got -1"),
+        ({"failure_threshold": 0}, "failure_threshold must be an int >= 1, or None, got 0"),
+        ({"failure_threshold": 2.5}, "failure_threshold must be an int >= 1, or None, got 2.5 (float)"),
+        ({"success_threshold": 0}, "success_threshold must be an int >= 1, got 0"),
+        ({"error_rate_threshold": 50}, "error_rate_threshold must be a finite number > 0 and <= 1, or None, got 50"),
+        ({"reset_timeout_s": -1}, "reset_timeout_s must be a number >= 0 or a timedelta, got -1"),
+        (
+            {"slow_call_duration_s": "2"},
+            "slow_call_duration_s must be a finite number > 0 or a timedelta, or None, got '2' (str)",
+        ),
+        ({"trip_when": 5}, "trip_when must be a function, or None, got 5 (int)"),
         (
             {"error_rate_window": 2.5},
             "error_rate_window must be an int >= 1 (calls) or a timedelta > 0, got 2.5 (float)",

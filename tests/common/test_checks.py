@@ -156,13 +156,13 @@ def test_seconds_are_a_number_or_a_timedelta(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, timedelta], ids=repr)
 def test_what_is_neither_seconds_nor_a_timedelta_is_a_type_error(value: Any) -> None:
-    with pytest.raises(TypeError, match=r"^t must be a finite number >= 0, got "):
+    with pytest.raises(TypeError, match=r"^t must be a finite number >= 0 or a timedelta, got "):
         _checks.seconds("t", value, minimum=0)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, timedelta(0), timedelta(seconds=-1)])
 def test_seconds_keep_their_bounds(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^t must be a finite number > 0, got "):
+    with pytest.raises(ValueError, match=r"^t must be a finite number > 0 or a timedelta, got "):
         _checks.seconds("t", value, above=0)
 
 
@@ -170,11 +170,25 @@ def test_seconds_may_be_infinite_where_that_is_allowed() -> None:
     assert _checks.seconds("t", math.inf, infinite=True) == math.inf
 
 
+def _even(name: str, value: Any) -> int:
+    if value % 2:
+        raise _checks.wrong_value(name, value, "even")
+    return int(value)
+
+
 @dataclass(frozen=True)
 class Settings:
     limit: int | None = field(default=5, metadata=_checks.by(_checks.count, minimum=1, optional=True))
     pause_s: float = field(default=1.0, metadata=_checks.by(_checks.seconds, minimum=0))
     remark: object = "anything"
+    wait_s: float | None = field(default=None, metadata=_checks.by(_checks.seconds, above=0, optional=True))
+    share: float | None = field(default=None, metadata=_checks.by(_checks.number, maximum=1, optional=True))
+    ask: object = field(default=None, metadata=_checks.by(_checks.function, optional=True))
+    kind: object = field(default=None, metadata=_checks.by(_checks.instance, kind=int, optional=True))
+    number: int | None = field(default=None, metadata=_checks.by(_even, optional=True))
+    spelled: int | None = field(
+        default=None, metadata=_checks.by(_checks.count, minimum=0, takes="an int >= 0 or None", optional=True)
+    )
 
     def __post_init__(self) -> None:
         _checks.check_fields(self)
@@ -184,7 +198,7 @@ def test_a_field_is_checked_as_it_declares_and_takes_the_plain_value() -> None:
     settings = Settings(Index(3), timedelta(seconds=2))  # type: ignore[arg-type]
     assert (settings.limit, settings.pause_s, settings.remark) == (3, 2.0, "anything")
     assert (type(settings.limit), type(settings.pause_s)) == (int, float)
-    with pytest.raises(ValueError, match=r"^limit must be an int >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"^limit must be an int >= 1, or None, got 0"):
         Settings(0)
     with pytest.raises(TypeError, match=r"^pause_s must be "):
         Settings(pause_s="soon")  # type: ignore[arg-type]
@@ -192,8 +206,29 @@ def test_a_field_is_checked_as_it_declares_and_takes_the_plain_value() -> None:
 
 def test_none_is_taken_by_an_optional_field_only() -> None:
     assert Settings(None).limit is None
+    assert Settings(number=2).number == 2
     with pytest.raises(TypeError, match=r"^pause_s must be "):
         Settings(pause_s=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "takes"),
+    [
+        ("limit", 0, "an int >= 1, or None"),
+        ("limit", "5", "an int >= 1, or None"),
+        ("wait_s", 0, "a finite number > 0 or a timedelta, or None"),
+        ("share", 2, "a finite number <= 1, or None"),
+        ("ask", 5, "a function, or None"),
+        ("kind", "5", "a int, or None"),
+        ("number", 5, "even"),
+        ("spelled", -1, "an int >= 0 or None"),
+        ("pause_s", -1, "a finite number >= 0 or a timedelta"),
+    ],
+)
+def test_the_message_of_a_field_says_all_that_it_takes(name: str, value: Any, takes: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as raised:
+        Settings(**{name: value})
+    assert str(raised.value).startswith(f"{name} must be {takes}, got {value!r}")
 
 
 def test_a_flag_is_true_or_false() -> None:

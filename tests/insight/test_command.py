@@ -187,8 +187,8 @@ def test_help_fits_a_terminal_and_tells_every_status(name: str, capsys: pytest.C
             ["x", "--failure-threshold", "many"],
             "--failure-threshold: takes a number, a share such as 50%, a time such as 30s, or none; got 'many'",
         ),
-        (["x", "--failure-threshold", "0"], "failure_threshold must be an int >= 1, got 0"),
-        (["x", "--failure-threshold", "2.5"], "failure_threshold must be an int >= 1, got 2.5 (float)"),
+        (["x", "--failure-threshold", "0"], "failure_threshold must be an int >= 1, or None, got 0"),
+        (["x", "--failure-threshold", "2.5"], "failure_threshold must be an int >= 1, or None, got 2.5 (float)"),
         (["x", "--failure-threshold", "none"], "must not all be None"),
         (
             ["x", "--error-rate-threshold", "50"],

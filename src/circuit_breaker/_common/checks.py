@@ -43,9 +43,12 @@ def _has(value: object, *methods: str) -> bool:
     return any(hasattr(type(value), method) for method in methods)
 
 
-def count(name: str, value: Any, minimum: int, takes: str = "") -> int:
-    """Return value as an int of at least minimum; anything with `__index__` but a bool is an int."""
-    takes = takes or COUNT.format(minimum)
+def count(name: str, value: Any, minimum: int, takes: str = "", *, also: str = "") -> int:
+    """Return value as an int of at least minimum; anything with `__index__` but a bool is an int.
+
+    `also` ends what the message of this and other checks says: what else is taken, but not checked here.
+    """
+    takes = takes or COUNT.format(minimum) + also
     if isinstance(value, bool):
         raise wrong_type(name, value, takes)
     try:
@@ -65,12 +68,13 @@ def number(
     minimum: float | None = None,
     maximum: float = math.inf,
     infinite: bool = False,
+    also: str = "",
 ) -> float:
     """Return value as a float within the bounds; anything with `__float__` or `__index__` but a bool is a number."""
     bounds = [f"> {above:g}"] if above is not None else []
     bounds += [f">= {minimum:g}"] if minimum is not None else []
     bounds += [f"<= {maximum:g}"] if maximum < math.inf else []
-    takes = f"{'a' if infinite else 'a finite'} number {' and '.join(bounds)}".rstrip()
+    takes = f"{'a' if infinite else 'a finite'} number {' and '.join(bounds)}".rstrip() + also
     if isinstance(value, (bool, str)) or not _has(value, "__float__", "__index__"):
         raise wrong_type(name, value, takes)
     try:
@@ -90,9 +94,10 @@ def number(
     return number
 
 
-def seconds(name: str, value: Any, **bounds: Any) -> float:
+def seconds(name: str, value: Any, *, also: str = "", **bounds: Any) -> float:
     """Return value as a float of seconds within the bounds (those of `number`); a `timedelta` is one, too."""
-    return number(name, value.total_seconds() if isinstance(value, timedelta) else value, **bounds)
+    plain = value.total_seconds() if isinstance(value, timedelta) else value
+    return number(name, plain, also=f" or a timedelta{also}", **bounds)
 
 
 def flag(name: str, value: Any) -> bool:
@@ -130,10 +135,10 @@ def reading(clock: Callable[[], Any]) -> float:
     return now
 
 
-def instance(name: str, value: Any, kind: type[_T]) -> _T:
+def instance(name: str, value: Any, kind: type[_T], *, also: str = "") -> _T:
     """Return value, which must be an instance of kind."""
     if not isinstance(value, kind):
-        raise wrong_type(name, value, f"a {kind.__name__}")
+        raise wrong_type(name, value, f"a {kind.__name__}{also}")
     return value
 
 
@@ -144,10 +149,10 @@ def member(name: str, value: Any, kind: type[_E]) -> _E:
     return value
 
 
-def function(name: str, value: Any, gives: str = "a function") -> Callable[..., Any]:
+def function(name: str, value: Any, gives: str = "a function", *, also: str = "") -> Callable[..., Any]:
     """Return value, which must be callable and give its result when called: no class, no `async def`, no generator."""
     if not callable(value):
-        raise wrong_type(name, value, gives)
+        raise wrong_type(name, value, gives + also)
     called: Callable[..., Any] = value
     parts = (called, type(called).__call__)
     is_class = isinstance(get_origin(value) or value, type)  # list[int] is one too
@@ -169,10 +174,13 @@ def functions(name: str, value: Any) -> tuple[Callable[..., Any], ...]:
 
 
 _CHECK: Final = "circuit_breaker.check"
+_SAY_WHAT_ELSE: Final = (count, number, seconds, instance, function)
 
 
 def by(check: Callable[..., Any], *, optional: bool = False, **options: Any) -> Mapping[str, Any]:
     """Return the metadata of a dataclass field whose values are checked so; optional: None is a value, too."""
+    if optional and check in _SAY_WHAT_ELSE:
+        options["also"] = ", or None"
     checked = partial(check, **options)
 
     def unless_none(name: str, value: Any) -> Any:

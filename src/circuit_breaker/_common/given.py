@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Any, cast, get_overloads
+from functools import cached_property
+from typing import Any, cast, get_args, get_overloads
 
 from . import checks
 from .fallback import Fallback
@@ -58,6 +59,9 @@ class Given(dict[str, Any]):
     def check_first(self, remedies: dict[type, str], meaning: str) -> None:
         """Reject a first argument that belongs elsewhere, and say where; `remedies`: how each kind is given instead."""
         first = self[self._first]
+        if isinstance(first, property | cached_property):
+            of = type(cast("object", first)).__name__
+            raise TypeError(f"{self._name}() decorates functions, got a {of}: decorate its getter, below @{of}")
         kind = first if isinstance(first, type) else type(first)
         if issubclass(kind, BaseException) or _are_exceptions(first):
             kind = BaseException
@@ -132,7 +136,9 @@ def _is_function(first: object) -> bool:
 
 
 def _are_exceptions(first: object) -> bool:
-    return isinstance(first, tuple | list) and any(isinstance(kind, type) for kind in cast("list[object]", first))
+    """Return whether exception types are among the members of a tuple, a list or a union."""
+    members = cast("list[object]", first) if isinstance(first, tuple | list) else get_args(first)
+    return any(isinstance(kind, type) and issubclass(kind, BaseException) for kind in members)
 
 
 def _check_fallback(fallback: Fallback, func: Any) -> None:
