@@ -74,7 +74,8 @@ class Models:
             )
             return completion.choices[0].message.content or ""
 
-        return self._retries(model).call(self._breakers[model].call, ask)
+        ask.__qualname__ = f"answer({model})"  # the name of the call in log lines and events
+        return self._retries(model)(self._breakers[model](ask))()
 
     def stream(self, model: str, question: str) -> Iterator[str]:
         """Yield the answer token by token. It is retried until there is a first token, and never after that."""
@@ -87,6 +88,7 @@ class Models:
                     if chunk.choices and (text := chunk.choices[0].delta.content):
                         yield text
 
+        tokens.__qualname__ = f"stream({model})"
         return self._retries(model)(self._breakers[model](tokens))()
 
 
@@ -112,7 +114,8 @@ class AsyncModels:
             )
             return completion.choices[0].message.content or ""
 
-        return await self._retries(model).call_async(self._breakers[model].call_async, ask)
+        ask.__qualname__ = f"answer({model})"
+        return await self._retries(model)(self._breakers[model](ask))()
 
     def stream(self, model: str, question: str) -> AsyncIterator[str]:
         """Yield the answer token by token. It is retried until there is a first token, and never after that."""
@@ -125,4 +128,5 @@ class AsyncModels:
                     if chunk.choices and (text := chunk.choices[0].delta.content):
                         yield text
 
+        tokens.__qualname__ = f"stream({model})"
         return self._retries(model)(self._breakers[model](tokens))()

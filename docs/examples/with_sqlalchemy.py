@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import wraps
 from typing import TypeVar
 
 from sqlalchemy import Engine
@@ -72,12 +73,13 @@ class Database:
         So the work should use its session and nothing else, and return plain values.
         """
 
+        @wraps(work)  # log lines and events name the work
         def transaction() -> T:
             with Session(self._engine) as session, session.begin():
                 return work(session)
 
         try:
-            return self._retries.call(self._breaker.call, transaction)
+            return self._retries(self._breaker(transaction))()
         except CircuitOpenError as rejection:
             error = DatabaseCircuitOpenError(rejection.message)
             vars(error).update(vars(rejection))

@@ -185,6 +185,16 @@ def test_an_open_circuit_and_its_retry_wait_for_as_long_as_the_model_asks(
     assert breakers["large"].stats.opened_count == 1
 
 
+def test_a_retry_is_reported_with_its_model(
+    models: Sync | Async, server: FaultyServer, told: list[RetryScheduled]
+) -> None:
+    server.will(error_answer(500), whole("because"))
+    models.answer()
+    server.will(error_answer(500), streamed(event("be"), DONE))
+    models.stream()
+    assert [event.function for event in told] == ["with_openai.answer(large)", "with_openai.stream(large)"]
+
+
 def test_only_our_retries_are_made(models: Sync | Async, server: FaultyServer, told: list[RetryScheduled]) -> None:
     server.will(error_answer(503), whole("because"))
     assert models.answer() == "because"

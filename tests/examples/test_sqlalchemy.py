@@ -96,6 +96,16 @@ def test_a_locked_database_is_a_failure_and_opens_the_circuit(
     assert breaker.state is CircuitState.OPEN
 
 
+def test_a_retry_is_reported_under_the_name_of_the_work(
+    engine: Any, breaker: CircuitBreaker, clock: FakeClock, path: Path
+) -> None:
+    told: list[Any] = []
+    policy = replace(recipe.RETRIES, max_retries=1, sleep=clock.sleep, clock=clock, listeners=[told.append])
+    with locked(path), pytest.raises(sqlalchemy.exc.OperationalError):
+        recipe.Database(engine, breaker, policy).run(order(1))
+    assert [event.function for event in told] == [f"{__name__}.order.<locals>.work"] * 2
+
+
 def test_an_open_circuit_is_an_error_of_sqlalchemy_too_and_does_not_touch_the_database(
     database: Any, breaker: CircuitBreaker, engine: Any
 ) -> None:
