@@ -212,6 +212,14 @@ def test_a_setting_out_of_range_is_a_value_error_that_names_it(name: str, value:
                 "exception (a tuple is meant), got [<class 'ValueError'>] (list)"
             ),
         ),
+        (
+            {"failure_exceptions": (ValueError, len)},
+            (
+                "failure_exceptions must be an exception type, a tuple or union of them, or a predicate of one "
+                "exception (to combine types and a predicate, write one predicate), "
+                "got (<class 'ValueError'>, <built-in function len>) (tuple)"
+            ),
+        ),
     ],
 )
 def test_the_message_names_the_setting_what_it_got_and_what_it_takes(settings: Any, message: str) -> None:

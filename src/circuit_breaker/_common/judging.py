@@ -77,7 +77,9 @@ def _types(name: str, given: Any, part: Any, timeouts: bool) -> list[type[BaseEx
     if members is not None:
         return [kind for member in members for kind in _types(name, given, member, timeouts)]
     if not isinstance(part, type) or not issubclass(part, BaseException):
-        raise checks.wrong_type(name, given, _TAKES)
+        mixed = callable(cast("object", part)) and not isinstance(part, type)
+        hint = " (to combine types and a predicate, write one predicate)" if mixed else ""
+        raise checks.wrong_type(name, given, f"{_TAKES}{hint}")
     if issubclass(part, BaseExceptionGroup):
         raise checks.wrong_value(name, given, f"{_TAKES}; {part.__name__} never matches: its leaves are judged")
     if issubclass(part, (*EXITS, *cancellation_types())) or (_is_timeout(part) and not timeouts):
