@@ -135,8 +135,11 @@ with_code = [page for page in map(Page, PAGES + MODULES) if page.blocks]
 
 
 @pytest.mark.parametrize("path", [page.path for page in with_code], ids=named)
-def test_the_code_of_a_page_runs_and_prints_what_it_shows(path: Path, tmp_path: Path) -> None:
+def test_the_code_of_a_page_runs_and_prints_what_it_shows(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = Page(path)
+    monkeypatch.chdir(tmp_path)  # a page may write a file
     with as_if_alone():
         page.run()
     if page.files:

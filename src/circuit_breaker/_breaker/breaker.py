@@ -51,7 +51,8 @@ class CircuitBreaker(Steering, Pattern, OnlyOne):
         config: When the circuit opens, how it probes, and what counts as a failure. None: the defaults of
             `CircuitBreakerConfig`.
         mode: Who decides whether calls are admitted, see `CircuitMode`. It can be set at any time.
-        listeners: Functions that get every `StateChanged`, `CallRejected` and `CallFinished`, outside every lock.
+        listeners: Functions that get every `StateChanged`, `CallRejected` and `CallFinished`, outside every lock; with
+            a store also every `StoreLost` and `StoreFound`.
         clock: A function that returns monotonic seconds. All elapsed time is measured with it.
         store: A store of `circuit_breaker.stores`. All breakers with this name and store, in all processes, are one
             circuit. None: the circuit belongs to this breaker alone.
