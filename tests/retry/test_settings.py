@@ -161,6 +161,12 @@ def test_time_limit_that_a_signal_handler_raises_in_them_is_not_swallowed(settin
     assert type(caught.value.__context__) is Down
 
 
+def test_an_unknown_setting_is_named_together_with_the_class() -> None:
+    for give in (RetryPolicy, RetryPolicy().replace):
+        with pytest.raises(TypeError, match=r"^RetryPolicy\(\) got an unexpected keyword argument 'attempts'"):
+            give(attempts=3)  # type: ignore[call-arg, operator]
+
+
 # Durations
 
 

@@ -146,3 +146,6 @@ class Settings:
         if issubclass(kind, REJECTIONS) and not issubclass(kind, retryable.rejections):
             return False
         return retryable.hold(error)
+
+
+Settings.__init__.__qualname__ = "RetryPolicy"  # the class that users know, for messages about unknown settings
