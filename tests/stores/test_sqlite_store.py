@@ -197,6 +197,68 @@ def test_at_the_end_of_a_process_all_connections_are_closed(path: Path, use: str
     assert [each.name for each in path.parent.iterdir()] == ["circuits.db"]
 
 
+def in_another_process(path: Path, use: str) -> None:
+    """Use a store of the same file in a process that ends after it."""
+    script = f"import sys; from circuit_breaker.stores import SQLiteStore; store = SQLiteStore(sys.argv[1]); {use}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script, path], check=True, timeout=PATIENCE_S, env=environment)
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_another_process_that_ends_leaves_the_log_to_this_one(
+    make: Callable[..., SQLiteStore], path: Path, connections: int
+) -> None:
+    store, *others = [make() for _ in range(connections)]
+    add(store)
+    for other in others:
+        other.circuits()  # whoever closes any descriptor of a file drops all locks that this process has on it
+    log = path.with_name("circuits.db-wal")
+    before = log.stat().st_ino
+    in_another_process(path, "store.circuits()")
+    assert log.stat().st_ino == before
+    store.force_open("api")
+    in_another_process(path, "assert [circuit.mode.value for circuit in store.circuits()] == ['forced_open']")
+
+
+def test_a_file_is_never_open_outside_of_sqlite(
+    make: Callable[..., SQLiteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, was_there = os.close, []
+
+    def watched(descriptor: int) -> None:
+        was_there.append(path.exists())
+        close(descriptor)
+
+    monkeypatch.setattr(sqlite.os, "close", watched)
+    assert [add(make()), add(make())] == [1, 2]
+    assert was_there == [False]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_who_may_write_a_new_file_is_what_the_process_allows(
+    make: Callable[..., SQLiteStore], path: Path, linked: bool
+) -> None:
+    if linked:
+        path.symlink_to(path.with_name("elsewhere.db"))
+    before = os.umask(0o002)
+    try:
+        add(make())
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o664
+
+
+def test_a_file_system_without_links_will_do(
+    make: Callable[..., SQLiteStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: str, target: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(sqlite.os, "link", link)
+    assert [add(make()), add(make())] == [1, 2]
+    assert all(each.name.startswith("circuits.db") and len(each.name) <= 15 for each in path.parent.iterdir())
+
+
 def test_a_file_that_is_replaced_while_it_is_opened_is_an_error(
     make: Callable[..., SQLiteStore], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

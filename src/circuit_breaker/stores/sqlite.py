@@ -154,8 +154,8 @@ class SQLiteStore(BaseStore):
     def _new_connection(self) -> _Connection:
         import sqlite3
 
-        with self._path.open("ab"):  # SQLite makes the file only later
-            file = _file_at(self._path)
+        _make(self._path)
+        file = _file_at(self._path)
         connection = sqlite3.connect(self._path, timeout=self.timeout_s, isolation_level=None, check_same_thread=False)
         kept = _Connection(connection, self._path, file)
         try:
@@ -240,6 +240,29 @@ def _checked(path: Any) -> Path:
     if "://" in plain or plain.startswith("sqlite:"):
         raise checks.wrong_value("path", path, f"{takes}, and nothing before it (for Redis, use RedisStore)")
     return Path(plain).absolute()
+
+
+def _make(path: Path) -> None:
+    """Make an empty file if there is none, which whoever the process allows may write; SQLite allows fewer.
+
+    A file that is there is never opened here: whoever closes a descriptor of a file drops all locks that this process
+    has on it, also those of SQLite. So a new one is closed before it gets its name.
+
+    Raises:
+        OSError: the file cannot be made, or is none that this process may read and write.
+    """
+    import sqlite3
+
+    if not path.exists():
+        target = path.resolve()
+        new = target.with_name(f"{target.name}-{os.urandom(8).hex()}")
+        os.close(os.open(new, os.O_CREAT | os.O_WRONLY, 0o666))
+        with suppress(OSError):  # somebody else was quicker, or this file system has no links
+            os.link(new, target)
+        new.unlink()
+        sqlite3.connect(path).close()  # makes what is still not there
+    if not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+        raise OSError(f"{path} is no file that this process may read and write")
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:
