@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -98,6 +99,15 @@ def test_no_thread_and_no_connection_is_there_in_the_moment_of_a_fork(tmp_path: 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_an_order_before_a_fork_leaves_the_child_no_connection(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "circuits.db")
+    store.force_open("api")
+    (kept,) = store._idle
+    told_by_child(store.circuits)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        kept.connection.execute("SELECT 1")
 
 
 def test_parent_and_child_learn_with_their_next_call(store: SQLiteStore) -> None:

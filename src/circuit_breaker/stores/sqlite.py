@@ -208,12 +208,15 @@ def _end(connection: sqlite3.Connection, path: Path, file: tuple[int, int] | Non
         _keep_for_ever(connection)
 
 
-def _at_exit() -> None:
+def _close_all_idle() -> None:
+    """Close connections before a fork too: SQLite would believe in the child that it still has their locks."""
     for store in fork.living(SQLiteStore):
         store._close_idle()
 
 
-atexit.register(_at_exit)
+atexit.register(_close_all_idle)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_all_idle)
 
 _kept: list[sqlite3.Connection] = []
 
