@@ -109,6 +109,7 @@ SHARED["_shared.circuit"] = breaker("config", "machine") | set(SHARED) - {"_shar
 SHARED["_shared.talker"] = COMMON | set(SHARED) - {"_shared.machine"}
 SHARED["_shared.process"] = breaker("config") | set(SHARED)
 SHARED["_shared.check"] = COMMON | set(SHARED)
+SHARED["stores._client"] = COMMON
 SHARED |= {f"stores.{room}": COMMON | set(SHARED) for room in ("memory", "sqlite", "redis")}
 SHARED["stores"] = breaker("totals") | set(SHARED)
 ROOMS["testing"] = set(ROOMS)

@@ -197,17 +197,58 @@ def test_what_has_gone_is_deleted_within_the_hour(
     client.hset("circuits:names", "old", f'{1e9:.3f} "old"')
     client.hset("circuits:members", "old", f"{1e9:.3f} {{}}")
     client.hset("circuits:members", "bad", "nothing of ours")
+    client.hset("circuits:members", b"\xff\xfe", "nan {}")
     monkeypatch.setattr(redis_store.time, "monotonic", lambda: now[0])
     store.exchange([], MemberLine("me", member_text({}, 0.0, 60.0)))
+    store.exchange([], None)
     assert client.hkeys("circuits:names") == []
     assert client.hkeys("circuits:members") == [b"me"]
     client.hset("circuits:members", "old", f"{1e9:.3f} {{}}")
     now[0] += 3_599.0
-    store.exchange([], None)
+    for _ in range(2):
+        store.exchange([], None)
     assert len(client.hkeys("circuits:members")) == 2
     now[0] += 1.0
-    store.exchange([], None)
+    for _ in range(2):
+        store.exchange([], None)
     assert client.hkeys("circuits:members") == [b"me"]
+
+
+@needs_redis_server
+def test_an_exchange_looks_at_a_few_entries_of_a_long_list(
+    server: RedisServer, make: Callable[..., RedisStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = server.client(redis.Redis, socket_timeout=PATIENCE_S)
+    client.hset("circuits:names", mapping={f"old{number}": f'{1e9:.3f} "old"' for number in range(10_000)})
+    store, lengths = make(server.client(redis.Redis, socket_timeout=PATIENCE_S)), [10_000]
+    monkeypatch.setattr(redis_store, "SCANNED_AT_ONCE", 1_000)
+    while lengths[-1]:
+        store.exchange([], None)
+        lengths.append(client.hlen("circuits:names"))
+        assert lengths[-2] - lengths[-1] < 2_000
+    assert 10 <= len(lengths) <= 30
+
+
+@needs_redis_server
+@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda client: client.hset("circuits:members", b"\xff\xfe", "x"),
+        lambda client: client.rpush("circuits:members", "x"),
+        lambda client: client.rpush("circuits:names", "x"),
+    ],
+)
+def test_a_first_call_learns_of_an_open_circuit_whatever_is_in_the_lists(
+    server: RedisServer, make: Callable[..., RedisStore], spoil: Callable[[Any], object], decode: bool
+) -> None:
+    store, client = make(server.client(redis.Redis, decode_responses=decode)), server.client(redis.Redis)
+    make().force_open("api")
+    client.delete("circuits:names")
+    spoil(client)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
 
 
 @needs_redis_server
@@ -219,6 +260,67 @@ def test_one_round_trip_is_all_that_an_exchange_takes(server: RedisServer, make:
     before = client.info("stats")["total_reads_processed"]
     store.exchange(reports, None)
     assert client.info("stats")["total_reads_processed"] - before <= 2  # one is this look itself
+
+
+def lose_a_reply(monkeypatch: pytest.MonkeyPatch, kind: Any, command: str) -> list[str]:
+    """Let the next reply to a command be lost; the server has done the work. What is returned holds it then."""
+    parse, lost = kind.parse_response, []
+
+    def parse_response(self: Any, connection: Any, name: str, **options: Any) -> Any:
+        answer = parse(self, connection, name, **options)
+        if name != command or lost:
+            return answer
+        lost.append(name)
+        connection.disconnect()
+        raise (redis if kind is redis.Redis else valkey).TimeoutError("the reply was lost")
+
+    monkeypatch.setattr(kind, "parse_response", parse_response)
+    return lost
+
+
+def retrying_client(kind: str, server: RedisServer) -> Any:
+    if kind == "redis-py":
+        return server.client(redis.Redis)  # which tries everything again by default
+    retry = pytest.importorskip("valkey.retry").Retry(valkey.backoff.NoBackoff(), 3)
+    return server.client(valkey.Valkey, retry=retry, retry_on_timeout=True)
+
+
+@needs_redis_server
+@pytest.mark.parametrize("kind", ["redis-py", "valkey-py"])
+def test_counts_whose_reply_is_lost_are_not_sent_again(
+    server: RedisServer, make: Callable[..., RedisStore], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(retrying_client(kind, server))
+    assert add(store) == 1
+    lost = lose_a_reply(monkeypatch, type(store._client), "HINCRBY")
+    with pytest.raises(Exception, match="the reply was lost"):
+        add(store, 10)
+    assert (add(store, 0), lost) == (11, ["HINCRBY"])
+
+
+@needs_redis_server
+def test_who_traces_a_pipeline_still_sees_where_it_goes(
+    server: RedisServer, make: Callable[..., RedisStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, ports = redis.client.Pipeline.execute, []
+
+    def traced(self: Any, *arguments: Any, **options: Any) -> Any:
+        ports.append(self.connection_pool.connection_kwargs["port"])
+        return execute(self, *arguments, **options)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", traced)
+    assert (add(make()), ports) == (1, [server.port])
+
+
+@needs_redis_server
+@pytest.mark.parametrize("kind", ["redis-py", "valkey-py"])
+def test_the_client_goes_on_to_retry_what_its_owner_sends(
+    server: RedisServer, make: Callable[..., RedisStore], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = retrying_client(kind, server)
+    add(make(client))
+    lose_a_reply(monkeypatch, type(client), "INCRBY")
+    assert client.incr("mine") == 2
 
 
 @needs_redis_server
@@ -440,6 +542,72 @@ def test_it_works_with_a_cluster(cluster: list[RedisServer], kind: str) -> None:
     check_store(lambda: RedisStore(client))
     slots = {client.keyslot(f"circuits:record:{name}") for name in ("api", "sums", "cas", "swap")}
     assert len(slots) > 1
+
+
+@needs_redis_server
+@pytest.mark.parametrize("kind", CLUSTER_CLIENTS)
+def test_counts_whose_reply_is_lost_are_not_sent_again_to_a_cluster(
+    cluster: list[RedisServer], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RedisStore(cluster_client(kind, cluster), prefix=f"lost, {kind}:")
+    assert add(store) == 1
+    lost = lose_a_reply(monkeypatch, valkey.Valkey if kind == "valkey-py" else redis.Redis, "HINCRBY")
+    with pytest.raises(Exception, match="the reply was lost"):
+        add(store, 10)
+    assert (add(store, 0), lost) == (11, ["HINCRBY"])
+
+
+@needs_redis_server
+@pytest.mark.parametrize("kind", CLUSTER_CLIENTS)
+def test_a_key_that_has_moved_to_another_node_of_a_cluster_is_found(cluster: list[RedisServer], kind: str) -> None:
+    client = cluster_client(kind, cluster)
+    store = RedisStore(client, prefix=f"moved, {kind}:")
+    key = store._key("totals", "api")
+    slot, owner = client.keyslot(key), client.get_node_from_key(key)
+    add(RedisStore(client, prefix="other:"))
+    nodes = [node.client(redis.Redis, socket_timeout=5.0) for node in cluster]
+    others = [node for node in nodes if node.get_connection_kwargs()["port"] != owner.port]
+    for node in [*others, *(node for node in nodes if node not in others)]:
+        node.execute_command("CLUSTER", "SETSLOT", slot, "NODE", others[0].execute_command("CLUSTER", "MYID"))
+    assert [add(store), add(store)] == [1, 2]
+    assert client.get_node_from_key(key).port == others[0].get_connection_kwargs()["port"]
+
+
+@needs_redis_server
+@pytest.mark.parametrize("kind", CLUSTER_CLIENTS)
+def test_a_cluster_whose_slots_are_not_known_is_asked_for_them(cluster: list[RedisServer], kind: str) -> None:
+    client = cluster_client(kind, cluster)
+    store = RedisStore(client, prefix=f"slots, {kind}:")
+    assert add(store) == 1
+    client.nodes_manager.slots_cache.clear()
+    assert add(store) == 2
+
+
+@needs_redis_server
+def test_a_node_of_a_cluster_that_is_away_costs_its_own_circuits_alone(
+    cluster: list[RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = cluster_client("redis-py", cluster)
+    store = RedisStore(client, prefix="away:")
+    names = [f"api{number}" for number in range(20)]
+    away = next(node for node in client.get_nodes() if node != client.get_default_node())
+    reports = [Report(name, {"0.successes": 1}, ["0.successes"]) for name in names]
+    connect = client.get_redis_connection
+
+    def get_redis_connection(node: Any) -> Any:
+        if node.port == away.port:
+            raise redis.ConnectionError("this node is away")
+        return connect(node)
+
+    def keys(name: str) -> set[int]:
+        return {client.get_node_from_key(store._key(kind, name)).port for kind in ("totals", "record")}
+
+    store.exchange([], None)
+    monkeypatch.setattr(client, "get_redis_connection", get_redis_connection)
+    monkeypatch.setattr(client.nodes_manager, "initialize", None)  # it cannot be asked who took over, either
+    found = store.exchange(reports, None).found
+    assert [each.error is not None for each in found] == [away.port in keys(name) for name in names]
+    assert 0 < sum(each.error is None for each in found) < 20
 
 
 @needs_redis_server

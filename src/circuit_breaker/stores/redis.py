@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from datetime import timedelta
-from itertools import pairwise
-from typing import Any, Final, cast
+from math import inf
+from typing import Any, Final
 from urllib.parse import quote
 
 from .._common import checks
 from .._shared.protocol import COUNTED, Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit
 from .._shared.record import LONGEST_TEXT, Unreadable, epoch_of, read
 from .._shared.store import BaseStore
+from ._client import UNDECODED, Batch, checked, client_for
 
 __all__ = ["RedisStore"]
 
@@ -23,8 +23,8 @@ DAY_S: Final = 86_400
 HOUR_S: Final = 3_600.0
 LONGEST_KEY: Final = 80
 KEPT_OF_A_LONG_KEY: Final = 40
-UNDECODED: Final = {"NEVER_DECODE": True}  # as bytes, also from a client that decodes: garbage must not raise there
-ATTEMPTS: Final = 100  # at a compare-and-swap; it fails only if somebody else's succeeds
+SCANNED_AT_ONCE: Final = 200  # entries of a list that an exchange looks at, to see which are too old
+ATTEMPTS: Final = 100  # at a compare-and-swap; one fails if somebody else has written meanwhile
 
 
 class RedisStore(BaseStore):
@@ -52,12 +52,12 @@ class RedisStore(BaseStore):
         timeout_s: float | timedelta = 0.25,
     ) -> None:
         super().__init__(interval_s=interval_s, timeout_s=timeout_s)
-        self._client = _checked(client)
+        self._client = checked(client)
         self._prefix = checks.text("prefix", prefix)
         self._names = f"{prefix}names"  # each key of a circuit, when it was used last, and its name
         self._members = f"{prefix}members"  # each process, when it was seen last, and its line
         self._renewed: dict[str, float] = {}  # when a circuit was noted as used
-        self._pruned_at = -HOUR_S
+        self._scans = (_Scan(self._names, DAY_S), _Scan(self._members, HOUR_S))
         self._ahead_s: float | None = None  # of the server's clock, before the monotonic one
 
     def __repr__(self) -> str:
@@ -72,32 +72,29 @@ class RedisStore(BaseStore):
     # The four methods
 
     def exchange(self, reports: Sequence[Report], member: MemberLine | None) -> Exchange:
-        """Add, read and note who is there, in one round trip."""
-        pipe = self._pipeline()
-        pipe.execute_command("TIME")
+        """Add, read and note who is there, in one round trip; a cluster takes one for each node."""
+        batch = self._batch()
+        batch.add("TIME")
         if member is not None and member.text is None:
-            pipe.hdel(self._members, member.key)
+            batch.add("HDEL", self._members, member.key)
         elif member is not None:
-            pipe.hset(self._members, member.key, f"{self._now():.3f} {member.text}")
-            pipe.expire(self._members, DAY_S)
-        sizes = [len(pipe)]
-        for report in reports:
-            self._add(pipe, report)
-            sizes.append(len(pipe))
-        answers: list[Any] = pipe.execute(raise_on_error=False)
+            batch.add("HSET", self._members, member.key, f"{self._now():.3f} {member.text}")
+            batch.add("EXPIRE", self._members, DAY_S)
+        parts = [self._add(batch, report) for report in reports]
+        scanned = [(scan, len(batch) - 1) for scan in self._scans if scan.add(batch)]
+        answers = batch.run()
         now = self._read_clock(_sound(answers[0]))
-        parts = [answers[start:end] for start, end in pairwise(sizes)]
-        found = [self._found(report, part) for report, part in zip(reports, parts, strict=True)]
-        self._prune()
-        return Exchange(now, found)
+        for scan, place in scanned:
+            scan.take(answers[place], now)
+        return Exchange(now, [self._found(report, answers[part]) for report, part in zip(reports, parts, strict=True)])
 
     def update(self, name: str, change: Change) -> None:
         """Change a record, if nobody else has written it meanwhile; else try again."""
         key = self._key("record", name)
-        noting = self._pipeline()
+        noting = self._batch()
         self._renew(noting, name)
-        noting.execute(raise_on_error=False)
-        with self._client_for(key).pipeline(transaction=True) as pipe:
+        noting.run()
+        with client_for(self._client, key).pipeline(transaction=True) as pipe:
             for _ in range(ATTEMPTS):
                 pipe.watch(key)
                 text = _text(pipe.execute_command("GETRANGE", key, 0, LONGEST_TEXT, **UNDECODED))
@@ -133,24 +130,27 @@ class RedisStore(BaseStore):
 
     # An exchange
 
-    def _add(self, pipe: Any, report: Report) -> None:
-        totals = self._key("totals", report.name)
+    def _add(self, batch: Batch, report: Report) -> slice:
+        """Add what a report says and asks; return where its answers will be."""
+        start, totals = len(batch), self._key("totals", report.name)
         if report.forget:
-            pipe.hdel(totals, *report.forget)
+            batch.add("HDEL", totals, *report.forget)
         for field, number in report.add.items():
-            pipe.hincrby(totals, field, number)
-        self._renew(pipe, report.name)
-        pipe.execute_command("GETRANGE", self._key("record", report.name), 0, LONGEST_TEXT, **UNDECODED)
-        pipe.execute_command("HMGET", totals, *report.read, **UNDECODED)
+            batch.add("HINCRBY", totals, field, number)
+        batch.add("GETRANGE", self._key("record", report.name), 0, LONGEST_TEXT)
+        batch.add("HMGET", totals, *report.read)
+        part = slice(start, len(batch))
+        self._renew(batch, report.name)
+        return part
 
-    def _renew(self, pipe: Any, name: str) -> None:
+    def _renew(self, batch: Batch, name: str) -> None:
         """Note once an hour that a circuit is in use."""
         now = time.monotonic()
         if now - self._renewed.get(name, -HOUR_S) >= HOUR_S:
             self._renewed[name] = now
-            pipe.hset(self._names, _short(name), f"{self._now():.3f} {json.dumps(name)}")
+            batch.add("HSET", self._names, _short(name), f"{self._now():.3f} {json.dumps(name)}")
             for key in (self._names, self._key("record", name), self._key("totals", name)):
-                pipe.expire(key, DAY_S)
+                batch.add("EXPIRE", key, DAY_S)
 
     def _found(self, report: Report, answers: list[Any]) -> Found:
         error = next((answer for answer in answers if isinstance(answer, Exception)), None)
@@ -165,33 +165,17 @@ class RedisStore(BaseStore):
         except Unreadable as unreadable:
             return Found(None, (), unreadable)
 
-    def _prune(self) -> None:
-        """Delete, once an hour, who has gone and what has not been used for a day."""
-        if time.monotonic() - self._pruned_at < HOUR_S:
-            return
-        self._pruned_at = time.monotonic()
-        now = self._now()
-        for key, lasts_s in ((self._names, DAY_S), (self._members, HOUR_S)):
-            kept = {field for field, _, _ in self._entries(key, now, lasts_s)}
-            gone = [field for field in self._client.hkeys(key) if _field(field) not in kept]
-            if gone:
-                self._client.hdel(key, *gone)
-
     def _entries(self, key: str, now: float, lasts_s: float) -> list[tuple[str, float, str]]:
         """Return field, time and text of what is in one of the two lists, and not older than this."""
         entries: list[tuple[str, float, str]] = []
         for field, value in self._client.execute_command("HGETALL", key, **UNDECODED).items():
-            seen, _, text = (_text(value) or "").partition(" ")
-            try:
-                at = float(seen)
-            except ValueError:
-                continue  # nobody of us wrote that
+            at, text = _entry(value)
             if abs(now - at) <= lasts_s:
                 entries.append((_field(field), at, text))
         return entries
 
     def _each(self, command: str, arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
-        pipe = self._pipeline()
+        pipe = self._client.pipeline(transaction=False)
         for each in arguments:
             pipe.execute_command(command, *each, **UNDECODED)
         return list(pipe.execute(raise_on_error=False)) if len(pipe) else []
@@ -201,18 +185,10 @@ class RedisStore(BaseStore):
     def _key(self, kind: str, name: str) -> str:
         return f"{self._prefix}{kind}:{_short(name)}"
 
-    def _pipeline(self) -> Any:
+    def _batch(self) -> Batch:
         if self._ahead_s is None:
             self._read_clock(self._client.time())
-        return self._client.pipeline(transaction=False)
-
-    def _client_for(self, key: str) -> Any:
-        """Return a client of the server that has this key; of a cluster it is the one to watch it at."""
-        client = self._client
-        if not hasattr(client, "get_node_from_key"):
-            return client
-        connect = getattr(client, "get_redis_connection", None) or client.get_valkey_connection
-        return connect(client.get_node_from_key(key))
+        return Batch(self._client)
 
     def _read_clock(self, answer: Any) -> float:
         now = _seconds(answer)
@@ -221,6 +197,41 @@ class RedisStore(BaseStore):
 
     def _now(self) -> float:
         return time.monotonic() + (self._ahead_s or 0.0)
+
+
+class _Scan:
+    """Looks through a list, a few entries with each exchange, and deletes those that are too old with the next one.
+
+    After a whole list it rests for an hour.
+    """
+
+    def __init__(self, key: str, lasts_s: float) -> None:
+        self._key = key
+        self._lasts_s = lasts_s
+        self._begins_at = -inf
+        self._cursor = 0
+        self._old: list[Any] = []
+
+    def add(self, batch: Batch) -> bool:
+        """Add what is to be done now; tell whether the last command of the batch needs `take`."""
+        old, self._old = self._old, []
+        if old:
+            batch.add("HDEL", self._key, *old)
+        due = time.monotonic() >= self._begins_at
+        if due:
+            batch.add("HSCAN", self._key, self._cursor, "COUNT", SCANNED_AT_ONCE)
+        return due
+
+    def take(self, answer: Any, now: float) -> None:
+        """Take in what stands there."""
+        cursor: int = 0
+        entries: dict[Any, Any] = {}
+        if not isinstance(answer, Exception):
+            cursor, entries = answer
+        self._old = [field for field, value in entries.items() if not abs(now - _entry(value)[0]) <= self._lasts_s]
+        self._cursor = cursor
+        if not cursor:
+            self._begins_at = time.monotonic() + HOUR_S
 
 
 def _short(name: str) -> str:
@@ -264,6 +275,15 @@ def _field(answer: Any) -> str:
     return _text(answer) or ""
 
 
+def _entry(value: Any) -> tuple[float, str]:
+    """Return the time and the text of an entry of a list; what nobody of us wrote is infinitely old."""
+    seen, _, text = (_text(value) or "").partition(" ")
+    try:
+        return float(seen), text
+    except ValueError:
+        return -inf, text
+
+
 def _names(entries: Iterable[tuple[str, float, str]]) -> Iterable[str]:
     for field, _, text in entries:
         try:
@@ -287,35 +307,3 @@ def _circuit(name: str, text: Any, fields: Sequence[str], totals: Any, now: floa
         return SharedCircuit.read(name, _text(_sound(text)), dict(zip(fields, numbers, strict=True)), now)
     except Exception as error:
         return SharedCircuit(name, None, retry_after_s=None, error=str(error))
-
-
-# Checking the client
-
-
-def _checked(client: Any) -> Any:
-    takes = "a client of redis-py or valkey-py, such as redis.Redis(socket_timeout=0.25)"
-    kind = cast("type[object]", type(client))
-    if issubclass(kind, type) or not callable(getattr(client, "pipeline", None)):
-        raise checks.wrong_type("client", client, takes)
-    if inspect.iscoroutinefunction(getattr(kind, "execute_command", None)):
-        raise checks.wrong_type("client", client, f"{takes}, not an asynchronous one")
-    if _socket_timeout(client) is None:
-        raise checks.wrong_value(
-            "client", client, "a client with a socket_timeout, such as redis.Redis(socket_timeout=0.25)"
-        )
-    return client
-
-
-def _socket_timeout(client: Any) -> Any:
-    """Return the time-out of a client's connections; one that cannot be seen counts as there."""
-    try:
-        if hasattr(client, "get_default_node"):
-            node = client.get_default_node()
-            client = getattr(node, "redis_connection", None) or node.valkey_connection
-        pool = client.connection_pool
-        settings = pool.connection_kwargs
-        if "socket_timeout" in settings:
-            return settings["socket_timeout"]
-        return pool.connection_class(**settings).socket_timeout  # which connects to nothing yet
-    except Exception:
-        return ...
