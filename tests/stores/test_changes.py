@@ -14,6 +14,7 @@ from circuit_breaker._shared.record import Edit, Record, Rules, Step, read
 RULES = Rules(open_s=5.0, probes=2, success_threshold=2, failure_threshold=1)
 LEASE_S = 10.0
 FORCED_OPEN, FORCED_CLOSED, AUTO = CircuitMode.FORCED_OPEN, CircuitMode.FORCED_CLOSED, CircuitMode.AUTO
+ORDERS = [changes.reset("ops:1"), *(changes.ordered(mode, "ops:1") for mode in (FORCED_OPEN, FORCED_CLOSED, AUTO))]
 
 
 class Desk:
@@ -236,8 +237,9 @@ def test_auto_changes_nothing_where_nothing_is_forced(half_open: Desk) -> None:
     assert half_open.record.open
 
 
-def test_an_order_overwrites_what_cannot_be_read(desk: Desk) -> None:
-    edit = Edit(changes.reset("ops:1"), overwrite=True)
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_order_overwrites_what_cannot_be_read(desk: Desk, order: Step) -> None:
+    edit = Edit(order, overwrite=True)
     written = edit("garbage", desk.now)
     assert read(written) == edit.record
     assert edit.changed

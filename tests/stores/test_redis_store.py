@@ -17,8 +17,10 @@ pytest.importorskip("redis", reason="needs the extra redis: pip install -e .[red
 import redis
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitOpenError, CircuitState
+from circuit_breaker._shared import changes
 from circuit_breaker._shared.process import talker_of
 from circuit_breaker._shared.protocol import MemberLine, Report, member_text
+from circuit_breaker._shared.record import Edit, Rules
 from circuit_breaker.stores import RedisStore
 from circuit_breaker.stores import redis as redis_store
 from circuit_breaker.testing import check_store
@@ -167,8 +169,10 @@ def test_two_stores_of_one_server_and_prefix_are_one_member() -> None:
 def test_keys_are_short_and_ascii_and_expire_after_a_day(server: RedisServer, make: Callable[..., RedisStore]) -> None:
     store = make()
     for name in ("api", "ä" * 10_000, "{tag}*?[\n", ""):
-        store.exchange([Report(name, {"0.successes": 1}, [])], MemberLine("me", member_text({}, 0.0, 60.0)))
         store.force_open(name)
+        report = Report(name, {"0.successes": 1}, ["0.successes"])
+        store.exchange([report], MemberLine("me", member_text({}, 0.0, 60.0)))
+        store.exchange([report], None)
     client = server.client(redis.Redis)
     keys = client.keys("*")
     assert len(keys) == 2 * 4 + 2
@@ -352,6 +356,7 @@ def test_a_circuit_whose_server_was_flushed_is_listed_again(
         lambda client: client.hset("circuits:totals:api", "0.successes", b"\xff"),
         lambda client: client.hset("circuits:totals:api", "0.successes", "9" * 60),
         lambda client: client.hset("circuits:totals:api", "0.failures", "-1"),
+        lambda client: client.hset("circuits:totals:api", "0.failures", "9223372036854775807"),
     ],
 )
 @pytest.mark.parametrize("decode", [False, True])
@@ -369,10 +374,16 @@ def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
     assert other.snapshot().shared.link == "joined"  # type: ignore[union-attr]
     circuits = {circuit.name: circuit for circuit in store.circuits()}
     assert circuits["other"].state is CircuitState.CLOSED
-    assert len(circuits["api"].error or "") < 400
-    client.delete("circuits:record:api", "circuits:totals:api")
+    assert 0 < len(circuits["api"].error or "") < 400
+    store.force_open("api")
     store.sync()
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+    store.reset("api")
+    store.sync()
+    assert breaker.call(int) == 0
     assert breaker.snapshot().shared.link == "joined"  # type: ignore[union-attr]
+    assert {circuit.error for circuit in store.circuits()} == {None}
 
 
 @needs_redis_server
@@ -402,9 +413,6 @@ def test_lists_of_another_type_are_an_error_of_looks_only(server: RedisServer, m
 
 @needs_redis_server
 def test_a_hundred_clients_at_once_get_exactly_the_leases_there_are(server: RedisServer) -> None:
-    from circuit_breaker._shared import changes
-    from circuit_breaker._shared.record import Edit, Rules
-
     def store() -> RedisStore:
         return RedisStore(server.client(redis.Redis, socket_timeout=PATIENCE_S))
 
@@ -446,11 +454,23 @@ def test_a_record_that_others_change_all_the_time_is_given_up_on(
 
 
 @needs_redis_server
-def test_what_the_server_rejects_at_a_change_comes_out(server: RedisServer, make: Callable[..., RedisStore]) -> None:
+def test_what_the_server_rejects_at_a_change_comes_out(make: Callable[..., RedisStore]) -> None:
+    with RedisServer() as own:
+        store = make(own.client(redis.Redis))
+        own.client(redis.Redis).execute_command("ACL", "SETUSER", "default", "-getrange")
+        with pytest.raises(redis.ResponseError, match="permissions"):
+            store.reset("api")
+
+
+@needs_redis_server
+def test_only_an_order_overwrites_a_record_of_another_type(
+    server: RedisServer, make: Callable[..., RedisStore]
+) -> None:
     store, client = make(), server.client(redis.Redis)
     client.lpush("circuits:record:api", "a list")
-    with pytest.raises(redis.ResponseError):
-        store.reset("api")
+    with pytest.raises(ValueError, match="the record cannot be read"):
+        store.update("api", Edit(changes.reset("x:1")))
+    assert client.type("circuits:record:api") == b"list"
 
 
 @needs_redis_server

@@ -397,12 +397,14 @@ def test_what_change_raises_is_taken_back(make: Callable[..., SQLiteStore]) -> N
     [
         "UPDATE circuit SET record = 'garbage' WHERE name = x'617069'",
         "UPDATE circuit SET record = x'00ff' WHERE name = x'617069'",
+        "UPDATE circuit SET record = CAST(x'7bff7d' AS TEXT) WHERE name = x'617069'",
         "UPDATE circuit SET record = 7 WHERE name = x'617069'",
         "UPDATE circuit SET record = zeroblob(100000) WHERE name = x'617069'",
         "UPDATE circuit SET record = printf('%.*c', 70000, 'x') WHERE name = x'617069'",
         "INSERT OR REPLACE INTO total VALUES (x'617069', '0.successes', 'many')",
         "INSERT OR REPLACE INTO total VALUES (x'617069', '0.successes', 1.5)",
         "INSERT OR REPLACE INTO total VALUES (x'617069', '0.successes', -1)",
+        "INSERT OR REPLACE INTO total VALUES (x'617069', '0.successes', 9223372036854775807)",
     ],
 )
 def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
@@ -418,7 +420,46 @@ def test_garbage_of_one_circuit_is_a_lost_store_for_that_one_only(
     assert other.snapshot().shared.link == "joined"  # type: ignore[union-attr]
     circuits = {circuit.name: circuit for circuit in store.circuits()}
     assert circuits["other"].state is CircuitState.CLOSED
-    assert len(circuits["api"].error or "") < 200
+    assert 0 < len(circuits["api"].error or "") < 200
+    store.force_open("api")
+    store.sync()
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+    store.reset("api")
+    store.sync()
+    assert breaker.call(int) == 0
+    assert breaker.snapshot().shared.link == "joined"  # type: ignore[union-attr]
+    assert {circuit.error for circuit in store.circuits()} == {None}
+
+
+def test_a_total_that_is_garbage_is_not_added_to(make: Callable[..., SQLiteStore], path: Path) -> None:
+    store = make()
+    add(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE total SET number = 'many'")
+    with pytest.raises(ValueError, match="a total is no number"):
+        add(store)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT number FROM total").fetchall() == [("many",)]
+
+
+@pytest.mark.parametrize("field", ["'9.foreign'", "CAST(x'ff' AS TEXT)", "x'ff'"])
+def test_totals_that_nobody_asks_for_may_be_anything(make: Callable[..., SQLiteStore], path: Path, field: str) -> None:
+    store = make()
+    add(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"INSERT INTO total VALUES (x'617069', {field}, 'garbage')")
+    assert add(store) == 2
+    assert [(circuit.successes, circuit.error) for circuit in store.circuits()] == [(2, None)]
+
+
+@pytest.mark.parametrize("name", [b"\xff", "a text", 7, 3_000_000_000_000, 1.5], ids=repr)
+def test_rows_that_are_no_circuits_are_passed_over(make: Callable[..., SQLiteStore], path: Path, name: object) -> None:
+    store = make()
+    add(store)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO circuit VALUES (?, NULL, 2e9)", (name,))
+    assert [circuit.name for circuit in store.circuits()] == ["api"]
 
 
 def test_members_that_are_garbage_are_passed_over(make: Callable[..., SQLiteStore], path: Path) -> None:
@@ -450,6 +491,21 @@ def test_what_has_not_been_used_for_a_day_is_deleted(
     with closing(sqlite3.connect(path)) as connection, connection:
         assert connection.execute("SELECT count(*) FROM total").fetchone() == (1,)
         assert connection.execute("SELECT key FROM member").fetchall() == [("kept",)]
+
+
+def test_an_order_is_a_use(make: Callable[..., SQLiteStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1e9]
+    monkeypatch.setattr(sqlite.time, "time", lambda: now[0])
+    store = make()
+    store.reset("api")
+    now[0] += 86_400 - 300
+    store.force_open("api")
+    now[0] += 600
+    make().exchange([Report("other", {}, [])], None)
+    assert [(circuit.name, circuit.state) for circuit in store.circuits()] == [
+        ("api", CircuitState.OPEN),
+        ("other", CircuitState.CLOSED),
+    ]
 
 
 def test_a_clock_that_is_set_back_keeps_no_circuit_for_ever(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from .._common.words import CircuitMode, CircuitState
-from .record import LONGEST_TEXT, Record, Unreadable, epoch_of, printable, read
+from .record import LONGEST_TEXT, Record, Unreadable, epoch_of, printable, read, total
 
 __all__ = ["Change", "Exchange", "Found", "Member", "MemberLine", "Report", "SharedCircuit", "Store"]
 
@@ -93,7 +93,7 @@ class SharedCircuit:
     error: str | None = None
 
     @classmethod
-    def read(cls, name: str, record: str | None, totals: Mapping[str, int], now: float) -> SharedCircuit:
+    def read(cls, name: str, record: str | None, totals: Mapping[str, int | None], now: float) -> SharedCircuit:
         """Return what a record's text and the totals beside it say at the store's time `now`."""
         try:
             return cls._of(name, read(record), totals, now)
@@ -101,9 +101,9 @@ class SharedCircuit:
             return cls(name, None, retry_after_s=None, error=str(error))
 
     @classmethod
-    def _of(cls, name: str, record: Record | None, totals: Mapping[str, int], now: float) -> SharedCircuit:
+    def _of(cls, name: str, record: Record | None, totals: Mapping[str, int | None], now: float) -> SharedCircuit:
         epoch = epoch_of(record)
-        successes, failures, slow, rejected = (totals.get(f"{epoch}.{kind}", 0) for kind in COUNTED)
+        successes, failures, slow, rejected = (total(totals.get(f"{epoch}.{kind}")) for kind in COUNTED)
         circuit = cls(
             name,
             CircuitState.CLOSED,
@@ -130,6 +130,15 @@ class SharedCircuit:
             known = record.mode is CircuitMode.AUTO
             return replace(circuit, state=CircuitState.OPEN, retry_after_s=remaining_s if known else None)
         return replace(circuit, state=CircuitState.HALF_OPEN, retry_after_s=None)
+
+
+def totals_of(record: str | None) -> list[str]:
+    """Return the names of the totals of the epoch that a record's text stands for.
+
+    Raises:
+        Unreadable: the text is no record.
+    """
+    return [f"{epoch_of(read(record))}.{kind}" for kind in COUNTED]
 
 
 @dataclass(frozen=True)

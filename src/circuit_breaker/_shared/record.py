@@ -101,6 +101,7 @@ class Edit:
         record: the record that stands; None: there is none.
         changed: whether the step changed it.
         now: the store's time.
+        overwrite: it is an order, which writes over what cannot be read.
     """
 
     record: Record | None = None
@@ -109,18 +110,23 @@ class Edit:
 
     def __init__(self, step: Step, *, overwrite: bool = False) -> None:
         self._step = step
-        self._overwrite = overwrite  # what cannot be read counts as nothing
+        self.overwrite = overwrite
 
     def __call__(self, text: str | None, now: float) -> str | None:
         try:
             before = read(text)
         except Unreadable:
-            if not self._overwrite:
+            if not self.overwrite:
                 raise
-            before = None
+            before = Record(0, False, now, "", "", CircuitMode.SHADOW)  # a mode that no order leaves as it is
         after = self._step(before, now)
         self.record, self.changed, self.now = before if after is None else after, after is not None, now
         return None if after is None else after.text()
+
+
+def is_order(change: object) -> bool:
+    """Tell whether a change is an order; then totals that cannot be read must not stand in its way, either."""
+    return isinstance(change, Edit) and change.overwrite
 
 
 def epoch_of(record: Record | None) -> int:
@@ -145,6 +151,17 @@ def read(text: str | None) -> Record | None:
         return _record(json.loads(text))
     except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise Unreadable(f"the record cannot be read: {printable(str(error))}") from None
+
+
+def total(value: int | None) -> int:
+    """Return a total, which is 0 if there is none.
+
+    Raises:
+        Unreadable: it is out of range.
+    """
+    if not 0 <= (value or 0) <= LARGEST_EPOCH:
+        raise Unreadable(f"a total is {value}")
+    return value or 0
 
 
 def _record(plain: Any) -> Record:

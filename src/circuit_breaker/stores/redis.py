@@ -12,8 +12,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from .._common import checks
-from .._shared.protocol import COUNTED, Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit
-from .._shared.record import LONGEST_TEXT, Unreadable, epoch_of, read
+from .._shared.protocol import Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit, totals_of
+from .._shared.record import LONGEST_TEXT, Unreadable, is_order
 from .._shared.store import BaseStore
 from ._client import UNDECODED, Batch, checked, client_for
 
@@ -97,10 +97,11 @@ class RedisStore(BaseStore):
         with client_for(self._client, key).pipeline(transaction=True) as pipe:
             for _ in range(ATTEMPTS):
                 pipe.watch(key)
-                text = _text(pipe.execute_command("GETRANGE", key, 0, LONGEST_TEXT, **UNDECODED))
-                after = change(text, _seconds(pipe.time()))
+                after = change(_watched(pipe, key), _seconds(pipe.time()))
                 if after is None:
                     return
+                if is_order(change):
+                    self._client.delete(self._key("totals", name))  # they may be garbage, and are of before
                 pipe.multi()
                 pipe.set(key, after, ex=DAY_S)
                 try:
@@ -117,7 +118,7 @@ class RedisStore(BaseStore):
         now = self._read_clock(self._client.time())
         names = sorted(_names(self._entries(self._names, now, DAY_S)))
         texts = self._each("GETRANGE", [(self._key("record", name), 0, LONGEST_TEXT) for name in names])
-        fields = [[f"{_epoch(text)}.{kind}" for kind in COUNTED] for text in texts]
+        fields = [_totals_of(text) for text in texts]
         keys = [self._key("totals", name) for name in names]
         totals = self._each("HMGET", [(key, *each) for key, each in zip(keys, fields, strict=True)])
         return [_circuit(*each, now) for each in zip(names, texts, fields, totals, strict=True)]
@@ -252,6 +253,16 @@ def _sound(answer: Any) -> Any:
     return answer
 
 
+def _watched(pipe: Any, key: str) -> str | None:
+    """Return the text of a record, or what the server says if it is none."""
+    try:
+        return _text(pipe.execute_command("GETRANGE", key, 0, LONGEST_TEXT, **UNDECODED))
+    except Exception as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        return str(error)
+
+
 def _seconds(answer: Any) -> float:
     seconds, microseconds = _sound(answer)
     return int(seconds) + int(microseconds) / 1e6
@@ -294,16 +305,16 @@ def _names(entries: Iterable[tuple[str, float, str]]) -> Iterable[str]:
             yield name
 
 
-def _epoch(text: Any) -> int:
+def _totals_of(text: Any) -> list[str]:
     try:
-        return epoch_of(read(_text(_sound(text))))
+        return totals_of(_text(_sound(text)))
     except Exception:
-        return 0
+        return totals_of(None)
 
 
 def _circuit(name: str, text: Any, fields: Sequence[str], totals: Any, now: float) -> SharedCircuit:
     try:
-        numbers = [_number(total) or 0 for total in _sound(totals)]
+        numbers = [_number(total) for total in _sound(totals)]
         return SharedCircuit.read(name, _text(_sound(text)), dict(zip(fields, numbers, strict=True)), now)
     except Exception as error:
         return SharedCircuit(name, None, retry_after_s=None, error=str(error))

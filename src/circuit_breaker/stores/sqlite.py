@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from .._common import checks, fork
-from .._shared.protocol import Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit
-from .._shared.record import LONGEST_TEXT, Unreadable
+from .._shared.protocol import Change, Exchange, Found, Member, MemberLine, Report, SharedCircuit, totals_of
+from .._shared.record import LONGEST_TEXT, Unreadable, is_order
 from .._shared.store import BaseStore
 
 if TYPE_CHECKING:
@@ -83,12 +83,15 @@ class SQLiteStore(BaseStore):
     def update(self, name: str, change: Change) -> None:
         """Change a record in one transaction."""
         with self._transaction() as cursor:
-            now = time.time()
-            after = change(_record(cursor, _key(name)), now)
+            key, now = _key(name), time.time()
+            after = change(_record(cursor, key), now)
+            if after is not None and is_order(change):
+                cursor.execute("DELETE FROM total WHERE name = ?", (key,))  # they may be garbage, and are of before
             if after is not None:
                 cursor.execute(
-                    "INSERT INTO circuit VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET record = excluded.record",
-                    (_key(name), after, now),
+                    "INSERT INTO circuit VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET record = excluded.record,"
+                    " used = excluded.used",
+                    (key, after, now),
                 )
 
     def circuits(self) -> Sequence[SharedCircuit]:
@@ -96,7 +99,8 @@ class SQLiteStore(BaseStore):
         with self._transaction() as cursor:
             now = time.time()
             rows: list[Any] = cursor.execute("SELECT name FROM circuit ORDER BY name").fetchall()
-            return [_circuit(cursor, key, now) for (key,) in rows]
+            names = [name for (key,) in rows if (name := _name(key)) is not None]
+            return [_circuit(cursor, name, now) for name in names]
 
     def members(self) -> Sequence[Member]:
         """Return all processes that have been here not long ago."""
@@ -157,6 +161,7 @@ class SQLiteStore(BaseStore):
         _make(self._path)
         file = _file_at(self._path)
         connection = sqlite3.connect(self._path, timeout=self.timeout_s, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
         kept = _Connection(connection, self._path, file)
         try:
             with closing(connection.cursor()) as cursor:
@@ -280,40 +285,56 @@ def _key(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
 
 
+def _name(key: Any) -> str | None:
+    """Return the name that a key stands for, or None: nobody of us wrote it."""
+    try:
+        return key.decode("utf-8", "surrogatepass") if isinstance(key, bytes) else None
+    except UnicodeDecodeError:
+        return None
+
+
 def _exchange(cursor: sqlite3.Cursor, report: Report) -> Found:
     key = _key(report.name)
     cursor.executemany("DELETE FROM total WHERE name = ? AND field = ?", [(key, field) for field in report.forget])
     cursor.executemany(
-        "INSERT INTO total VALUES (?, ?, ?) ON CONFLICT (name, field) DO UPDATE SET number = number + excluded.number",
+        "INSERT INTO total VALUES (?, ?, ?) ON CONFLICT (name, field) DO UPDATE SET number = number + excluded.number"
+        " WHERE typeof(number) = 'integer'",  # of garbage, SQLite would make a number
         [(key, field, number) for field, number in report.add.items()],
     )
     try:
-        totals = _totals(cursor, key)
-        return Found(_record(cursor, key), [totals.get(field) for field in report.read])
+        return Found(_record(cursor, key), _totals(cursor, key, report.read))
     except Unreadable as error:
         return Found(None, (), error)
 
 
 def _record(cursor: sqlite3.Cursor, key: bytes) -> str | None:
+    """Return the text of a record, whatever stands there."""
     rows: list[Any] = cursor.execute(
-        "SELECT substr(record, 1, ?) FROM circuit WHERE name = ?", (LONGEST_TEXT + 1, key)
+        "SELECT CAST(substr(record, 1, ?) AS TEXT) FROM circuit WHERE name = ?", (LONGEST_TEXT + 1, key)
     ).fetchall()
-    text = rows[0][0] if rows else None
-    if text is not None and not isinstance(text, str):
-        raise Unreadable("the record is no text")
-    return text
+    return rows[0][0] if rows else None
 
 
-def _totals(cursor: sqlite3.Cursor, key: bytes) -> dict[str, int]:
+def _totals(cursor: sqlite3.Cursor, key: bytes, fields: Sequence[str]) -> list[int | None]:
     rows: list[Any] = cursor.execute("SELECT field, number FROM total WHERE name = ?", (key,)).fetchall()
-    if not all(isinstance(number, int) for _, number in rows):
+    found = dict(rows)
+    totals = [found.get(field) for field in fields]
+    if not all(total is None or isinstance(total, int) for total in totals):
         raise Unreadable("a total is no number")
-    return dict(rows)
+    return totals
 
 
-def _circuit(cursor: sqlite3.Cursor, key: Any, now: float) -> SharedCircuit:
-    name = bytes(key).decode("utf-8", "surrogatepass")
+def _circuit(cursor: sqlite3.Cursor, name: str, now: float) -> SharedCircuit:
+    key = _key(name)
+    record = _record(cursor, key)
     try:
-        return SharedCircuit.read(name, _record(cursor, key), _totals(cursor, key), now)
+        fields = totals_of(record)
+        totals = dict(zip(fields, _totals(cursor, key, fields), strict=True))
+        return SharedCircuit.read(name, record, totals, now)
     except Unreadable as error:
         return SharedCircuit(name, None, retry_after_s=None, error=str(error))
+
+
+def _text(stored: bytes) -> str:
+    """Return a text of the file; others may have written bytes that are no UTF-8."""
+    return stored.decode("utf-8", "replace")
