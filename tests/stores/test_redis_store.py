@@ -162,6 +162,15 @@ def test_two_stores_of_one_server_and_prefix_are_one_member() -> None:
     assert len(set(talkers)) == 3
 
 
+def test_stores_of_two_masters_are_two_members() -> None:
+    from redis.sentinel import Sentinel
+
+    sentinel = Sentinel([("127.0.0.1", 1)], socket_timeout=0.25, db=0)
+    stores = [RedisStore(sentinel.master_for(name)) for name in ("us", "eu")]
+    assert talker_of(stores[0]) is not talker_of(stores[1])
+    assert talker_of(stores[0]) is talker_of(RedisStore(stores[0]._client))
+
+
 # Keys
 
 
@@ -216,6 +225,21 @@ def test_what_has_gone_is_deleted_within_the_hour(
     for _ in range(2):
         store.exchange([], None)
     assert client.hkeys("circuits:members") == [b"me"]
+
+
+@needs_redis_server
+def test_a_store_forgets_circuits_that_are_not_used_any_more(
+    make: Callable[..., RedisStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now = make(), [1e6]
+    monkeypatch.setattr(redis_store.time, "monotonic", lambda: now[0])
+    for _ in range(2):
+        store.exchange([Report(f"tenant-{number}", {"x": 1}, ["x"]) for number in range(100)], None)
+    assert len(store._renewed) == 100
+    now[0] += 3_600.0
+    for _ in range(2):
+        store.exchange([Report("api", {"x": 1}, ["x"])], None)
+    assert list(store._renewed) == ["api"]
 
 
 @needs_redis_server

@@ -493,6 +493,18 @@ def test_what_has_not_been_used_for_a_day_is_deleted(
         assert connection.execute("SELECT key FROM member").fetchall() == [("kept",)]
 
 
+def test_a_store_forgets_circuits_that_are_not_used_any_more(
+    make: Callable[..., SQLiteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1e9]
+    monkeypatch.setattr(sqlite.time, "time", lambda: now[0])
+    store = make()
+    store.exchange([Report(f"tenant-{number}", {}, []) for number in range(100)], None)
+    now[0] += 3_601
+    store.exchange([Report("api", {}, [])], None)
+    assert list(store._renewed) == ["api"]
+
+
 def test_an_order_is_a_use(make: Callable[..., SQLiteStore], monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1e9]
     monkeypatch.setattr(sqlite.time, "time", lambda: now[0])

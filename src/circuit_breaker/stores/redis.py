@@ -56,7 +56,8 @@ class RedisStore(BaseStore):
         self._prefix = checks.text("prefix", prefix)
         self._names = f"{prefix}names"  # each key of a circuit, when it was used last, and its name
         self._members = f"{prefix}members"  # each process, when it was seen last, and its line
-        self._renewed: dict[str, float] = {}  # when a circuit was noted as used
+        self._renewed: dict[str, float] = {}  # when a circuit was noted as used, within the last two hours
+        self._forgot_at = -inf
         self._scans = (_Scan(self._names, DAY_S), _Scan(self._members, HOUR_S))
         self._ahead_s: float | None = None  # of the server's clock, before the monotonic one
 
@@ -66,8 +67,10 @@ class RedisStore(BaseStore):
     def _same(self) -> Hashable:
         pool = getattr(self._client, "connection_pool", None)
         settings = getattr(pool, "connection_kwargs", {})
-        where = tuple(str(settings[name]) for name in ("host", "port", "path", "db") if name in settings)
-        return ("redis", where or id(self._client), self._prefix)
+        if "host" not in settings and "path" not in settings:  # such as of a sentinel, which may know many masters
+            return "redis", id(self._client), self._prefix
+        where = tuple(str(settings.get(name)) for name in ("host", "port", "path", "db"))
+        return "redis", where, self._prefix
 
     # The four methods
 
@@ -147,6 +150,9 @@ class RedisStore(BaseStore):
     def _renew(self, batch: Batch, name: str) -> None:
         """Note once an hour that a circuit is in use."""
         now = time.monotonic()
+        if now - self._forgot_at >= HOUR_S:
+            self._forgot_at = now
+            self._renewed = {each: at for each, at in self._renewed.copy().items() if now - at < HOUR_S}
         if now - self._renewed.get(name, -HOUR_S) >= HOUR_S:
             self._renewed[name] = now
             batch.add("HSET", self._names, _short(name), f"{self._now():.3f} {json.dumps(name)}")

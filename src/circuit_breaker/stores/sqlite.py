@@ -55,7 +55,7 @@ class SQLiteStore(BaseStore):
         super().__init__(interval_s=interval_s, timeout_s=timeout_s)
         self._path = _checked(path)
         self._idle: list[_Connection] = []  # at most one for each thread that was here at once
-        self._renewed: dict[str, float] = {}  # when a circuit was noted as used
+        self._renewed: dict[str, float] = {}  # when a circuit was noted as used, within the last two hours
         self._pruned_at = -DAY_S
         fork.survive(self)
 
@@ -123,6 +123,7 @@ class SQLiteStore(BaseStore):
             )
         if abs(now - self._pruned_at) > HOUR_S:
             self._pruned_at = now
+            self._renewed = {name: at for name, at in self._renewed.copy().items() if abs(now - at) <= HOUR_S}
             range_s = (now - DAY_S, now + DAY_S)
             cursor.execute("DELETE FROM circuit WHERE used NOT BETWEEN ? AND ?", range_s)
             cursor.execute("DELETE FROM total WHERE name NOT IN (SELECT name FROM circuit)")
