@@ -7,10 +7,12 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -155,7 +157,7 @@ def test_the_store_is_read_though_nobody_looks(serve: Any, path: str) -> None:
         ([], "the following arguments are required: STORE"),
         (["circuits.db"], "it takes sqlite:PATH or redis://HOST; for a file, write sqlite:circuits.db"),
         (["http://x"], "is no store"),
-        (["sqlite:none.db"], "there is no file 'none.db': give the path that your processes give to SQLiteStore"),
+        (["sqlite:none.db"], "that your processes give to SQLiteStore; the first call of a breaker makes it"),
         (["redis:x"], "is no store"),
         (["redis://x?db=y"], "the address of Redis cannot be used"),
         (["{}", "--prefix", "x:"], "--prefix is for Redis"),
@@ -228,6 +230,16 @@ def test_a_store_that_cannot_be_read_has_a_status_of_its_own(
     (tmp_path / "text").write_text("this is no database, however long it may be" * 100)
     assert main(["watch", f"sqlite:{tmp_path / 'text'}", "--once"]) == 1
     assert "text cannot be read: DatabaseError: file is not a database" in capsys.readouterr().out
+
+
+def test_the_database_of_another_program_is_not_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE mine (x)")
+    before = file.read_bytes()
+    assert main(["watch", f"sqlite:{file}", "--once"]) == 1
+    assert "is a database of another program: give the path that your processes give" in capsys.readouterr().out
+    assert file.read_bytes() == before
 
 
 def test_the_circuits_are_shown_until_ctrl_c(path: str, store: SQLiteStore) -> None:

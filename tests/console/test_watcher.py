@@ -148,6 +148,7 @@ def test_a_child_reads_for_itself_even_if_the_parent_was_reading(scene: Scene, w
     assert told_by_child(lambda: (watcher.look().error, scene.store.reads)) == "(None, 1)"
 
 
-def test_something_else_is_no_store() -> None:
-    with pytest.raises(TypeError, match="store"):
-        Watcher("sqlite:circuits.db")
+@pytest.mark.parametrize("store", ["sqlite:circuits.db", None])
+def test_something_else_is_no_store(store: object) -> None:
+    with pytest.raises(TypeError, match=r'store must be a store such as SQLiteStore\("circuits.db"\), got'):
+        Watcher(store)

@@ -102,6 +102,42 @@ def test_making_a_store_touches_no_file(path: Path) -> None:
     assert not path.exists()
 
 
+def look(store: SQLiteStore) -> tuple[int, int, int]:
+    """Read all there is."""
+    return len(store.exchange([], None).found), len(store.circuits()), len(store.members())
+
+
+def test_reading_makes_no_file(make: Callable[..., SQLiteStore], path: Path) -> None:
+    assert look(make()) == (0, 0, 0)
+    assert not path.exists()
+
+
+def test_reading_makes_no_tables(make: Callable[..., SQLiteStore], path: Path) -> None:
+    path.touch()
+    assert look(make()) == (0, 0, 0)
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("read", [lambda store: store.exchange([], None), SQLiteStore.circuits, SQLiteStore.members])
+def test_reading_the_file_of_another_program_changes_nothing_and_says_so(
+    make: Callable[..., SQLiteStore], path: Path, read: Callable[[SQLiteStore], object]
+) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE circuit (voltage)")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"circuits\.db is a database of another program: give the path that"):
+        read(make())
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == ["circuits.db"]
+
+
+def test_reading_deletes_nothing(make: Callable[..., SQLiteStore], path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make()
+    store.reset("old")
+    monkeypatch.setattr(sqlite.time, "time", lambda: 1e10)
+    assert look(make()) == (0, 1, 0)
+
+
 def test_a_relative_path_is_that_of_the_moment_it_was_given(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -184,7 +220,7 @@ def test_a_store_that_nobody_has_any_more_leaves_the_log_of_a_new_file(
     assert log.stat().st_ino == before
 
 
-@pytest.mark.parametrize("use", ["store.circuits()", "CircuitBreaker('api', store=store).call(int)"])
+@pytest.mark.parametrize("use", ["store.reset('api')", "CircuitBreaker('api', store=store).call(int)"])
 def test_at_the_end_of_a_process_all_connections_are_closed(path: Path, use: str) -> None:
     script = (
         "import sys; from circuit_breaker import CircuitBreaker; from circuit_breaker.stores import SQLiteStore\n"

@@ -44,7 +44,10 @@ def _sqlite(path: str, prefix: str | None) -> Source:
     if prefix is not None:
         raise ValueError("--prefix is for Redis; a file has none")
     if not Path(path).is_file():
-        raise ValueError(f"there is no file {path!r}: give the path that your processes give to SQLiteStore")
+        raise ValueError(
+            f"there is no file {path!r}: give the path that your processes give to SQLiteStore; the first call of a "
+            "breaker makes it"
+        )
     return Source(SQLiteStore(path, timeout_s=TIMEOUT_S), f"sqlite:{path}")
 
 

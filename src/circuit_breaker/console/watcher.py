@@ -44,7 +44,7 @@ class View(NamedTuple):
 
 
 class Watcher:
-    """Looks at the circuits of a store; it is no member, and changes nothing.
+    """Reads the circuits of a store; it is no member, and reading changes nothing.
 
     Any number of threads may look at once. One of them reads, if the last reading is a second old; the others get what
     is there already.
@@ -53,7 +53,7 @@ class Watcher:
     # The lock guards `_next_at`, which says when somebody has to read again; it is not held while one does.
 
     def __init__(self, store: object, clock: Callable[[], float] = time.monotonic) -> None:
-        self.store: Store = checked(store)
+        self.store: Store = checked(store, optional=False)
         self.clock = clock
         self._lock = RLock()
         self._next_at = -inf

@@ -84,7 +84,8 @@ class RedisStore(BaseStore):
             batch.add("HSET", self._members, member.key, f"{self._now():.3f} {member.text}")
             batch.add("EXPIRE", self._members, DAY_S)
         parts = [self._add(batch, report) for report in reports]
-        scanned = [(scan, len(batch) - 1) for scan in self._scans if scan.add(batch)]
+        scans = self._scans if reports or member is not None else ()  # who only reads deletes nothing
+        scanned = [(scan, len(batch) - 1) for scan in scans if scan.add(batch)]
         answers = batch.run()
         now = self._read_clock(_sound(answers[0]))
         for scan, place in scanned:

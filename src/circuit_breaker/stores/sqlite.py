@@ -32,6 +32,7 @@ OPENING: Final = (
     "CREATE TABLE IF NOT EXISTS total (name BLOB, field TEXT, number INTEGER, PRIMARY KEY (name, field)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS member (key TEXT PRIMARY KEY, line TEXT, seen REAL) WITHOUT ROWID",
 )
+TABLES: Final = {"circuit", "total", "member"}
 
 
 class SQLiteStore(BaseStore):
@@ -69,6 +70,9 @@ class SQLiteStore(BaseStore):
 
     def exchange(self, reports: Sequence[Report], member: MemberLine | None) -> Exchange:
         """Add, read and note who is there, in one transaction."""
+        if not reports and member is None:
+            self._is_made()
+            return Exchange(time.time(), [])
         with self._transaction() as cursor:
             now = time.time()
             execute = cursor.execute
@@ -95,7 +99,9 @@ class SQLiteStore(BaseStore):
                 )
 
     def circuits(self) -> Sequence[SharedCircuit]:
-        """Return all circuits that are in the file."""
+        """Return all circuits that are in the file; none if there is no file."""
+        if not self._is_made():
+            return []
         with self._transaction() as cursor:
             now = time.time()
             rows: list[Any] = cursor.execute("SELECT name FROM circuit ORDER BY name").fetchall()
@@ -104,6 +110,8 @@ class SQLiteStore(BaseStore):
 
     def members(self) -> Sequence[Member]:
         """Return all processes that have been here not long ago."""
+        if not self._is_made():
+            return []
         with self._transaction() as cursor:
             now = time.time()
             rows: list[Any] = cursor.execute("SELECT line, seen FROM member ORDER BY key").fetchall()
@@ -130,6 +138,30 @@ class SQLiteStore(BaseStore):
             cursor.execute("DELETE FROM member WHERE seen NOT BETWEEN ? AND ?", range_s)
 
     # Connections
+
+    def _is_made(self) -> bool:
+        """Tell whether the file and its tables are there; who only reads makes neither.
+
+        Raises:
+            ValueError: the file is of another program.
+        """
+        import sqlite3
+
+        file = _file_at(self._path)
+        if file is None or any(kept.file == file for kept in self._idle.copy()):
+            return file is not None
+        looking = _Connection(sqlite3.connect(self._path, timeout=self.timeout_s), self._path, file)
+        try:
+            with closing(looking.connection.cursor()) as cursor:
+                rows: list[Any] = cursor.execute("SELECT name FROM sqlite_master").fetchall()
+        finally:
+            looking.end()
+        names = {name for (name,) in rows}
+        if names and not names >= TABLES:
+            raise ValueError(
+                f"{self._path} is a database of another program: give the path that your processes give to SQLiteStore"
+            )
+        return bool(names)
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Cursor]:
