@@ -150,9 +150,12 @@ def test_a_plain_text_stays_as_it_is() -> None:
     assert printable("5 failures in a row (threshold 5)") == "5 failures in a row (threshold 5)"
 
 
-def test_a_process_with_more_circuits_than_a_line_holds_is_listed_with_some_of_them() -> None:
-    circuits = {f"circuit {number} \N{SNOWMAN}": "closed" for number in range(10_000)}
-    member = Member.read(member_text(circuits, 1.0, 60.0), 5.0, 5.0)
+@pytest.mark.parametrize("name", ["circuit", "\N{SNOWMAN}" * 10, "\N{PILE OF POO}" * 20])
+def test_a_process_with_more_circuits_than_a_line_holds_is_listed_with_some_of_them(name: str) -> None:
+    circuits = {f"{name} {number}": "closed" for number in range(10_000)}
+    line = member_text(circuits, 1.0, 60.0)
+    assert len(line) < LONGEST_TEXT
+    member = Member.read(line, 5.0, 5.0)
     assert member is not None
     assert 100 < len(member.circuits) < 10_000
     assert member.circuits.items() <= circuits.items()

@@ -24,7 +24,7 @@ class Broken(Exception):
 
 def check(make: Callable[[], Any]) -> None:
     """Check the store that `make` gives; see `testing.check_store`."""
-    store, other = checked(make()), checked(make())
+    store, other = checked(make(), optional=False), checked(make(), optional=False)
     for part in (_knows_nothing, _adds, _tells_names_apart, _changes, _lists):
         part(store, other)
     _adds_exactly(make)
@@ -155,12 +155,12 @@ def _at_once(work: Callable[[], None]) -> None:
 
 def _adds_exactly(make: Callable[[], Any]) -> None:
     def work() -> None:
-        store = checked(make())
+        store = checked(make(), optional=False)
         for _ in range(TIMES):
             _ask(store, "crowd", n0=1)
 
     _at_once(work)
-    total = _ask(checked(make()), "crowd").totals[0]
+    total = _ask(checked(make(), optional=False), "crowd").totals[0]
     _promised(total == THREADS * TIMES, f"{THREADS * TIMES} times 1, added by threads at once, made {total}")
 
 
@@ -170,10 +170,10 @@ def _changes_exactly(make: Callable[[], Any]) -> None:
         return f"{before or ''}x"
 
     def work() -> None:
-        store = checked(make())
+        store = checked(make(), optional=False)
         for _ in range(TIMES):
             store.update("swap", grow)
 
     _at_once(work)
-    text = _ask(checked(make()), "swap").record or ""
+    text = _ask(checked(make(), optional=False), "swap").record or ""
     _promised(len(text) == THREADS * TIMES, f"{THREADS * TIMES} changes, made by threads at once, left {len(text)}")

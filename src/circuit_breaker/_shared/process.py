@@ -50,10 +50,11 @@ def join(
     return machine
 
 
-def checked(store: Any) -> Store:
-    """Return store, which must have the four methods of one."""
+def checked(store: Any, *, optional: bool = True) -> Store:
+    """Return store, which must have the four methods of one; `optional`: None would be taken, too."""
     if isinstance(store, type) or not all(callable(getattr(store, name, None)) for name in METHODS):
-        raise checks.wrong_type("store", store, 'a store such as SQLiteStore("circuits.db"), or None')
+        takes = 'a store such as SQLiteStore("circuits.db")'
+        raise checks.wrong_type("store", store, f"{takes}, or None" if optional else takes)
     return cast("Store", store)
 
 

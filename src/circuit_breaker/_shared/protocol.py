@@ -175,14 +175,14 @@ def member_text(circuits: Mapping[str, str], age_s: float, lasts_s: float) -> st
     """Return the line of this process.
 
     Args:
-        circuits: what each circuit is here; of more than a line holds, some are left out.
+        circuits: what each circuit is here; if there are too many for one line, some are left out.
         age_s: seconds since it joined.
         lasts_s: seconds after which the line is too old to be true.
     """
     by_state: dict[str, list[str]] = {}
     room = LONGEST_TEXT // 2
     for name, state in circuits.items():
-        room -= 6 * len(name) + 4  # as JSON writes it at worst
+        room -= len(json.dumps(name)) + 1
         if room > 0:
             by_state.setdefault(state, []).append(name)
     line = {"host": socket.gethostname(), "pid": os.getpid(), "age_s": age_s, "lasts_s": lasts_s, "circuits": by_state}
@@ -193,7 +193,7 @@ class Store(Protocol):
     """Keeps circuits for many processes; `circuit_breaker.testing.check_store` tells whether one does.
 
     Every method may be called from any thread. One that cannot do its work raises an `Exception`; a breaker takes that
-    as a store that is away. None may wait for long: give your client a time-out.
+    as a store that is away. No method may wait for long: give your client a timeout.
     """
 
     def exchange(self, reports: Sequence[Report], member: MemberLine | None) -> Exchange:

@@ -25,7 +25,7 @@ from ..exceptions import CircuitOpenError
 
 BEFORE_S: Final = 60.0
 AFTER_S: Final = 120.0
-LINE: Final = 2.0  # a full line is as long as the server needs this many time-outs to serve
+LINE: Final = 2.0  # a full line is as long as the server needs this many timeouts to serve
 FAST_ERROR_S: Final = 0.002
 SLOWER: Final = 20.0
 FLAP_S: Final = 10.0

@@ -45,7 +45,7 @@ class MemoryStore(BaseStore):
     Args:
         board: that of another store, `other.board`; None: a new one.
         clock: a function that returns seconds, the store's time; a test gives all stores of a board the same one.
-        manual: without a thread. Then `sync()` alone exchanges, and besides it only the calls that wait for the store:
+        manual: True: no background thread. Data is exchanged only in `sync()` and in calls that wait for the store:
             the first one of a breaker, and one that may become a probe. So a test decides who learns what, and when.
         interval_s, timeout_s: as for `BaseStore`.
 

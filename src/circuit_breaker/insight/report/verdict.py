@@ -231,5 +231,5 @@ load on a dependency that is failing, so that it may recover sooner than in this
 If your callers retry, fewer calls fail than tries: of tries that fail with a share b, and R retries, b to the power \
 R + 1. Then answer with a higher share.
 What counts as a failure is what counted when the log was written. Retry-after hints are not in it.
-A call that hangs counts when it ends: before the first time-out no rule about failures can act.
+A call that hangs counts when it ends: before the first timeout no rule about failures can act.
 """.strip().splitlines()
