@@ -18,7 +18,7 @@ from scenes import Scene
 from circuit_breaker import CircuitMode
 from circuit_breaker.console import server as server_room
 from circuit_breaker.console import watcher as watcher_room
-from circuit_breaker.console.application import Application
+from circuit_breaker.console.application import MOST_WANTED, Application
 from circuit_breaker.console.server import Server
 from circuit_breaker.console.watcher import Watcher
 from circuit_breaker.stores import SQLiteStore
@@ -149,6 +149,19 @@ def test_details_tell_who_decided_and_what_each_process_says(
     expect(processes).to_have_count(8)
     expect(processes.first).to_contain_text("web-1")
     expect(processes.first).to_contain_text("110")
+
+
+def test_the_details_of_any_number_of_circuits_may_be_open(serve: Callable[..., str], look: Callable[..., Any]) -> None:
+    scene = Scene()
+    names = [f"tenant-{number}" for number in range(MOST_WANTED + 5)]
+    for name in names:
+        scene.count(name)
+    scene.member("web-1", 110, dict.fromkeys(names, "closed"))
+    page = look(serve(scene.store))
+    page.evaluate("for (const button of document.querySelectorAll('button.name')) button.click()")
+    expect(page.locator(".members tbody tr")).to_have_count(len(names))
+    expect(page.locator(".members:visible")).to_have_count(len(names))
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_calls_of_the_last_minute_are_drawn(scene: Scene, serve: Callable[..., str], look: Callable[..., Any]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHORTEST_TOKEN: Final = 16
 TOKEN: Final = re.compile(r"[A-Za-z0-9._~-]+")  # as it stands in a header, and behind the # of an address
 LONGEST_BODY: Final = 1_024
-MOST_WANTED: Final = 100  # rows whose processes are asked for at once
+MOST_WANTED: Final = 100  # rows whose processes are asked for at once; page.js has the same number
 
 # Whatever a name or a reason says, nothing but these files of ours runs, and no other page frames or reads this one.
 POLICY: Final = (

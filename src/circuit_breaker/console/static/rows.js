@@ -35,6 +35,7 @@ function clock(seconds_ago) {
 // One circuit: its row, and below it the details, if they are open.
 export class Row {
   past = new Past();
+  askedAt = 0; // when its processes were asked for last
   order = null;
 
   constructor(key, onToggle) {
@@ -149,6 +150,7 @@ class Details {
       ),
       this.list,
     );
+    this.members.hidden = true; // until they are known
     this.body = element("div", { className: "details" }, this.facts, this.orders, this.members);
     this.node = element("tr", { role: "row" }, element("td", { role: "cell", colSpan: width }, this.body));
     this.node.id = `details-${key}`;
