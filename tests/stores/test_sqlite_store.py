@@ -118,12 +118,25 @@ def test_reading_makes_no_tables(make: Callable[..., SQLiteStore], path: Path) -
     assert path.read_bytes() == b""
 
 
+def test_reading_where_another_process_is_just_making_tables_finds_nothing(
+    make: Callable[..., SQLiteStore], path: Path
+) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(sqlite.OPENING[2])
+    assert look(make()) == (0, 0, 0)
+
+
+def test_reading_in_a_folder_that_is_not_there_is_an_error(make: Callable[..., SQLiteStore], path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        look(make(path.with_name("nowhere") / "circuits.db"))
+
+
 @pytest.mark.parametrize("read", [lambda store: store.exchange([], None), SQLiteStore.circuits, SQLiteStore.members])
 def test_reading_the_file_of_another_program_changes_nothing_and_says_so(
     make: Callable[..., SQLiteStore], path: Path, read: Callable[[SQLiteStore], object]
 ) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE circuit (voltage)")
+        connection.execute("CREATE TABLE voltage (circuit)")
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"circuits\.db is a database of another program: give the path that"):
         read(make())

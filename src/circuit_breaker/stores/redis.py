@@ -75,7 +75,7 @@ class RedisStore(BaseStore):
     # The four methods
 
     def exchange(self, reports: Sequence[Report], member: MemberLine | None) -> Exchange:
-        """Add, read and note who is there, in one round trip; a cluster takes one for each node."""
+        """Add, read and note who is there: one round trip (a cluster: one to each node), one more the first time."""
         batch = self._batch()
         batch.add("TIME")
         if member is not None and member.text is None:

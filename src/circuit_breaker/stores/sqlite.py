@@ -143,13 +143,17 @@ class SQLiteStore(BaseStore):
         """Tell whether the file and its tables are there; who only reads makes neither.
 
         Raises:
+            OSError: there is no such folder.
             ValueError: the file is of another program.
         """
         import sqlite3
 
         file = _file_at(self._path)
-        if file is None or any(kept.file == file for kept in self._idle.copy()):
-            return file is not None
+        if file is None:
+            self._path.parent.stat()
+            return False
+        if any(kept.file == file for kept in self._idle.copy()):
+            return True
         looking = _Connection(sqlite3.connect(self._path, timeout=self.timeout_s), self._path, file)
         try:
             with closing(looking.connection.cursor()) as cursor:
@@ -157,11 +161,11 @@ class SQLiteStore(BaseStore):
         finally:
             looking.end()
         names = {name for (name,) in rows}
-        if names and not names >= TABLES:
+        if not (names >= TABLES or names < TABLES):  # fewer are there while a process makes them
             raise ValueError(
                 f"{self._path} is a database of another program: give the path that your processes give to SQLiteStore"
             )
-        return bool(names)
+        return names >= TABLES
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Cursor]:
