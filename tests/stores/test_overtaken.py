@@ -1,17 +1,21 @@
-"""What another thread, or the garbage collector, does in the middle of something that is about a shared circuit."""
+"""What another thread, an interrupt or the garbage collector does in the middle of what is about a shared circuit."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from itertools import count
+from pathlib import Path
 
 import pytest
 from garbage import GARBAGE_IS_SEEN, collect
 from members import Fleet, Member
+from moments import interrupt_at
 from overtaken import Overtaken
 
 from circuit_breaker import CircuitBreaker, CircuitMode, CircuitOpenError, CircuitState, Permit, StateChanged
 from circuit_breaker._breaker.states import Asker, Probe
+from circuit_breaker._shared import process
 from circuit_breaker._shared.link import Grown, machine_of
 from circuit_breaker._shared.machine import SharedMachine
 from circuit_breaker._shared.protocol import MemberLine, Report
@@ -100,6 +104,57 @@ def test_a_failed_probe_is_sent_though_an_order_came_before_it_could_open(fleet:
     own.sync()
     assert fleet.record.epoch > probed
     assert (own.breaker.mode, fleet.record.mode) == (CircuitMode.FORCED_OPEN,) * 2
+
+
+# Asking for a lease
+
+SHARED = str(Path(process.__file__).parent)
+ASK_LASTS_S = 3.25  # three intervals, and what a caller waits
+
+
+def test_an_interrupt_of_an_ask_keeps_nobody_from_asking_later() -> None:
+    for moment in count(1):
+        fleet = Fleet(half_open_max_calls=2, success_threshold=1)
+        fleet.half_open()
+        own = fleet.members[0]
+        if not interrupt_at(moment, own.is_rejected, SHARED):
+            break
+        fleet.clock.advance(ASK_LASTS_S + 0.1)
+        own.is_rejected()
+        own.sync()
+        assert own.state is CLOSED, moment
+    assert moment > 50
+
+
+def test_an_ask_that_was_lost_lets_the_next_call_ask_once_it_has_lasted_too_long(own: Member, fleet: Fleet) -> None:
+    own.breaker._machine.link.talker.ask = lambda *_: None  # type: ignore[attr-defined] # an interrupt lands before it
+    assert own.is_rejected()
+    del own.breaker._machine.link.talker.ask  # type: ignore[attr-defined]
+    fleet.clock.advance(ASK_LASTS_S)
+    assert own.is_rejected()
+    assert fleet.record.probes_out == 0
+    fleet.clock.advance(0.1)
+    assert not own.is_rejected()
+
+
+def test_an_ask_that_comes_after_it_counts_as_lost_takes_no_lease(own: Member, fleet: Fleet) -> None:
+    talker = machine_of(own.breaker).link.talker
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(talker, "ask", lambda work, waited_s: talker.request(work))  # the thread hangs meanwhile
+        assert own.is_rejected()
+        fleet.clock.advance(ASK_LASTS_S + 0.1)
+        assert own.is_rejected()
+    own.sync()
+    assert fleet.record.probes_out == 1
+
+
+def test_of_two_callers_that_come_at_once_one_asks(own: Member, machine: SharedMachine) -> None:
+    asked: list[object] = []
+    talker = machine.link.talker
+    talker.ask = lambda *_: asked.append(1)  # type: ignore[method-assign,assignment,return-value]
+    overtake(machine, own.is_rejected)
+    assert own.is_rejected()
+    assert asked == [1]
 
 
 # Following

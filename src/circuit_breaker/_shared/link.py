@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ASK_AGAIN_S: Final = 0.1  # after the first "no"; then twice as long each time, up to an interval
 ASK_AGAIN_TIMES: Final = 10  # what the last ask took
+ASK_LASTS_INTERVALS: Final = 3  # beside what its caller waits; then it counts as lost
 POLITE_INTERVALS: Final = 2
 
 
@@ -44,6 +45,13 @@ class Grown(NamedTuple):
     called: bool = False
 
 
+class Ask(NamedTuple):
+    """The ask for a lease of a half-open period, and when a caller began it, on the breaker's clock."""
+
+    period: HalfOpenForAll
+    since: float
+
+
 class Link:
     """One breaker's tie to its circuit.
 
@@ -59,7 +67,7 @@ class Link:
         "__weakref__",
         "_ask_after",
         "_ask_pause_s",
-        "_asking",
+        "_asked",
         "_breaker",
         "_mark",
         "_period",
@@ -80,7 +88,7 @@ class Link:
     def _forget(self) -> None:
         self.follow_anew()
         self._polite = False  # its last probe failed: next time the others ask first
-        self._asking = False
+        self._asked: Ask | None = None  # the one that is under way
         self._ask_after = -inf
         self._ask_pause_s = ASK_AGAIN_S
         self._period: Period | None = None  # the CLOSED one whose results were reported last
@@ -120,23 +128,34 @@ class Link:
         if isinstance(period, HalfOpenForAll) and not period.leases:
             self.talker.notice()
             rides = any(probe.issuer is period and not probe.is_overdue(machine.config, now) for probe in inside)
-            if not rides and not self.alone and self._begin_to_ask(machine, period, now):
-                self.talker.ask(partial(self._ask, period), waited_s)
+            ask = None if rides or self.alone else self._begin_to_ask(machine, period, now)
+            if ask is not None:
+                self.talker.ask(partial(self._ask, ask), waited_s)
                 now = breaker._clock()
         return now
 
     def may_ask(self, period: HalfOpenForAll, now: float) -> bool:
         """Tell whether a caller would ask for a lease now."""
-        polite_s = min(POLITE_INTERVALS * self.talker.interval_s, period.open_s) if self._polite else 0.0
-        return not self._asking and now >= max(self._ask_after, period.since + polite_s)
+        talker, asked = self.talker, self._asked
+        lasts_s = ASK_LASTS_INTERVALS * talker.interval_s + talker.timeout_s
+        if asked is not None and now - asked.since <= lasts_s:
+            return False
+        polite_s = min(POLITE_INTERVALS * talker.interval_s, period.open_s) if self._polite else 0.0
+        return now >= max(self._ask_after, period.since + polite_s)
 
-    def _begin_to_ask(self, machine: SharedMachine, period: HalfOpenForAll, now: float) -> bool:
-        may_ask = self.may_ask(period, now)
+    def _begin_to_ask(self, machine: SharedMachine, period: HalfOpenForAll, now: float) -> Ask | None:
+        """Return the ask that the caller is to make; None: somebody else asks, or it is too early.
+
+        An interrupt may land before the ask is handed over, or while it is made. So one that takes too long counts as
+        lost, as an overdue probe does.
+        """
+        before, ask = self._asked, Ask(period, now)
+        begins = self.may_ask(period, now)
         with machine.lock:
-            begins = may_ask and not self._asking
+            begins = begins and self._asked is before
             if begins:
-                self._asking = True
-        return begins
+                self._asked = ask
+        return ask if begins else None
 
     def note(self, answer: Answer) -> None:
         """Let the store know how a probe ended."""
@@ -311,12 +330,12 @@ class Link:
         remaining_s = former.ends_at - now
         return changes.lengthened(record.epoch, remaining_s) if remaining_s > record.remaining_s(store_now) else None
 
-    def _ask(self, period: HalfOpenForAll) -> None:
-        """Ask the store for a lease of this period."""
+    def _ask(self, ask: Ask) -> None:
+        """Ask the store for a lease, unless the ask counts as lost, and another one has begun."""
         breaker = self._breaker()
-        if breaker is None:
+        if breaker is None or self._asked is not ask:
             return
-        machine, talker = machine_of(breaker), self.talker
+        machine, talker, period = machine_of(breaker), self.talker, ask.period
         token, began, granted = new_token(), talker.clock(), False
         try:
             if machine.period is period:
@@ -331,7 +350,9 @@ class Link:
                 pause_s = max(self._ask_pause_s, ASK_AGAIN_TIMES * (talker.clock() - began))
                 self._ask_pause_s = min(2 * self._ask_pause_s, talker.interval_s)
                 self._ask_after = breaker._clock() + pause_s
-            self._asking = False
+            with machine.lock:
+                if self._asked is ask:
+                    self._asked = None
 
 
 def machine_of(breaker: CircuitBreaker) -> SharedMachine:
