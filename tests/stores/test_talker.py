@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from failures import Down
 from garbage import collect
+from moments import interrupt_at
 from needs import needs_timer
 from overtaken import Overtaken
 from patience import PATIENCE_S
@@ -779,6 +780,115 @@ def test_work_that_comes_as_the_thread_ends_waits_while_there_may_be_none() -> N
     assert done == []
     doing.resume()
     doing.ask(lambda: done.append("more"))
+    assert done == ["work", "more"]
+
+
+# A thread that is interrupted as it starts another one
+
+
+def test_an_interrupt_of_the_start_keeps_no_work_from_being_done() -> None:
+    inside = (worker.__file__, threading.__file__)
+    for moment in count(1):
+        doing, done = Doing(LONG_S, manual=False), list[str]()
+        if not interrupt_at(moment, partial(doing.request, int), inside):
+            break
+        assert ends(partial(doing.ask, partial(done.append, "work"))), moment
+        assert done == ["work"]
+    assert moment > 20
+
+
+class Interrupted(threading.Thread):
+    """A thread whose start is interrupted, the first time."""
+
+    made: list[Interrupted]
+
+    def start(self) -> None:
+        self.made.append(self)
+        if len(self.made) == 1:
+            raise KeyboardInterrupt
+        super().start()
+
+
+class InterruptedLate(Interrupted):
+    """One that has begun by then, but gets no further until it is let go."""
+
+    go_on: threading.Event
+
+    def start(self) -> None:
+        threading.Thread.start(self)
+        super().start()
+
+    def run(self) -> None:
+        assert self.go_on.wait(PATIENCE_S)
+        super().run()
+
+
+def test_a_thread_that_comes_after_another_has_taken_its_place_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    doing, done = Doing(LONG_S, manual=False), list[threading.Thread]()
+    Interrupted.made = []
+    monkeypatch.setattr(worker, "Thread", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        doing.request(lambda: done.append(threading.current_thread()))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert go_on.wait(PATIENCE_S)
+
+    assert doing.request(work)
+    assert begun.wait(PATIENCE_S)
+    first, second = Interrupted.made
+    assert doing.request(lambda: done.append(threading.current_thread()))
+    threading.Thread.start(first)
+    first.join(PATIENCE_S)
+    assert (first.is_alive(), done) == (False, [second])
+    go_on.set()
+    second.join(PATIENCE_S)
+    assert done == [second] * 2
+
+
+def test_a_thread_that_has_started_in_spite_of_an_interrupt_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    doing, done = Doing(LONG_S, manual=False), list[threading.Thread]()
+    InterruptedLate.made, InterruptedLate.go_on = [], threading.Event()
+    monkeypatch.setattr(worker, "Thread", InterruptedLate)
+    for _ in range(2):
+        try:
+            assert doing.request(lambda: done.append(threading.current_thread()))
+        except KeyboardInterrupt:
+            pass
+    (first,) = InterruptedLate.made
+    InterruptedLate.go_on.set()
+    first.join(PATIENCE_S)
+    assert done == [first] * 2
+
+
+def test_a_thread_that_is_on_its_way_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    doing, done = Doing(LONG_S, manual=False), list[str]()
+    InterruptedLate.made, InterruptedLate.go_on = [], threading.Event()
+    monkeypatch.setattr(worker, "Thread", InterruptedLate)
+    with pytest.raises(KeyboardInterrupt):
+        doing.request(partial(done.append, "work"))
+    assert doing.stop(partial(done.append, "last")) is InterruptedLate.made[0]
+    InterruptedLate.go_on.set()
+    InterruptedLate.made[0].join(PATIENCE_S)
+    assert done == ["work", "last"]
+    assert doing.stop() is None
+
+
+def test_a_thread_that_comes_while_there_may_be_none_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    doing, done = Doing(LONG_S, manual=False), list[str]()
+    InterruptedLate.made, InterruptedLate.go_on = [], threading.Event()
+    monkeypatch.setattr(worker, "Thread", InterruptedLate)
+    with pytest.raises(KeyboardInterrupt):
+        doing.request(partial(done.append, "work"))
+    thread = doing.pause()
+    assert thread is not None
+    InterruptedLate.go_on.set()
+    thread.join(PATIENCE_S)
+    assert done == []
+    monkeypatch.undo()
+    doing.resume()
+    doing.ask(partial(done.append, "more"))
     assert done == ["work", "more"]
 
 

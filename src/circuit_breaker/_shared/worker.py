@@ -25,6 +25,10 @@ class Worker:
     replies in the same way. Where `manual` is set there is no thread, and work waits for `do_all`.
     """
 
+    # A thread becomes the worker's when it runs, and only if there is no other one. Who starts it notes nothing that an
+    # interrupt could leave wrong: if it comes to nothing, the next work starts another thread, and of two threads the
+    # second one ends at once.
+    #
     # `_lock` guards which thread is the worker's. Nothing is called under it. `_turn` is for tests alone: without a
     # thread, a caller does the work under it.
 
@@ -37,6 +41,7 @@ class Worker:
         self._lock = RLock()
         self._turn = RLock()  # of who does the work where there is no thread
         self._thread: Thread | None = None
+        self._coming: Thread | None = None  # it was started last, and has not looked yet whether there is another one
         self._paused = False
         self._work: SimpleQueue[Work] = SimpleQueue()
 
@@ -72,8 +77,8 @@ class Worker:
 
     def stop(self, last: Work | None = None) -> Thread | None:
         """Let the thread end after the work that it has, and after this; return it if it can be waited for."""
-        thread = self._thread
-        if thread is None or self.here():
+        thread = self._thread or self._coming
+        if thread is None or not thread.is_alive() or thread.ident == get_ident():
             return None
         self._work.put(partial(self._stop, thread, last))
         return thread
@@ -108,23 +113,29 @@ class Worker:
         raise NotImplementedError
 
     def _start(self) -> bool:
-        thread = Thread(target=self._run, name="circuit-breaker-store", daemon=True)
-        with self._lock:
-            if self._thread is not None or self._paused:
-                return not self._paused
-            self._thread = thread
-        try:
-            thread.start()
-        except RuntimeError:  # there are too many threads, or the interpreter ends
-            self._leave(thread)
+        """Start the thread, unless there is one; False: there is none, and none may or can be started."""
+        if self._paused:
             return False
+        coming = self._coming
+        if self._thread is None and (coming is None or not coming.is_alive()):
+            self._coming = thread = Thread(target=self._run, name="circuit-breaker-store", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there are too many threads, or the interpreter ends
+                return False
         return True
 
     def _run(self) -> None:
+        thread = current_thread()
+        with self._lock:
+            if self._coming is thread:
+                self._coming = None
+            if self._thread is None and not self._paused:
+                self._thread = thread
         try:
             self._work_on()
         finally:
-            self._leave(current_thread())
+            self._leave(thread)
 
     def _work_on(self) -> None:
         while self.here():
