@@ -461,6 +461,18 @@ def test_a_store_that_is_away_is_tried_less_and_less_often() -> None:
     assert talker._due - clock() == pytest.approx(1.0, rel=0.06)
 
 
+def test_a_store_may_be_away_for_any_time() -> None:
+    clock = FakeClock()
+    store = FlakyStore(Board(), clock=clock, manual=True)
+    CircuitBreaker("api", CircuitBreakerConfig(), store=store)
+    talker = talker_of(store)
+    store.lose_requests = True
+    for _ in range(1_100):  # 2.0**1_024 is too large for a float
+        clock.advance(10.0)
+        talker._exchange_now()
+    assert talker._due - clock() == pytest.approx(10.0, rel=0.06)
+
+
 def test_sync_raises_what_the_store_raised(fleet: Fleet) -> None:
     fleet.members[0].store.lose_requests = True
     with pytest.raises(Unreachable):

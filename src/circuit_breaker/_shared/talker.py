@@ -63,7 +63,7 @@ class Talker(Worker):
         self._waiting: list[Reply] = []  # for the next exchange
         self._due = -inf
         self._trying_since: float | None = None  # something has been asked of the store that has not succeeded yet
-        self._failures = 0  # of exchanges in a row, since the store is away
+        self._pause_intervals = 1.0  # until the next exchange; it doubles while the store is away
         self._reason = ""  # why it was away last
         self._states: dict[str, str] = {}  # what this process has said of its circuits
         self._said_at = -inf
@@ -250,8 +250,7 @@ class Talker(Worker):
             failure = error
             self._fail(error)
         finally:
-            pause_s = self.interval_s * min(2.0**self._failures, LONGEST_PAUSE_INTERVALS)
-            self._due = now + pause_s * random.uniform(1.0 - JITTER, 1.0 + JITTER)  # noqa: S311 - no secret
+            self._due = now + self.interval_s * self._pause_intervals * random.uniform(1.0 - JITTER, 1.0 + JITTER)  # noqa: S311 - no secret
             for reply in waiting:
                 reply.put(failure)
         self._publish_elsewhere()
@@ -288,7 +287,7 @@ class Talker(Worker):
     # Lost and found
 
     def _succeed(self, now: float) -> None:
-        self._trying_since, self._failures, self.heard_at = None, 0, now
+        self._trying_since, self._pause_intervals, self.heard_at = None, 1.0, now
         if self.away:
             self.away = False
             log(INFO, "the store of shared circuits answers again")
@@ -296,7 +295,8 @@ class Talker(Worker):
                 self._tell(circuit.breakers(), StoreFound(circuit.name))
 
     def _fail(self, error: BaseException) -> None:
-        self._failures += self.away
+        if self.away:
+            self._pause_intervals = min(2.0 * self._pause_intervals, LONGEST_PAUSE_INTERVALS)
         self._said_at = -inf
         since = self._trying_since
         if since is not None and self.clock() - since >= AWAY_AFTER_INTERVALS * self.interval_s:
