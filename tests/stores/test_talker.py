@@ -232,7 +232,7 @@ def test_where_no_thread_can_be_started_breakers_work_by_themselves(
     with monkeypatch.context() as patched:
         patched.setattr(worker, "Thread", NoThread)
         assert [breaker.call(int) for _ in range(3)] == [0, 0, 0]
-        with pytest.raises(RuntimeError, match="no thread can be started"):
+        with pytest.raises(RuntimeError, match="can't start new thread"):
             store.sync()
     assert store.exchanges == 0
     breaker.call(int)
@@ -357,7 +357,7 @@ def test_a_call_on_the_stores_own_thread_never_waits(make: Callable[..., Blockin
     breaker = CircuitBreaker("first", CONFIG, store=store)
     assert breaker.call(int) == 0
     until(lambda: len(found) == 3)
-    assert found == [0, 0, "no thread can be started that talks to the store"]
+    assert found == [0, 0, "neither the store's own thread nor one that forks can wait for the store"]
 
 
 def test_a_call_on_the_stores_own_thread_that_needs_a_lease_is_rejected(make: Callable[..., BlockingStore]) -> None:
@@ -544,16 +544,121 @@ def test_sync_ends_if_an_exchange_begins_while_it_is_asked_for(
     breaker = CircuitBreaker("api", CONFIG, store=store)
     assert breaker.call(int) == 0
     talker = talker_of(store)
-    request = talker.request
+    insist = talker.insist
 
-    def request_late(work: worker.Work) -> bool:
+    def insist_late(work: worker.Work, reply: worker.Reply) -> BaseException | None:
         monkeypatch.undo()
         talker.ask(talker._exchange_now)
-        return request(work)
+        return insist(work, reply)
 
-    monkeypatch.setattr(talker, "request", request_late)
+    monkeypatch.setattr(talker, "insist", insist_late)
     assert ends(store.sync)
     assert store.exchanges == 3
+
+
+def forking(talker: Worker) -> None:
+    """Do what is done before a fork."""
+    thread = talker.pause()
+    if thread is not None:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+def start_syncing(store: BlockingStore) -> threading.Thread:
+    """Sync on another thread, and return once the work has been handed over."""
+    work = talker_of(store)._work
+    handed = threading.Event()
+
+    class Handing:
+        def put(self, each: worker.Work) -> None:
+            work.put(each)
+            handed.set()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(work, name)
+
+    talker_of(store)._work = Handing()  # type: ignore[assignment]
+    syncing = threading.Thread(target=store.sync, daemon=True)
+    syncing.start()
+    assert handed.wait(PATIENCE_S)
+    return syncing
+
+
+def test_sync_that_comes_while_another_thread_forks_waits_for_that(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    talker = talker_of(store)
+    forking(talker)
+    syncing = start_syncing(store)
+    assert talker._thread is None
+    talker.resume()
+    syncing.join(PATIENCE_S)
+    assert not syncing.is_alive()
+    assert store.exchanges == 2
+
+
+def test_sync_whose_work_comes_too_late_for_the_thread_that_a_fork_ends_starts_another(
+    make: Callable[..., BlockingStore],
+) -> None:
+    store = make(interval_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    talker = talker_of(store)
+    store.stop_at("exchange")
+    talker.request(talker._exchange_now)
+    assert store.stopped.wait(PATIENCE_S)
+    thread = talker.pause()  # ends it after this exchange
+    talker._pauser = None  # the one that syncs has not seen that
+    syncing = start_syncing(store)
+    store.release()
+    syncing.join(PATIENCE_S)
+    assert not syncing.is_alive()
+    assert thread is not None
+    assert not thread.is_alive()
+
+
+def test_whoever_waits_for_an_exchange_gets_it_before_a_fork(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S, timeout_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    talker, pausing = talker_of(store), threading.Event()
+    talker.request(partial(pausing.wait, PATIENCE_S))
+    reply: worker.Reply = queue.SimpleQueue()
+    talker.request(partial(talker._await, reply))
+    thread = talker.pause()
+    pausing.set()
+    assert reply.get(timeout=PATIENCE_S) is None
+    assert thread is not None
+
+
+def test_sync_on_a_thread_that_forks_is_an_error(make: Callable[..., BlockingStore]) -> None:
+    store = make(interval_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    assert breaker.call(int) == 0
+    forking(talker_of(store))
+    with pytest.raises(RuntimeError, match="nor one that forks"):
+        store.sync()
+    talker_of(store).resume()
+
+
+def test_a_first_call_beside_a_fork_leaves_it_to_the_next_to_learn(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(interval_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    talker = talker_of(store)
+
+    def wait(*_: object) -> None:
+        monkeypatch.undo()
+        forking(talker)
+        talker.resume()
+
+    monkeypatch.setattr(talker, "wait", wait)
+    assert breaker.call(int) == 0
+    store.force_open("api")
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
 
 
 # The end of the process
@@ -773,7 +878,7 @@ def test_work_that_comes_as_the_thread_ends_waits_while_there_may_be_none() -> N
     doing, done = Doing(LONG_S, manual=False), list[str]()
 
     def other() -> None:
-        doing._paused = True
+        doing._pauser = threading.get_ident()
         doing._work.put(lambda: done.append("work"))
 
     ending(doing, other)

@@ -123,6 +123,8 @@ class Link:
             began = time.monotonic()
             if self.talker.join(self):
                 machine.join(True)
+                if not self.talker.works():  # a fork has ended the thread meanwhile
+                    machine.join(False)
                 now, waited_s = breaker._clock(), time.monotonic() - began
         period = machine.look(now)
         if isinstance(period, HalfOpenForAll) and not period.leases:

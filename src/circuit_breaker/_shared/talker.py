@@ -116,7 +116,11 @@ class Talker(Worker):
         return self._circuits.get(name)
 
     def sync(self) -> None:
-        """Exchange now, for all breakers; raise what the store raised."""
+        """Exchange now, for all breakers; raise what the store raised.
+
+        Raises:
+            RuntimeError: there is no thread for it.
+        """
         links, reply = self.links(), Reply()
         work: list[Work] = [partial(self._join, link, Reply()) for link in links]
         work.append(partial(self._await, reply))
@@ -126,13 +130,13 @@ class Talker(Worker):
                 self._do_each(work)
                 self._exchange_now()
             _publish(self._changed())
-        elif not self.request(partial(self._do_each, work)) or self.here():
-            raise RuntimeError("no thread can be started that talks to the store")
-        error = reply.get()
+            error = reply.get()
+        else:
+            error = self.insist(partial(self._do_each, work), reply)
         for link in links:
             breaker = link.breaker
             if breaker is not None:
-                machine_of(breaker).join(True)
+                machine_of(breaker).join(self.works())  # a fork may have ended the thread
         if error is not None:
             raise error
 
@@ -250,7 +254,8 @@ class Talker(Worker):
             failure = error
             self._fail(error)
         finally:
-            self._due = now + self.interval_s * self._pause_intervals * random.uniform(1.0 - JITTER, 1.0 + JITTER)  # noqa: S311 - no secret
+            jitter = random.uniform(1.0 - JITTER, 1.0 + JITTER)  # noqa: S311 - no secret
+            self._due = now + self.interval_s * self._pause_intervals * jitter
             for reply in waiting:
                 reply.put(failure)
         self._publish_elsewhere()

@@ -13,6 +13,7 @@ from .._common.lock import RLock
 
 DEBUG: Final = 10  # as logging has it
 LONGEST_WAIT_S: Final = 3_600.0
+INSISTING_S: Final = 0.05  # between two looks whether a fork has ended the thread
 
 Work: TypeAlias = Callable[[], object]
 Reply: TypeAlias = SimpleQueue[BaseException | None]
@@ -42,7 +43,7 @@ class Worker:
         self._turn = RLock()  # of who does the work where there is no thread
         self._thread: Thread | None = None
         self._coming: Thread | None = None  # it was started last, and has not looked yet whether there is another one
-        self._paused = False
+        self._pauser: int | None = None  # the thread that forks: until it has, there may be no other thread
         self._work: SimpleQueue[Work] = SimpleQueue()
 
     # For callers
@@ -52,10 +53,34 @@ class Worker:
         thread = self._thread
         return thread is not None and thread.ident == get_ident()
 
+    def works(self) -> bool:
+        """Tell whether somebody does the work: the thread, one that is on its way, or without threads whoever comes."""
+        coming = self._coming  # read first: it becomes the thread
+        return self.manual or self._thread is not None or (coming is not None and coming.is_alive())
+
     def request(self, work: Work) -> bool:
-        """Have something done; False: there is no thread, and none can be started."""
+        """Have something done; False: nobody knows when, for there is no thread, and none may or can be started now."""
         self._work.put(work)
-        return self.manual or self._start()
+        try:
+            return self.manual or self._start()
+        except RuntimeError:
+            return False
+
+    def insist(self, work: Work, reply: Reply) -> BaseException | None:
+        """Have something done, and return the reply to it, however long that takes, and whoever forks meanwhile.
+
+        Raises:
+            RuntimeError: there is no thread for it, or it would be this one.
+        """
+        if self.here() or self._pauser == get_ident():
+            raise RuntimeError("neither the store's own thread nor one that forks can wait for the store")
+        self._work.put(work)
+        while True:
+            self._start()
+            try:
+                return reply.get(timeout=INSISTING_S)
+            except Empty:
+                pass
 
     def ask(self, work: Work, waited_s: float = 0.0) -> None:
         """Have something done, and wait for that, see `wait`."""
@@ -76,7 +101,7 @@ class Worker:
                 pass
 
     def stop(self, last: Work | None = None) -> Thread | None:
-        """Let the thread end after the work that it has, and after this; return it if it can be waited for."""
+        """Let the thread end after the work that it has, and after this; return it if one can wait for it."""
         thread = self._thread or self._coming
         if thread is None or not thread.is_alive() or thread.ident == get_ident():
             return None
@@ -84,14 +109,15 @@ class Worker:
         return thread
 
     def pause(self) -> Thread | None:
-        """Let the thread end, and no other begin until `resume`; return it if it can be waited for."""
+        """Let the thread end after what is due, and no other begin until `resume`; return it if one can wait for it."""
+        pauser = get_ident()
         with self._lock:
-            self._paused = True
-        return self.stop()
+            self._pauser = pauser
+        return self.stop(self._tick)
 
     def resume(self) -> None:
         """Let the next work start a thread again."""
-        self._paused = False
+        self._pauser = None
 
     def give_up(self) -> None:
         """Wait no longer for the thread: another one may begin, and what it does then comes to nothing."""
@@ -113,16 +139,16 @@ class Worker:
         raise NotImplementedError
 
     def _start(self) -> bool:
-        """Start the thread, unless there is one; False: there is none, and none may or can be started."""
-        if self._paused:
+        """Start the thread, unless there is one; False: there may be none while another thread forks.
+
+        Raises:
+            RuntimeError: there are too many threads, or the interpreter ends.
+        """
+        if self._pauser is not None:
             return False
-        coming = self._coming
-        if self._thread is None and (coming is None or not coming.is_alive()):
+        if not self.works():
             self._coming = thread = Thread(target=self._run, name="circuit-breaker-store", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # there are too many threads, or the interpreter ends
-                return False
+            thread.start()
         return True
 
     def _run(self) -> None:
@@ -130,7 +156,7 @@ class Worker:
         with self._lock:
             if self._coming is thread:
                 self._coming = None
-            if self._thread is None and not self._paused:
+            if self._thread is None and self._pauser is None:
                 self._thread = thread
         try:
             self._work_on()
@@ -152,7 +178,7 @@ class Worker:
         self._leave(thread)
         if not self._work.empty():
             with self._lock:
-                if self._thread is None and not self._paused:
+                if self._thread is None and self._pauser is None:
                     self._thread = thread
 
     def _leave(self, thread: Thread) -> None:
