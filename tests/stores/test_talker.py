@@ -239,6 +239,34 @@ def test_where_no_thread_can_be_started_breakers_work_by_themselves(
     assert store.exchanges >= 1
 
 
+def test_where_no_thread_can_be_started_little_work_waits(
+    make: Callable[..., BlockingStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make(interval_s=LONG_S)
+    breaker = CircuitBreaker("api", CONFIG, store=store)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "Thread", NoThread)
+        assert {breaker.call(int) for _ in range(1_000)} == {0}
+        for _ in range(10):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                store.sync()
+    assert talker_of(store)._work.qsize() == worker.MOST_WAITING
+    store.force_open("api")
+    with pytest.raises(CircuitOpenError):
+        breaker.call(int)
+
+
+def test_however_much_work_waits_for_a_thread_more_is_done(make: Callable[..., BlockingStore]) -> None:
+    doing, done, go_on = Doing(LONG_S, manual=False), list[int](), threading.Event()
+    doing.request(partial(go_on.wait, PATIENCE_S))
+    numbers = range(2 * worker.MOST_WAITING)
+    for number in numbers:
+        assert doing.request(partial(done.append, number))
+    go_on.set()
+    doing.ask(int)
+    assert done == list(numbers)
+
+
 def test_what_a_store_raises_ends_no_thread(make: Callable[..., BlockingStore]) -> None:
     store = make(interval_s=0.01)
     breaker = CircuitBreaker("api", CONFIG, store=store)

@@ -13,6 +13,7 @@ from .._common.lock import RLock
 
 DEBUG: Final = 10  # as logging has it
 LONGEST_WAIT_S: Final = 3_600.0
+MOST_WAITING: Final = 100  # pieces of work, where there is no thread and none can be started
 INSISTING_S: Final = 0.05  # between two looks whether a fork has ended the thread
 
 Work: TypeAlias = Callable[[], object]
@@ -60,8 +61,8 @@ class Worker:
 
     def request(self, work: Work) -> bool:
         """Have something done; False: nobody knows when, for there is no thread, and none may or can be started now."""
-        self._work.put(work)
         try:
+            self._put(work)
             return self.manual or self._start()
         except RuntimeError:
             return False
@@ -74,7 +75,7 @@ class Worker:
         """
         if self.here() or self._pauser == get_ident():
             raise RuntimeError("neither the store's own thread nor one that forks can wait for the store")
-        self._work.put(work)
+        self._put(work)
         while True:
             self._start()
             try:
@@ -137,6 +138,16 @@ class Worker:
     def _is_idle(self) -> bool:
         """Tell whether the thread may end."""
         raise NotImplementedError
+
+    def _put(self, work: Work) -> None:
+        """Let work wait for the thread.
+
+        Raises:
+            RuntimeError: there is none, none can be started, and too much waits already.
+        """
+        if self._work.qsize() >= MOST_WAITING and not self.manual:
+            self._start()
+        self._work.put(work)
 
     def _start(self) -> bool:
         """Start the thread, unless there is one; False: there may be none while another thread forks.
