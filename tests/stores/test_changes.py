@@ -237,6 +237,17 @@ def test_auto_changes_nothing_where_nothing_is_forced(half_open: Desk) -> None:
     assert half_open.record.open
 
 
+@pytest.mark.parametrize(
+    ("age_s", "asked_s", "resets"),
+    [(5.0, 0.0, True), (5.0, 4.9, True), (5.0, 5.0, False), (0.0, 9.0, False), (0.0, 0.0, True), (-60.0, 9.0, True)],
+)
+def test_a_reset_that_comes_late_leaves_a_record_alone_that_is_younger(
+    half_open: Desk, age_s: float, asked_s: float, resets: bool
+) -> None:
+    half_open.now = half_open.record.since + age_s  # less than nothing: the clock was set back
+    assert half_open.do(changes.reset("a:1", asked_s)) is resets
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_an_order_overwrites_what_cannot_be_read(desk: Desk, order: Step) -> None:
     edit = Edit(order, overwrite=True)

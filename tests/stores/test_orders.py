@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from members import Fleet, Unreachable
+from garbage import catch_up
+from members import Fleet, Member, Unreachable
 
 from circuit_breaker import CircuitMode, CircuitState, StateChanged
+from circuit_breaker._shared.process import talker_of
 from circuit_breaker.stores import MemoryStore
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
@@ -237,6 +241,70 @@ def test_reset_of_a_breaker_that_has_never_called_resets_too() -> None:
     fleet.join().breaker.reset()
     fleet.interval(2)
     assert fleet.states() == {CLOSED}
+
+
+def lose_one_change(member: Member, deed: Callable[[], object], how: str = "lose_changes") -> None:
+    """Let a member do something that changes the record, and the store fail meanwhile."""
+    deed()
+    setattr(member.store, how, True)
+    talker_of(member.store).do_all()
+    setattr(member.store, how, False)
+    member.clock.advance(0.01)
+
+
+def test_reset_of_a_breaker_is_tried_again_if_it_fails() -> None:
+    fleet = Fleet()
+    fleet.open()
+    lose_one_change(fleet.members[0], fleet.members[0].breaker.reset)
+    assert fleet.record.state is OPEN
+    fleet.interval(2)
+    assert fleet.states() == {CLOSED}
+    assert fleet.record.reason == "reset"
+
+
+def test_reset_of_a_breaker_whose_answer_was_lost_resets_once() -> None:
+    fleet = Fleet()
+    fleet.open()
+    lose_one_change(fleet.members[0], fleet.members[0].breaker.reset, "lose_answers")
+    epoch = fleet.record.epoch
+    fleet.interval(2)
+    assert (fleet.record.reason, fleet.record.epoch) == ("reset", epoch)
+
+
+def test_reset_of_a_breaker_that_comes_late_leaves_a_later_order_alone() -> None:
+    fleet = Fleet()
+    fleet.open()
+    lose_one_change(fleet.members[0], fleet.members[0].breaker.reset)
+    fleet.clock.advance(0.5)
+    fleet.admin.force_open("api")
+    fleet.clock.advance(0.5)
+    fleet.interval(2)
+    assert fleet.record.mode is FORCED_OPEN
+    assert fleet.states() == {OPEN}
+
+
+def test_reset_of_a_breaker_that_has_gone_is_tried_again_if_it_fails(fleet: Fleet) -> None:
+    member = fleet.members[0]
+    fleet.admin.force_open("other")
+    fleet.clock.advance(0.01)
+    lose_one_change(member, lambda: member.another("other").reset())
+    catch_up()
+    assert fleet.admin.circuits()[1].state is OPEN
+    member.sync()
+    assert fleet.admin.circuits()[1].state is CLOSED
+
+
+def test_of_many_changes_that_cannot_be_made_the_last_are_kept(fleet: Fleet) -> None:
+    fleet.members[0].fail(3)
+    fleet.members[1].fail(3)
+    fleet.interval(3)
+    own = fleet.members[0]
+    for seconds in range(100):
+        lose_one_change(own, lambda seconds=seconds: own.breaker.trip(open_for_s=100.0 + seconds))
+    before = own.store.asked["update"]
+    own.sync()
+    assert own.store.asked["update"] - before == 10
+    assert (fleet.record.retry_after_s or 0.0) > 190.0
 
 
 def test_an_order_needs_no_breaker() -> None:

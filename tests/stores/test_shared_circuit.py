@@ -474,6 +474,46 @@ def test_trip_by_hand_extends_the_time_of_all(fleet: Fleet) -> None:
     assert fleet.states() == {OPEN}
 
 
+def test_a_time_that_could_not_be_extended_at_once_is_extended_later_to_the_same_end(fleet: Fleet) -> None:
+    fleet.open()
+    own = fleet.members[0]
+    own.store.lose_changes = True
+    own.breaker.trip(open_for_s=100.0)
+    fleet.interval(2)
+    assert (fleet.record.retry_after_s or 0.0) < 5.0
+    own.store.lose_changes = False
+    fleet.interval(2)
+    assert fleet.record.retry_after_s == pytest.approx(96.0)
+
+
+def test_a_longer_hint_of_another_member_that_could_not_be_sent_at_once_is_sent_later() -> None:
+    fleet = Fleet()
+    fleet.members[1] = wishing = Member(fleet, retry_after=lambda error: 60.0)
+    fleet.start()
+    fleet.members[0].fail(3)
+    wishing.fail(3)
+    wishing.store.lose_changes = True
+    fleet.interval(4)
+    assert (fleet.record.retry_after_s or 0.0) < 5.0
+    wishing.store.lose_changes = False
+    fleet.interval()
+    assert fleet.record.retry_after_s == pytest.approx(55.0)
+
+
+def test_a_time_that_could_not_be_extended_is_not_in_a_later_epoch(fleet: Fleet) -> None:
+    fleet.open()
+    own = fleet.members[0]
+    own.store.lose_changes = True
+    own.breaker.trip(open_for_s=100.0)
+    own.sync()
+    fleet.admin.reset("api")
+    fleet.exchange()
+    asked = own.store.asked["update"]
+    fleet.interval(2)
+    assert own.store.asked["update"] == asked
+    assert fleet.states() == {CLOSED}
+
+
 def lengthen(fleet: Fleet, remaining_s: float) -> None:
     fleet.admin.update("api", Edit(changes.lengthened(fleet.record.epoch, remaining_s)))
 

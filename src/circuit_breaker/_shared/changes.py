@@ -157,9 +157,15 @@ def ordered(mode: CircuitMode, by: str) -> Step:
     return step
 
 
-def reset(by: str) -> Step:
-    """Begin afresh: closed, AUTO."""
-    return lambda record, now: _ordered(record, now, AUTO, "reset", by)
+def reset(by: str, asked_s: float = 0.0) -> Step:
+    """Begin afresh: closed, AUTO. What has begun since that was asked for, `asked_s` seconds ago, is left alone."""
+
+    def step(record: Record | None, now: float) -> Record | None:
+        if record is not None and asked_s > 0 and 0 <= now - record.since <= asked_s:
+            return None
+        return _ordered(record, now, AUTO, "reset", by)
+
+    return step
 
 
 def _ordered(record: Record | None, now: float, mode: CircuitMode, reason: str, by: str) -> Record:

@@ -12,7 +12,7 @@ from .._common import checks
 from .._common.events import ERROR, log
 from . import changes
 from .evidence import NONE, Evidence
-from .link import Link, machine_of
+from .link import Link, Wish, machine_of
 from .protocol import Found, Report
 from .record import AUTO, Record, Rules, Step, epoch_of, read
 from .states import Answer, HalfOpenForAll, OpenByItself, OpenForAll
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .machine import SharedMachine
 
 ANSWERS_KEPT: Final = 100
-STEPS_AT_ONCE: Final = 10
+WISHES_KEPT: Final = 10
 HURRY_INTERVALS: Final = 2  # after the last failure
 SILENT_INTERVALS: Final = 10  # after which a breaker that nobody calls costs nothing
 AWAY_AFTER_INTERVALS: Final = 3
@@ -52,10 +52,10 @@ class Circuit:
         "_interval_s",
         "_lease_s",
         "_read_at",
-        "_steps",
         "_store_now",
         "_trouble",
         "_void",
+        "_wishes",
         "active",
         "failing_since",
         "links",
@@ -80,7 +80,7 @@ class Circuit:
         self._evidence = Evidence(0, interval_s)
         self._void: tuple[str, ...] = ()  # totals of an epoch that is over
         self._answers: tuple[Answer, ...] = ()  # ends of probes that are still to be sent
-        self._steps: tuple[Step, ...] = ()  # what the breakers ask for
+        self._wishes: tuple[Wish, ...] = ()  # of the breakers, that are still to be granted
         self._trouble = 0  # what was seen of it last
         self._hurries_until = 0.0
         self._store_now = 0.0  # when that was, in the store's time
@@ -128,7 +128,7 @@ class Circuit:
         """Return what there is to say since the last time."""
         self.links = tuple(link for link in self.links if link.breaker is not None)
         grown = [link.collect() for link in self.links]
-        if any(each.called for each in grown) or self._answers or self._probes():
+        if any(each.called for each in grown) or self._answers or self._wishes or self._probes():
             self._called_at = now
         answers = NONE
         for each in grown:
@@ -163,13 +163,20 @@ class Circuit:
             self._void += self._evidence.names()
             self._evidence = Evidence(epoch_of(record), self._interval_s)
             self._answers = tuple(answer for answer in self._answers if answer.epoch == epoch_of(record))
+            self._wishes = tuple(wish for wish in self._wishes if wish.epoch in (None, epoch_of(record)))
         self.record, self._store_now, self._read_at = record, store_now, self._clock()
         for link in self.links:
-            step = link.follow(record, store_now, bool(self._answers))
-            if step is not None and len(self._steps) < STEPS_AT_ONCE:
-                self._steps += (step,)
+            wish = link.follow(record, store_now, bool(self._answers))
+            if wish is not None:
+                self.want(wish)
+
+    def want(self, wish: Wish) -> None:
+        """Note what a breaker wants to be done to the record."""
+        if wish not in self._wishes:
+            self._wishes = (*self._wishes[1 - WISHES_KEPT :], wish)
 
     # What is to be done to the record. After each step `take` is called; if one cannot be done, the rest is left.
+    # Wishes and ends of probes are kept until they are done; what else is still needed, the next exchange shows.
 
     def steps(self, now: float) -> Iterator[Step]:
         """Give what follows from an exchange."""
@@ -181,10 +188,10 @@ class Circuit:
 
     def urgent_steps(self) -> Iterator[Step]:
         """Give what cannot wait for an exchange."""
-        while self._steps:
-            step, *rest = self._steps
-            self._steps = tuple(rest)
-            yield step
+        while self._wishes:
+            wish = self._wishes[0]
+            yield wish.step()
+            self._wishes = tuple(other for other in self._wishes if other is not wish)
         for answer in self._answers:
             if answer.ready:
                 yield self._answered(answer)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import time
 import weakref
+from collections.abc import Callable
 from functools import partial
 from itertools import repeat
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from .._breaker.states import Closed, HalfOpen, Open, Period, Probe
 from .._breaker.totals import SharedSnapshot
@@ -50,6 +51,22 @@ class Ask(NamedTuple):
 
     period: HalfOpenForAll
     since: float
+
+
+class Wish(NamedTuple):
+    """What a breaker wants to be done to the record.
+
+    Attributes:
+        epoch: in which it makes sense; None: in each.
+        make: it may be tried late, and again, so the step is made anew each time, by this, of these arguments.
+    """
+
+    epoch: int | None
+    make: Callable[..., Step]
+    arguments: tuple[Any, ...]
+
+    def step(self) -> Step:
+        return self.make(*self.arguments)
 
 
 class Link:
@@ -177,14 +194,16 @@ class Link:
         """Let the circuit stay open, for all members, until the breaker's clock says so."""
         breaker, known = self._breaker(), self.known
         if breaker is not None and known is not None:
-            step = changes.lengthened(known.epoch, ends_at - breaker._clock())
-            self.talker.request(partial(self.talker.change, breaker.name, step))
+            wish = Wish(known.epoch, _open_until, (known.epoch, ends_at, breaker._clock))
+            self.talker.request(partial(self.talker.want, self, breaker.name, wish))
 
     def reset_for_all(self) -> None:
         """Close the circuit for all members."""
         breaker = self._breaker()
+        talker = self.talker
         if breaker is not None:
-            self.talker.request(partial(self.talker.change, breaker.name, changes.reset(self.talker.name)))
+            wish = Wish(None, _reset, (talker.name, talker.clock(), talker.clock))
+            talker.request(partial(talker.want, self, breaker.name, wish))
 
     def follow_anew(self) -> None:
         """Follow no record until the next one is read: the breaker has gone its own way."""
@@ -262,7 +281,7 @@ class Link:
             return -1
         return period.streak + isinstance(period, OpenByItself)
 
-    def follow(self, record: Record | None, store_now: float, pending: bool) -> Step | None:
+    def follow(self, record: Record | None, store_now: float, pending: bool) -> Wish | None:
         """Enter the period that the record asks for, if it does; return what must be done to the record, if anything.
 
         Args:
@@ -273,7 +292,7 @@ class Link:
         breaker = self._breaker()
         if breaker is None:
             return None
-        machine = machine_of(breaker)
+        machine, talker = machine_of(breaker), self.talker
         for _ in repeat(None):
             period, now = machine.period, breaker._clock()
             if machine.own_mode is not AUTO:
@@ -283,9 +302,10 @@ class Link:
             closed_alone = known is not None and known.open and isinstance(period, Closed)
             what = verdict(known, record, closed_alone, store_now)
             if what is Verdict.RESTORE and known is not None:
-                return changes.written_back(known)
+                return Wish(known.epoch, changes.written_back, (known,))
             if what is Verdict.CLOSE and known is not None:
-                return changes.closed_in_absence(known.epoch, "probes succeeded", self.talker.name)
+                arguments = known.epoch, "probes succeeded", talker.name
+                return Wish(known.epoch, changes.closed_in_absence, arguments)
             following = None
             if record is not None and (what is Verdict.FOLLOW or (record.open and not pending)):
                 following = self._period_of(record, machine, period, now, store_now)
@@ -297,7 +317,7 @@ class Link:
                 self._ask_after, self._ask_pause_s = -inf, ASK_AGAIN_S
                 if isinstance(following, Open):
                     breaker._keep()
-                return self._longer(record, breaker, period, now, store_now)
+                return _longer(record, breaker, period, now, store_now)
         self.known, self.fresh = record, False
         return None
 
@@ -323,15 +343,6 @@ class Link:
             return None
         return OpenForAll(self, record, period, now, remaining_s)
 
-    def _longer(
-        self, record: Record, breaker: CircuitBreaker, former: Period, now: float, store_now: float
-    ) -> Step | None:
-        """Return how all members stay open for as long as a server has asked this one for, if that is longer."""
-        if not record.open or not isinstance(former, OpenByItself) or not former.is_longer(breaker.config):
-            return None
-        remaining_s = former.ends_at - now
-        return changes.lengthened(record.epoch, remaining_s) if remaining_s > record.remaining_s(store_now) else None
-
     def _ask(self, ask: Ask) -> None:
         """Ask the store for a lease, unless the ask counts as lost, and another one has begun."""
         breaker = self._breaker()
@@ -355,6 +366,23 @@ class Link:
             with machine.lock:
                 if self._asked is ask:
                     self._asked = None
+
+
+def _longer(record: Record, breaker: CircuitBreaker, former: Period, now: float, store_now: float) -> Wish | None:
+    """Return how all members stay open for as long as a server has asked this one for, if that is longer."""
+    if not record.open or not isinstance(former, OpenByItself) or not former.is_longer(breaker.config):
+        return None
+    if former.ends_at - now <= record.remaining_s(store_now):
+        return None
+    return Wish(record.epoch, _open_until, (record.epoch, former.ends_at, breaker._clock))
+
+
+def _open_until(epoch: int, ends_at: float, clock: Callable[[], float]) -> Step:
+    return changes.lengthened(epoch, ends_at - clock())
+
+
+def _reset(by: str, asked_at: float, clock: Callable[[], float]) -> Step:
+    return changes.reset(by, clock() - asked_at)
 
 
 def machine_of(breaker: CircuitBreaker) -> SharedMachine:

@@ -15,7 +15,7 @@ from .._common import fork
 from .._common.events import INFO, WARNING, log, notify
 from .circuit import AWAY_AFTER_INTERVALS, LONGEST_PAUSE_INTERVALS, Circuit
 from .events import StoreFound, StoreLost
-from .link import Link, machine_of, new_token
+from .link import Link, Wish, machine_of, new_token
 from .protocol import MemberLine, Store, member_text
 from .record import Edit, Record, Step, printable
 from .states import Answer
@@ -158,21 +158,31 @@ class Talker(Worker):
     def activate(self, link: Link) -> None:
         """Let the circuit of a breaker take part in exchanges, and send what there is to send."""
         breaker = link.breaker
-        if breaker is None:
-            return
-        circuit = self._circuit(breaker.name)
-        if link not in circuit.links:
-            circuit.links += (link,)
-            if self.away or circuit.lost is not None:
-                self._tell([breaker], StoreLost(breaker.name, circuit.lost or self._reason))
-        circuit.wake(self.clock())
-        self._take_steps(circuit, circuit.urgent_steps())
+        if breaker is not None:
+            circuit = self._circuit(breaker.name)
+            self._take_in(circuit, link)
+            self._take_steps(circuit, circuit.urgent_steps())
 
     def send(self, name: str, answer: Answer) -> None:
         """Tell the store how a probe ended; if that fails now, it is sent after the next exchange."""
         circuit = self._circuit(name)
         circuit.add(answer)
         self._take_steps(circuit, circuit.urgent_steps())
+
+    def want(self, link: Link, name: str, wish: Wish) -> None:
+        """Do to the record what a breaker wants; if that fails now, it is tried again after the next exchange."""
+        circuit = self._circuit(name)
+        circuit.want(wish)
+        self._take_in(circuit, link)
+        self._take_steps(circuit, circuit.urgent_steps())
+
+    def _take_in(self, circuit: Circuit, link: Link) -> None:
+        breaker = link.breaker
+        if breaker is not None and link not in circuit.links:
+            circuit.links += (link,)
+            if self.away or circuit.lost is not None:
+                self._tell([breaker], StoreLost(breaker.name, circuit.lost or self._reason))
+        circuit.wake(self.clock())
 
     def change(self, name: str, step: Step) -> tuple[Record | None, float]:
         """Change a record; return the one that stands, and the store's time."""
@@ -207,10 +217,11 @@ class Talker(Worker):
         return [circuit for circuit in self._circuits.copy().values() if circuit.active]
 
     def _take_steps(self, circuit: Circuit, steps: Iterable[Step]) -> None:
+        """Change the record; the first change that fails ends it, and after the next exchange there are steps again."""
         try:
             for step in steps:
                 self.change(circuit.name, step)
-        except Exception as error:  # what is left is tried again after the next exchange
+        except Exception as error:
             log(DEBUG, "circuit %r: the store did not change the record", circuit.name, error=error)
 
     def _begin_to_try(self) -> float:
