@@ -239,6 +239,19 @@ def test_a_reopening_whose_answer_was_lost_is_followed(fleet: Fleet) -> None:
     assert member.shared.open_for == "all"
 
 
+@pytest.mark.parametrize("lost", ["lose_requests", "lose_answers"])
+def test_one_exchange_that_fails_in_an_outage_keeps_nobody_from_opening_for_all(fleet: Fleet, lost: str) -> None:
+    fleet.start()
+    for member in fleet.members[:2]:
+        member.fail(3)
+    setattr(fleet.members[0].store, lost, True)
+    fleet.interval()
+    setattr(fleet.members[0].store, lost, False)
+    fleet.interval(3)
+    assert fleet.states() == {OPEN}
+    assert fleet.record.reason == "2 processes opened by themselves"
+
+
 # A store that forgets
 
 

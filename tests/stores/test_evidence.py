@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from circuit_breaker._shared.evidence import Answers, Evidence
 from circuit_breaker._shared.record import LARGEST_EPOCH, Unreadable
 
 EPOCH = 7
+NUMBERS = count()
 
 
 class Fleet:
@@ -38,28 +40,36 @@ class Member:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
-        self.evidence = Evidence(EPOCH, 1.0)
+        self.who = f"member{next(NUMBERS)}"
+        self.begin()
         self.new = Answers()
         self.streak = 0
         self.opened = False
 
+    def begin(self) -> None:
+        """Have a breaker that is new; another one may have been dropped."""
+        self.evidence = Evidence(EPOCH, 1.0, self.who)
+
     def call(self, ends: str) -> None:
         for end in ends:
             if not self.opened:
-                self.new = self.new.plus(Answers(end in "sw", end == "f", end == "w"))
+                self.new = self.new.plus(Answers(int(end in "sw"), int(end == "f"), int(end == "w")))
             self.streak = self.streak + 1 if end == "f" else 0
             self.opened |= self.streak >= (self.fleet.config.failure_threshold or 10**9)
 
-    def exchange(self, *, lost: bool = False) -> str | None:
+    def exchange(self, *, lost: str = "") -> str | None:
+        """Report, and look; lost: the request, or the answer."""
         added = self.evidence.report(self.fleet.now, self.new, 0, self.streak, self.opened)
         self.new = Answers()
-        if lost:
+        if lost == "request":
             return None
         totals = self.fleet.totals
         for name in self.evidence.void():
             totals.pop(name, None)
         for name, number in added.items():
             totals[name] = totals.get(name, 0) + number
+        if lost == "answer":
+            return None
         self.evidence.seen(self.fleet.now, [totals.get(name) for name in self.evidence.names()])
         return self.evidence.judge(self.fleet.now, self.fleet.config)
 
@@ -148,12 +158,86 @@ def test_each_finding_is_reported_once(fleet: Fleet) -> None:
     assert fleet.members[0].evidence.told == (3, 1, 0)
 
 
-def test_a_report_that_was_lost_is_not_sent_again(fleet: Fleet) -> None:
-    fleet.members[0].call("fff")
-    assert fleet.members[0].exchange(lost=True) is None
-    for _ in range(5):
-        assert fleet.interval("", "f", "") == []
-    assert fleet.totals[f"{EPOCH}.failures"] == 5
+@pytest.mark.parametrize(("lost", "failures"), [("request", 0), ("answer", 3)])
+def test_of_a_report_whose_fate_is_unknown_only_what_did_not_arrive_is_told_again(
+    fleet: Fleet, lost: str, failures: int
+) -> None:
+    own = fleet.members[0]
+    own.call("fff")
+    assert own.exchange(lost=lost) is None
+    assert fleet.interval() == []
+    assert fleet.interval() == []
+    assert own.evidence.told == (3, 1, 0)
+    assert fleet.totals.get(f"{EPOCH}.failures", 0) == failures  # answers are never sent twice
+
+
+def test_one_report_that_is_lost_keeps_no_outage_from_opening_the_circuit(fleet: Fleet) -> None:
+    for member in fleet.members[:2]:
+        member.call("fffff")
+    fleet.members[0].exchange(lost="request")
+    fleet.members[1].exchange()
+    fleet.now += 1.0
+    assert [fleet.interval() for _ in range(2)][-1] == ["2 processes opened by themselves"] * 2
+
+
+def test_what_the_store_has_lost_is_told_again(fleet: Fleet) -> None:
+    fleet.interval("fffff", "fffff", "")
+    fleet.totals.clear()
+    fleet.now += 1.0
+    assert [fleet.interval() for _ in range(4)][-1] == ["2 processes opened by themselves"] * 2
+
+
+def test_what_a_store_has_again_after_a_rollback_is_not_told_twice(fleet: Fleet) -> None:
+    fleet.interval("fff", "", "")
+    saved = dict(fleet.totals)
+    fleet.interval("", "s", "s")
+    fleet.interval()
+    fleet.totals.clear()
+    fleet.totals.update(saved)
+    for _ in range(4):
+        fleet.interval("f", "", "")
+    assert fleet.members[0].evidence.told == (4, 1, 1)  # the others are older than the success of another
+
+
+def test_what_arrives_in_part_is_not_told_twice(fleet: Fleet) -> None:
+    own = fleet.members[0]
+    added = own.evidence.report(fleet.now, Answers(0, 3, 0), 0, 3, False)
+    assert tuple(list(added)[-3:]) == own.evidence.names()[-4:-1]
+    assert own.who in list(added)[-3]  # before those that it is to keep from being added to twice
+
+
+def test_a_process_whose_breakers_are_made_anew_is_one_witness(fleet: Fleet) -> None:
+    own = fleet.members[0]
+    for _ in range(4):
+        own.begin()
+        own.streak, own.opened = 0, False
+        for _ in range(3):
+            assert fleet.interval("ff", "", "") == []
+    assert own.evidence.told == (6, 1, 1)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_whatever_is_lost_each_failure_is_told_once(seed: int) -> None:
+    draw = random.Random(seed)
+    fleet = Fleet(3, failure_threshold=5)
+    for _ in range(80):
+        member = draw.choice(fleet.members)
+        if draw.random() < 0.1:
+            member.begin()
+        if draw.random() < 0.03:
+            fleet.totals.clear()
+            fleet.totals[f"{EPOCH}.successes"] = draw.randrange(10**6)  # of others, who report at once
+        member.call(draw.choice(["", "f", "ff", "fff", "s"] if not member.opened else [""]))
+        member.exchange(lost=draw.choice(["", "", "request", "answer"]))
+        fleet.now += draw.choice([0.1, 1.0])
+        beside = f"{EPOCH}.{fleet.totals.get(f'{EPOCH}.successes', 0)}"
+        told = [fleet.totals.get(f"{beside}.{kind}", 0) for kind in ("members", "opened")]
+        assert told[0] <= 3
+        assert told[1] <= sum(each.opened for each in fleet.members)
+    for _ in range(6):
+        fleet.interval()
+    mine = [each.evidence._mine for each in fleet.members]
+    assert fleet.members[0].evidence.told == tuple(map(sum, zip(*mine, strict=True)))
 
 
 def test_what_is_void_is_deleted(fleet: Fleet) -> None:
@@ -172,7 +256,7 @@ def test_a_circuit_that_has_never_succeeded_opens_too() -> None:
     fleet = Fleet(failure_threshold=5)
     assert fleet.interval("ff", "ff", "ff") == []
     assert fleet.interval("f", "f", "f") == []
-    assert fleet.interval() == ["9 failures in a row in 3 processes (threshold 5)"] * 3
+    assert fleet.interval()[-1] == "9 failures in a row in 3 processes (threshold 5)"
 
 
 def crowd(members: int) -> Fleet:
@@ -290,7 +374,7 @@ def test_totals_that_the_store_has_lost_begin_the_window_anew() -> None:
 
 @pytest.mark.parametrize("value", [-1, LARGEST_EPOCH + 1])
 def test_a_total_that_cannot_be_is_unreadable(value: int) -> None:
-    evidence = Evidence(EPOCH, 1.0)
+    evidence = Evidence(EPOCH, 1.0, "me")
     evidence.report(100.0, Answers(), 0, 0, False)
     with pytest.raises(Unreadable):
         evidence.seen(100.0, [value, 0, 0, 0])

@@ -156,6 +156,21 @@ def test_failures_of_two_breakers_of_one_process_are_those_of_one_member(fleet: 
     assert fleet.record.epoch == 0
 
 
+def test_a_process_that_makes_its_breaker_anew_each_time_is_one_member(fleet: Fleet) -> None:
+    fleet.start()
+    sick = fleet.members[0]
+    for _ in range(4):
+        del sick.breaker
+        catch_up()
+        fleet.interval(2)
+        sick.breaker = sick.another()
+        sick.fail(3)
+        fleet.interval(3)
+    assert fleet.record.epoch == 0
+    assert len({(member.host, member.pid) for member in fleet.admin.members()}) == 1
+    assert len(fleet.admin.members()) == 3
+
+
 def test_two_breakers_of_one_process_follow_together(fleet: Fleet) -> None:
     second = fleet.members[0].another()
     second.call(int)

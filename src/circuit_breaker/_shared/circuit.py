@@ -33,6 +33,10 @@ _DEFAULT_CONFIG: Final = CircuitBreakerConfig()
 class Circuit:
     """What is known of one circuit, and what is to be done about it. For the talker's thread alone.
 
+    Args:
+        by: this process, as people know it.
+        who: this process, as no other is called.
+
     Attributes:
         links: of the breakers of this name.
         record: as it was read last.
@@ -55,6 +59,7 @@ class Circuit:
         "_store_now",
         "_trouble",
         "_void",
+        "_who",
         "_wishes",
         "active",
         "failing_since",
@@ -64,7 +69,9 @@ class Circuit:
         "record",
     )
 
-    def __init__(self, name: str, by: str, clock: Callable[[], float], interval_s: float, lease_s: float) -> None:
+    def __init__(
+        self, name: str, by: str, who: str, clock: Callable[[], float], interval_s: float, lease_s: float
+    ) -> None:
         self.name = name
         self.links: tuple[Link, ...] = ()
         self.record: Record | None = None
@@ -74,10 +81,11 @@ class Circuit:
         self._failed_at = 0.0
         self._called_at = 0.0
         self._by = by
+        self._who = who
         self._clock = clock
         self._interval_s = interval_s
         self._lease_s = lease_s
-        self._evidence = Evidence(0, interval_s)
+        self._evidence = Evidence(0, interval_s, who)
         self._void: tuple[str, ...] = ()  # totals of an epoch that is over
         self._answers: tuple[Answer, ...] = ()  # ends of probes that are still to be sent
         self._wishes: tuple[Wish, ...] = ()  # of the breakers, that are still to be granted
@@ -161,7 +169,7 @@ class Circuit:
         """Follow the record that stands."""
         if epoch_of(record) != epoch_of(self.record):
             self._void += self._evidence.names()
-            self._evidence = Evidence(epoch_of(record), self._interval_s)
+            self._evidence = Evidence(epoch_of(record), self._interval_s, self._who)
             self._answers = tuple(answer for answer in self._answers if answer.epoch == epoch_of(record))
             self._wishes = tuple(wish for wish in self._wishes if wish.epoch in (None, epoch_of(record)))
         self.record, self._store_now, self._read_at = record, store_now, self._clock()

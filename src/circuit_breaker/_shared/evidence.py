@@ -6,7 +6,9 @@ must open nothing but itself, so whatever opens the circuit for all takes what t
 - No member has reported a success for two intervals, and two members have opened by themselves, or the failures of two
   or more add up to `failure_threshold`. If there are five or more, less than half an interval is enough: where as many
   fail and nobody succeeds, it is no coincidence. Each member tells its failures beside the total of successes that it
-  has read. Once that total moves, what was told beside it is void, and each tells again what still holds.
+  has read. Once that total moves, what was told beside it is void, and each tells again what still holds. Beside what
+  all have told, the store keeps what each has told: so a process knows what has arrived, whatever became of an answer,
+  and whatever the store has lost, and it is never told twice.
 - The share of failures, or of slow calls, over the window reaches its threshold: in all answers, in those of the member
   that judges, and in those of all others.
 """
@@ -21,12 +23,10 @@ from .._breaker.config import CircuitBreakerConfig
 from .protocol import COUNTED
 from .record import LARGEST_EPOCH, Unreadable
 
-WITNESSES: Final = (
-    2  # processes that it takes to open a circuit for all, after this number of intervals without a success
-)
-QUIET_INTERVALS: Final = 2
+WITNESSES: Final = 2  # processes that it takes to open a circuit for all
+QUIET_INTERVALS: Final = 2  # without a success, before that many may do so
 MANY_WITNESSES: Final = 5
-QUIET_INTERVALS_OF_MANY: Final = 0.4
+QUIET_INTERVALS_OF_MANY: Final = 0.4  # before those may do so
 SHORTEST: Final = 0.95  # of an interval, which is jittered
 MARKS: Final = 30  # kept of a window
 
@@ -60,6 +60,18 @@ class Told(NamedTuple):
     members: int = 0  # that have told any
     opened: int = 0  # that have opened by themselves
 
+    def minus(self, other: Told) -> Told:
+        """Return what is here and not there."""
+        return Told(*(max(0, mine - theirs) for mine, theirs in zip(self, other, strict=True)))
+
+    def as_number(self) -> int:
+        """Return what one member has told as one number."""
+        return 2 * self.failures + self.opened
+
+    @classmethod
+    def of_number(cls, number: int) -> Told:
+        return cls(number // 2, int(number > 1), number % 2)
+
 
 NONE: Final = Answers()
 NOTHING_TOLD: Final = Told()
@@ -79,6 +91,11 @@ class Evidence:
     For each exchange call `report`, then, if the store has answered, `seen`, then `judge`. Times are the member's own,
     in seconds.
 
+    Args:
+        epoch: that one.
+        interval_s: between two exchanges.
+        who: the member's name, short, of ASCII characters. It stays the same for as long as the process lives.
+
     Attributes:
         all: the totals of all members, as read last.
         rejected: the total of rejected calls, as read last.
@@ -86,6 +103,7 @@ class Evidence:
     """
 
     __slots__ = (
+        "_arrived",
         "_epoch",
         "_forgiven",
         "_interval_s",
@@ -96,19 +114,22 @@ class Evidence:
         "_read",
         "_streaks",
         "_void",
+        "_who",
         "all",
         "rejected",
         "told",
     )
 
-    def __init__(self, epoch: int, interval_s: float) -> None:
+    def __init__(self, epoch: int, interval_s: float, who: str) -> None:
         self.all: Answers = NONE
         self.rejected = 0
         self.told: Told = NOTHING_TOLD
         self._epoch = epoch
         self._interval_s = interval_s
+        self._who = who
         self._own: Answers = NONE
-        self._mine: Told = NOTHING_TOLD  # what this member has told beside the present total of successes
+        self._mine: Told = NOTHING_TOLD  # what this member has to tell beside the present total of successes
+        self._arrived: Told | None = None  # what the store has of that; None: that is to be read first
         self._read = False
         self._void: tuple[str, ...] = ()  # names of totals that nobody needs any more
         self._streaks: tuple[tuple[float, int], ...] = ()  # when the streak was how long, of the last two intervals
@@ -140,13 +161,18 @@ class Evidence:
         added = [*answers, rejected]
         if self._read:
             part = max(self._mine.failures, streak - self._forgiven)
-            mine = Told(part, int(part > 0), max(self._mine.opened, opened))
-            added += [now - then for now, then in zip(mine, self._mine, strict=True)]
-            self._mine = mine  # even if the store does not get it: nothing is reported twice
-        return {name: number for name, number in zip(self.names(), added, strict=True) if number}
+            self._mine = Told(part, int(part > 0), max(self._mine.opened, opened))
+            if self._arrived is not None:
+                new = self._mine.minus(self._arrived)
+                added += [new.as_number(), *new]
+                self._arrived = None
+        return {name: number for name, number in zip(self.names(), added, strict=False) if number}
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of the totals to read."""
+        """Return the names of the totals to read. That of this member comes before those that it adds to.
+
+        Where a report arrives in part, what is missing is then not told, rather than told twice.
+        """
         of_all = tuple(f"{self._epoch}.{kind}" for kind in COUNTED)
         return of_all + self._names_told() if self._read else of_all
 
@@ -157,7 +183,7 @@ class Evidence:
 
     def _names_told(self) -> tuple[str, ...]:
         beside = f"{self._epoch}.{self.all.successes}"
-        return tuple(f"{beside}.{kind}" for kind in ("failures", "members", "opened"))
+        return tuple(f"{beside}.{kind}" for kind in (self._who, "failures", "members", "opened"))
 
     # Looking
 
@@ -168,14 +194,20 @@ class Evidence:
             Unreadable: they are no totals.
         """
         successes, failures, slow, rejected, *beside = map(_total, totals)
-        latest, told = Answers(successes, failures, slow), Told(*beside)
-        if not self._read or latest.successes != self.all.successes:
-            if any(self._mine):
+        arrived, *of_all = beside or [0]
+        latest, told = Answers(successes, failures, slow), Told(*of_all)
+        if self._read and latest.successes == self.all.successes:
+            self._arrived = Told.of_number(arrived)
+            self._mine = Told(*map(max, self._mine, self._arrived))
+        else:
+            grown = self._read and latest.successes > self.all.successes  # else what is told beside it may be there
+            if grown and any(self._mine):
                 self._void += self._names_told()
             self._quiet_since = now
             # A success may be reported an interval late, so what failed in the last two may have come after it.
             self._forgiven = next((streak for at, streak in self._streaks if now - at >= self._quiet_s), 0)
             self._mine = told = NOTHING_TOLD
+            self._arrived = NOTHING_TOLD if grown else None
         if min(latest.minus(self.all)) < 0:
             self._marks = None  # the store has lost what it knew
         self.all = self._own if self._own == latest else latest  # a lone member keeps them once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from math import inf
 from queue import SimpleQueue
@@ -32,6 +32,20 @@ JITTER: Final = 0.05
 LOOKS_AN_INTERVAL: Final = 12  # at the breakers, for failures that cannot wait until it is over
 
 
+class _Process:
+    """Who this process is, as long as it lives; a forked child is another one."""
+
+    def __init__(self) -> None:
+        self._after_fork_in_child()
+        fork.survive(self)
+
+    def _after_fork_in_child(self) -> None:
+        self.token = new_token()
+
+
+_process: Final = _Process()  # made before all talkers, and so renewed before them in a child
+
+
 class Talker(Worker):
     """Talks to one store. Callers hand it work; all else happens on its thread.
 
@@ -47,6 +61,8 @@ class Talker(Worker):
         self.interval_s: float = getattr(given, "interval_s", 1.0)
         self.clock: Callable[[], float] = getattr(given, "clock", time.monotonic)
         self.lease_s = LEASE_INTERVALS * self.interval_s
+        same: Callable[[], Hashable] = getattr(given, "_same", lambda: id(given))
+        self._number = hash(same()) % 2**64  # which this process knows the store by, whichever talker it has
         self._links: dict[fork.Reference, None] = {}  # to those of all breakers that are alive
         super().__init__(getattr(given, "timeout_s", 0.25), getattr(given, "manual", False))
         fork.survive(self)
@@ -57,7 +73,8 @@ class Talker(Worker):
         self.name = whoami()
         self.away = False
         self.heard_at: float | None = None
-        self._key = f"{self.name}:{new_token()}".encode("ascii", "replace").decode()
+        self._who = f"{_process.token}.{self._number:x}"
+        self._key = f"{self.name}:{self._who}".encode("ascii", "replace").decode()
         self._began_at = self.clock()
         self._circuits: dict[str, Circuit] = {}
         self._waiting: list[Reply] = []  # for the next exchange
@@ -210,7 +227,9 @@ class Talker(Worker):
     def _circuit(self, name: str) -> Circuit:
         circuit = self._circuits.get(name)
         if circuit is None:
-            circuit = self._circuits[name] = Circuit(name, self.name, self.clock, self.interval_s, self.lease_s)
+            circuit = self._circuits[name] = Circuit(
+                name, self.name, self._who, self.clock, self.interval_s, self.lease_s
+            )
         return circuit
 
     def _active(self) -> list[Circuit]:

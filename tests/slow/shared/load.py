@@ -12,7 +12,7 @@ from redis_server import RedisServer
 from circuit_breaker._shared.evidence import Evidence
 from circuit_breaker.stores import MemberLine, RedisStore, Report, member_text
 
-READ = Evidence(0, 1.0).names()  # the totals that a member reads
+READ = Evidence(0, 1.0, "a").names()  # the totals that a member reads
 
 
 @dataclass(frozen=True)
