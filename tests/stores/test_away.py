@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from members import FlakyStore, Fleet, Member, Unreachable
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitState, StateChanged
+from circuit_breaker._shared import changes
 from circuit_breaker._shared.process import talker_of
+from circuit_breaker._shared.protocol import Exchange, Found, MemberLine, Report
+from circuit_breaker._shared.record import Edit
 from circuit_breaker.stores import Board, MemoryStore, StoreFound, StoreLost
 from circuit_breaker.testing import FakeClock
 
@@ -389,6 +393,38 @@ def test_a_total_that_cannot_be_is_a_lost_store_for_that_circuit(fleet: Fleet, t
     fleet.board._totals.clear()
     fleet.interval()
     assert fleet.members[0].shared.link == "joined"
+
+
+def test_a_circuit_whose_totals_cannot_be_read_follows_its_record(fleet: Fleet) -> None:
+    fleet.open()
+    fleet.board._totals["api"][f"{fleet.record.epoch}.successes"] = -1
+    fleet.interval()
+    assert fleet.members[0].shared.link == "away"
+    fleet.admin.update("api", Edit(changes.lengthened(fleet.record.epoch, 60.0)))
+    fleet.interval()
+    assert fleet.members[0].breaker.snapshot().retry_after_s == pytest.approx(59.0)
+
+
+def test_a_circuit_of_which_the_store_can_say_its_record_alone_obeys_orders(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.start()
+    own = fleet.members[0]
+    exchange = own.store.exchange
+
+    def without_totals(reports: Sequence[Report], member: MemberLine | None) -> Exchange:
+        answer = exchange(reports, member)
+        return Exchange(answer.time, [Found(found.record, (), TypeError("no number")) for found in answer.found])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(own.store, "exchange", without_totals)
+        fleet.admin.force_open("api")
+        fleet.interval(2)
+        assert own.is_rejected()
+        assert own.shared.link == "away"
+    fleet.interval(2)
+    assert own.shared.link == "joined"
+    assert [type(event) for event in store_events(own)] == [StoreLost, StoreFound]
 
 
 def test_a_hostile_record_gets_into_the_log_short_and_on_one_line(

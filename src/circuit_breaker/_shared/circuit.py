@@ -153,17 +153,19 @@ class Circuit:
         return Report(self.name, added, evidence.names(), evidence.void() + void)
 
     def receive(self, found: Found, store_now: float, now: float) -> None:
-        """Take in what the store has.
+        """Take in what the store has: follow the record if it can be read, whatever the totals are.
 
         Raises:
-            Exception: it cannot be read.
+            Exception: something cannot be read.
         """
+        if found.error is not None and found.record is None:
+            raise found.error
+        record, before = read(found.record), epoch_of(self.record)
+        self.take(record, store_now)
         if found.error is not None:
             raise found.error
-        record = read(found.record)
-        if epoch_of(record) == epoch_of(self.record):
+        if epoch_of(record) == before:
             self._evidence.seen(now, found.totals)
-        self.take(record, store_now)
 
     def take(self, record: Record | None, store_now: float) -> None:
         """Follow the record that stands."""
