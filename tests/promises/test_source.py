@@ -100,6 +100,7 @@ SHARED = {
     "_shared.store": COMMON | {"_shared.changes", "_shared.protocol", "_shared.record"},
     "_shared.evidence": breaker("config") | {"_shared.protocol", "_shared.record"},
     "_shared.states": breaker("rules", "states", "config") | {"_breaker.states.half_open", "_breaker.states.period"},
+    "_shared.identity": COMMON,
     "_shared.worker": COMMON,
 }
 SHARED["_shared.states"] |= {"_shared.record"}

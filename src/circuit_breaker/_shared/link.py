@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from .._breaker.totals import SharedSnapshot
 from . import changes
 from .changes import Verdict, verdict
 from .evidence import NONE, Answers
+from .identity import new_token
 from .record import AUTO, Record, Step, epoch_of
 from .states import Answer, HalfOpenForAll, Leased, OpenByItself, OpenForAll
 
@@ -388,8 +388,3 @@ def _reset(by: str, asked_at: float, clock: Callable[[], float]) -> Step:
 def machine_of(breaker: CircuitBreaker) -> SharedMachine:
     """Return the machine of a breaker that has a store."""
     return cast("SharedMachine", breaker._machine)
-
-
-def new_token() -> str:
-    """Return a name that nobody else has."""
-    return os.urandom(6).hex()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 from queue import SimpleQueue
@@ -15,7 +15,8 @@ from .._common import fork
 from .._common.events import INFO, WARNING, log, notify
 from .circuit import AWAY_AFTER_INTERVALS, LONGEST_PAUSE_INTERVALS, Circuit
 from .events import StoreFound, StoreLost
-from .link import Link, Wish, machine_of, new_token
+from .identity import member_of
+from .link import Link, Wish, machine_of
 from .protocol import MemberLine, Store, member_text
 from .record import Edit, Record, Step, printable
 from .states import Answer
@@ -30,20 +31,6 @@ MEMBER_LASTS_INTERVALS: Final = 10
 MEMBER_WRITTEN_INTERVALS: Final = 5
 JITTER: Final = 0.05
 LOOKS_AN_INTERVAL: Final = 12  # at the breakers, for failures that cannot wait until it is over
-
-
-class _Process:
-    """Who this process is, as long as it lives; a forked child is another one."""
-
-    def __init__(self) -> None:
-        self._after_fork_in_child()
-        fork.survive(self)
-
-    def _after_fork_in_child(self) -> None:
-        self.token = new_token()
-
-
-_process: Final = _Process()  # made before all talkers, and so renewed before them in a child
 
 
 class Talker(Worker):
@@ -61,8 +48,6 @@ class Talker(Worker):
         self.interval_s: float = getattr(given, "interval_s", 1.0)
         self.clock: Callable[[], float] = getattr(given, "clock", time.monotonic)
         self.lease_s = LEASE_INTERVALS * self.interval_s
-        same: Callable[[], Hashable] = getattr(given, "_same", lambda: id(given))
-        self._number = hash(same()) % 2**64  # which this process knows the store by, whichever talker it has
         self._links: dict[fork.Reference, None] = {}  # to those of all breakers that are alive
         super().__init__(getattr(given, "timeout_s", 0.25), getattr(given, "manual", False))
         fork.survive(self)
@@ -73,7 +58,7 @@ class Talker(Worker):
         self.name = whoami()
         self.away = False
         self.heard_at: float | None = None
-        self._who = f"{_process.token}.{self._number:x}"
+        self._who = member_of(self.store)
         self._key = f"{self.name}:{self._who}".encode("ascii", "replace").decode()
         self._began_at = self.clock()
         self._circuits: dict[str, Circuit] = {}
