@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
+from garbage import catch_up
 from members import FlakyStore, Fleet, Member, Unreachable
 
 from circuit_breaker import CircuitBreaker, CircuitBreakerConfig, CircuitState, StateChanged
@@ -14,6 +16,7 @@ from circuit_breaker._shared import changes
 from circuit_breaker._shared.process import talker_of
 from circuit_breaker._shared.protocol import Exchange, Found, MemberLine, Report
 from circuit_breaker._shared.record import Edit
+from circuit_breaker._shared.states import Answer
 from circuit_breaker.stores import Board, MemoryStore, StoreFound, StoreLost
 from circuit_breaker.testing import FakeClock
 
@@ -317,6 +320,69 @@ def test_totals_that_are_lost_begin_anew(fleet: Fleet) -> None:
         member.fail(3)
     fleet.interval(4)
     assert fleet.states() == {OPEN}
+
+
+# Breakers that are dropped, or that nobody calls, while it is away
+
+
+def test_a_breaker_that_is_dropped_while_it_is_away_is_done_with(fleet: Fleet) -> None:
+    fleet.start()
+    own = fleet.members.pop(0)
+    talker = talker_of(own.store)
+    own.store.lose_requests = True
+    for _ in range(2):
+        talker._exchange_now()
+        fleet.clock.advance(3.0)
+    talker._exchange_now()
+    assert talker.away
+    assert not talker._is_idle()
+    del own.breaker
+    catch_up()
+    talker._exchange_now()
+    assert talker._is_idle()
+    assert talker.circuit("api") is None
+
+
+def test_a_breaker_that_nobody_calls_while_it_is_away_costs_nothing_until_the_next_call(fleet: Fleet) -> None:
+    fleet.start()
+    own = fleet.members[0]
+    talker = talker_of(own.store)
+    own.store.lose_requests = True
+    for _ in range(5):
+        fleet.clock.advance(3.0)
+        talker._exchange_now()
+    assert talker.away
+    assert talker._is_idle()
+    own.store.lose_requests = False
+    own.succeed()
+    assert own.shared.link == "joined"
+
+
+def test_what_a_dropped_breaker_wanted_is_tried_for_ten_intervals(fleet: Fleet) -> None:
+    fleet.start()
+    own = fleet.members[0]
+    talker = talker_of(own.store)
+    own.store.lose_requests = True
+    own.another("other").reset()
+    talker.do_all()
+    catch_up()
+    for _ in range(10):
+        fleet.clock.advance(1.0)
+        talker._exchange_now()
+    assert talker.circuit("other") is not None
+    fleet.clock.advance(1.0)
+    talker._exchange_now()
+    assert talker.circuit("other") is None
+
+
+def test_the_result_of_a_probe_whose_breaker_has_gone_leaves_nothing_behind(fleet: Fleet) -> None:
+    fleet.start()
+    talker = talker_of(fleet.members[0].store)
+    answer = Answer(1, "token", None, ignored=True)
+    talker.request(partial(talker.send, "other", answer))
+    talker.do_all()
+    talker._exchange_now()
+    assert talker.circuit("other") is None
 
 
 # A record that cannot be read

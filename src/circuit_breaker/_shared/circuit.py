@@ -96,6 +96,11 @@ class Circuit:
 
     # Whether it takes part
 
+    @property
+    def pending(self) -> bool:
+        """Whether the store is still to be told something."""
+        return bool(self._answers or self._wishes)
+
     def wake(self, now: float) -> None:
         """Take part: somebody calls."""
         if not self.active:
@@ -136,7 +141,7 @@ class Circuit:
         """Return what there is to say since the last time."""
         self.links = tuple(link for link in self.links if link.breaker is not None)
         grown = [link.collect() for link in self.links]
-        if any(each.called for each in grown) or self._answers or self._wishes or self._probes():
+        if any(each.called for each in grown) or self._probes() or (self.links and self.pending):
             self._called_at = now
         answers = NONE
         for each in grown:

@@ -169,6 +169,7 @@ class Talker(Worker):
         """Tell the store how a probe ended; if that fails now, it is sent after the next exchange."""
         circuit = self._circuit(name)
         circuit.add(answer)
+        circuit.wake(self.clock())
         self._take_steps(circuit, circuit.urgent_steps())
 
     def want(self, link: Link, name: str, wish: Wish) -> None:
@@ -273,6 +274,7 @@ class Talker(Worker):
             self._due = now + self.interval_s * self._pause_intervals * jitter
             for reply in waiting:
                 reply.put(failure)
+        self._let_rest(now)
         self._publish_elsewhere()
 
     def _exchange(self, now: float, circuits: list[Circuit], line: MemberLine | None) -> None:
@@ -290,8 +292,14 @@ class Talker(Worker):
                 self._find_circuit(circuit, now)
         for circuit in circuits:
             self._take_steps(circuit, circuit.steps(now))
+
+    def _let_rest(self, now: float) -> None:
+        """Do no more for circuits that nobody calls, or that have no breaker any more, whatever the store does."""
+        if not self.manual and not self.here():
+            return  # this thread has been given up
+        for circuit in self._active():
             circuit.rest_if_silent(now)
-            if not circuit.links:
+            if not circuit.links and not (circuit.active and circuit.pending):
                 del self._circuits[circuit.name]
 
     def _member_line(self, now: float, circuits: list[Circuit]) -> MemberLine | None:
