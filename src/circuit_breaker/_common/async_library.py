@@ -83,8 +83,8 @@ def task_gate(timeout_s: float | None) -> AsyncioGate | TrioGate:
 class _LoopEnd:
     """Tells the sleepers of an asyncio event loop that it was closed.
 
-    A loop tells nobody. But when it is closed it drops its timers, and so this object, which one of them is to call
-    when decades are over, and which nothing else refers to.
+    A loop does not say when it is closed, but then it drops its timers. So a timer of decades holds the only reference
+    to this object. Once the timer is dropped, this object is finalized, and tells the sleepers.
     """
 
     def __init__(self, loop: Any) -> None:
