@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from garbage import GARBAGE_IS_SEEN, collect
-from members import Fleet, Member
+from members import Fleet, Member, Unreachable
 from moments import interrupt_at
 from overtaken import Overtaken
 
@@ -146,6 +146,29 @@ def test_an_ask_that_comes_after_it_counts_as_lost_takes_no_lease(own: Member, f
         assert own.is_rejected()
     own.sync()
     assert fleet.record.probes_out == 1
+
+
+def test_an_ask_that_ends_after_it_counts_as_lost_leaves_the_next_one_under_way(
+    own: Member, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = machine_of(own.breaker).link
+    begun: list[object] = []
+
+    def meanwhile(*_: object) -> None:
+        fleet.clock.advance(0.1)
+        assert own.is_rejected()
+        begun.append(link._asked)
+        raise Unreachable
+
+    monkeypatch.setattr(link.talker, "ask", lambda work, waited_s: link.talker.request(work))  # it waits for the thread
+    monkeypatch.setattr(own.store, "update", meanwhile)
+    assert own.is_rejected()
+    fleet.clock.advance(ASK_LASTS_S)
+    first = link.talker._work.get()
+    with pytest.raises(Unreachable):
+        first()
+    assert begun == [link._asked]
+    assert link._asked is not None
 
 
 def test_of_two_callers_that_come_at_once_one_asks(own: Member, machine: SharedMachine) -> None:
