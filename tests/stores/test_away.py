@@ -463,10 +463,12 @@ def test_a_total_that_cannot_be_is_a_lost_store_for_that_circuit(fleet: Fleet, t
 
 def test_a_circuit_whose_totals_cannot_be_read_follows_its_record(fleet: Fleet) -> None:
     fleet.open()
-    fleet.board._totals["api"][f"{fleet.record.epoch}.successes"] = -1
+    epoch = fleet.record.epoch
+    assert epoch
+    fleet.board._totals["api"][f"{epoch}.successes"] = -1
     fleet.interval()
     assert fleet.members[0].shared.link == "away"
-    fleet.admin.update("api", Edit(changes.lengthened(fleet.record.epoch, 60.0)))
+    fleet.admin.update("api", Edit(changes.lengthened(epoch, 60.0)))
     fleet.interval()
     assert fleet.members[0].breaker.snapshot().retry_after_s == pytest.approx(59.0)
 

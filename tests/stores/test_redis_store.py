@@ -374,6 +374,27 @@ def test_a_circuit_whose_server_was_flushed_is_listed_again(
 @pytest.mark.parametrize(
     "spoil",
     [
+        lambda client: client.set("circuits:totals:api", "no hash"),
+        lambda client: client.hset("circuits:totals:api", "0.successes", "many"),
+    ],
+)
+def test_a_record_is_read_although_its_totals_cannot_be(
+    server: RedisServer, make: Callable[..., RedisStore], spoil: Callable[[Any], object]
+) -> None:
+    store = make(server.client(redis.Redis))
+    client = server.client(redis.Redis)
+    client.delete("circuits:record:api", "circuits:totals:api")
+    store.update("api", lambda record, now: "the record")
+    spoil(client)
+    (found,) = store.exchange([Report("api", {}, ["0.successes"])], None).found
+    assert found.record == "the record"
+    assert found.error is not None
+
+
+@needs_redis_server
+@pytest.mark.parametrize(
+    "spoil",
+    [
         lambda client: client.set("circuits:record:api", "garbage"),
         lambda client: client.set("circuits:record:api", b"\xff\x00\xfe"),
         lambda client: client.set("circuits:record:api", "x" * 1_000_000),

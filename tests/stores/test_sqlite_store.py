@@ -492,6 +492,16 @@ def test_a_total_that_is_garbage_is_not_added_to(make: Callable[..., SQLiteStore
         assert connection.execute("SELECT number FROM total").fetchall() == [("many",)]
 
 
+def test_a_record_is_read_although_its_totals_cannot_be(make: Callable[..., SQLiteStore], path: Path) -> None:
+    store = make()
+    add(store)
+    store.update("api", lambda record, now: "the record")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE total SET number = 'many'")
+    (found,) = store.exchange([Report("api", {}, ["0.successes"])], None).found
+    assert (found.record, str(found.error)) == ("the record", "a total is no number")
+
+
 @pytest.mark.parametrize("field", ["'9.foreign'", "CAST(x'ff' AS TEXT)", "x'ff'"])
 def test_totals_that_nobody_asks_for_may_be_anything(make: Callable[..., SQLiteStore], path: Path, field: str) -> None:
     store = make()

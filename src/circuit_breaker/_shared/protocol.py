@@ -41,7 +41,7 @@ class Found(NamedTuple):
     Attributes:
         record: the text that `update` wrote last; None: there is none.
         totals: those that were asked for, in that order; None: there is none.
-        error: why nothing can be said about this circuit, in an exchange that otherwise succeeded.
+        error: why the totals, or the record too, cannot be read, in an exchange that otherwise succeeded.
     """
 
     record: str | None

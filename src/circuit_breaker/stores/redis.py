@@ -161,17 +161,17 @@ class RedisStore(BaseStore):
                 batch.add("EXPIRE", key, DAY_S)
 
     def _found(self, report: Report, answers: list[Any]) -> Found:
+        *_, text, totals = answers
         error = next((answer for answer in answers if isinstance(answer, Exception)), None)
         if error is not None:
-            return Found(None, (), error)
-        *_, text, totals = answers
+            return Found(None if isinstance(text, Exception) else _text(text), (), error)
         added = answers[1 if report.forget else 0]
         if (report.add and added == next(iter(report.add.values()))) or not (text or any(totals)):
             self._renewed.pop(report.name, None)  # perhaps the server has lost it, or what is new does not expire yet
         try:
             return Found(_text(text), [_number(total) for total in totals])
         except Unreadable as unreadable:
-            return Found(None, (), unreadable)
+            return Found(_text(text), (), unreadable)
 
     def _entries(self, key: str, now: float, lasts_s: float) -> list[tuple[str, float, str]]:
         """Return field, time and text of what is in one of the two lists, and not older than this."""

@@ -338,10 +338,11 @@ def _exchange(cursor: sqlite3.Cursor, report: Report) -> Found:
         " WHERE typeof(number) = 'integer'",  # of garbage, SQLite would make a number
         [(key, field, number) for field, number in report.add.items()],
     )
+    record = _record(cursor, key)
     try:
-        return Found(_record(cursor, key), _totals(cursor, key, report.read))
+        return Found(record, _totals(cursor, key, report.read))
     except Unreadable as error:
-        return Found(None, (), error)
+        return Found(record, (), error)
 
 
 def _record(cursor: sqlite3.Cursor, key: bytes) -> str | None:
