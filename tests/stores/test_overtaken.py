@@ -112,6 +112,7 @@ SHARED = str(Path(process.__file__).parent)
 ASK_LASTS_S = 3.25  # three intervals, and what a caller waits
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one lands where a generator is closed
 def test_an_interrupt_of_an_ask_keeps_nobody_from_asking_later() -> None:
     for moment in count(1):
         fleet = Fleet(half_open_max_calls=2, success_threshold=1)
