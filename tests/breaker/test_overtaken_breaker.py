@@ -326,6 +326,16 @@ def test_a_listener_that_a_registry_has_twice_is_called_once_until_it_is_removed
     assert [breaker._listeners for breaker in breakers] == [()] * 3
 
 
+def test_a_breaker_keeps_a_listener_of_its_registry_to_which_another_comes_while_it_is_made() -> None:
+    def config(key: object) -> CircuitBreakerConfig:
+        registry.add_listener(events.append)
+        return CircuitBreakerConfig()
+
+    events: list[object] = []
+    registry = CircuitBreakerRegistry(config, listeners=[ignore])
+    assert registry["api"]._listeners == (ignore, events.append)
+
+
 def test_a_listener_that_a_breaker_has_already_is_not_added_again() -> None:
     registry = CircuitBreakerRegistry()
     breaker = registry["api"]

@@ -526,20 +526,16 @@ def test_dropped_stream_ends_its_guard() -> None:
     assert (watch.told, log) == (["open", "resume", "pause", "GeneratorExit"], ["closed"])
 
 
-class Stop(BaseException):
-    """What a guard raises that is no Exception."""
-
-
 def test_body_that_is_left_running_when_its_guard_is_over_is_closed_by_the_event_loop() -> None:
     class Stopping(Watch):
         def resume(self) -> None:
-            raise Stop
+            raise GeneratorExit  # as if the stream was closed while the body ran
 
     async def main() -> None:
         log: list[Any] = []
         stream: Any = guarded_async(body_async, Stopping)(log)
         await anext(stream)
-        with pytest.raises(Stop):
+        with pytest.raises(GeneratorExit):
             await anext(stream)
         catch_up()
         for _ in range(5):

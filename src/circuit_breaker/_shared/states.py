@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from math import inf
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from .._breaker.config import CircuitBreakerConfig
 from .._breaker.rules import WindowCounts
@@ -63,9 +63,8 @@ class OpenByItself(Open):
 
     def anew(self, machine: Machine, ends_at: float) -> Open:
         """Do so; the failure is still to be sent, too."""
-        anew = super().anew(machine, ends_at)
-        if isinstance(anew, OpenByItself):
-            anew.answer = self.answer
+        anew = cast("OpenByItself", super().anew(machine, ends_at))
+        anew.answer = self.answer
         return anew
 
     def end_after(self, machine: Machine, open_for_s: float, last_failure: LastFailure | None) -> None:
