@@ -12,7 +12,7 @@ from .._common import checks
 from .._common.events import ERROR, log
 from . import changes
 from .evidence import NONE, Evidence
-from .link import Link, Wish, machine_of
+from .link import Demand, Link, machine_of
 from .protocol import Found, Report
 from .record import AUTO, Record, Rules, Step, epoch_of, read
 from .states import Answer, HalfOpenForAll, OpenByItself, OpenForAll
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .machine import SharedMachine
 
 ANSWERS_KEPT: Final = 100
-WISHES_KEPT: Final = 10
+DEMANDS_KEPT: Final = 10
 HURRY_INTERVALS: Final = 2  # after the last failure
 SILENT_INTERVALS: Final = 10  # after which a breaker that nobody calls costs nothing
 AWAY_AFTER_INTERVALS: Final = 3
@@ -50,6 +50,7 @@ class Circuit:
         "_by",
         "_called_at",
         "_clock",
+        "_demands",
         "_evidence",
         "_failed_at",
         "_hurries_until",
@@ -60,7 +61,6 @@ class Circuit:
         "_trouble",
         "_void",
         "_who",
-        "_wishes",
         "active",
         "failing_since",
         "links",
@@ -88,7 +88,7 @@ class Circuit:
         self._evidence = Evidence(0, interval_s, who)
         self._void: tuple[str, ...] = ()  # totals of an epoch that is over
         self._answers: tuple[Answer, ...] = ()  # ends of probes that are still to be sent
-        self._wishes: tuple[Wish, ...] = ()  # of the breakers, that are still to be granted
+        self._demands: tuple[Demand, ...] = ()  # of the breakers, that are still to be met
         self._trouble = 0  # what was seen of it last
         self._hurries_until = 0.0
         self._store_now = 0.0  # when that was, in the store's time
@@ -99,7 +99,7 @@ class Circuit:
     @property
     def pending(self) -> bool:
         """Whether the store is still to be told something."""
-        return bool(self._answers or self._wishes)
+        return bool(self._answers or self._demands)
 
     def wake(self, now: float) -> None:
         """Take part: somebody calls."""
@@ -178,20 +178,20 @@ class Circuit:
             self._void += self._evidence.names()
             self._evidence = Evidence(epoch_of(record), self._interval_s, self._who)
             self._answers = tuple(answer for answer in self._answers if answer.epoch == epoch_of(record))
-            self._wishes = tuple(wish for wish in self._wishes if wish.epoch in (None, epoch_of(record)))
+            self._demands = tuple(demand for demand in self._demands if demand.epoch in (None, epoch_of(record)))
         self.record, self._store_now, self._read_at = record, store_now, self._clock()
         for link in self.links:
-            wish = link.follow(record, store_now, bool(self._answers))
-            if wish is not None:
-                self.want(wish)
+            demand = link.follow(record, store_now, bool(self._answers))
+            if demand is not None:
+                self.want(demand)
 
-    def want(self, wish: Wish) -> None:
+    def want(self, demand: Demand) -> None:
         """Note what a breaker wants to be done to the record."""
-        if wish not in self._wishes:
-            self._wishes = (*self._wishes[1 - WISHES_KEPT :], wish)
+        if demand not in self._demands:
+            self._demands = (*self._demands[1 - DEMANDS_KEPT :], demand)
 
     # What is to be done to the record. After each step `take` is called; if one cannot be done, the rest is left.
-    # Wishes and ends of probes are kept until they are done; what else is still needed, the next exchange shows.
+    # Demands and ends of probes are kept until they are done; what else is still needed, the next exchange shows.
 
     def steps(self, now: float) -> Iterator[Step]:
         """Give what follows from an exchange."""
@@ -203,10 +203,10 @@ class Circuit:
 
     def urgent_steps(self) -> Iterator[Step]:
         """Give what cannot wait for an exchange."""
-        while self._wishes:
-            wish = self._wishes[0]
-            yield wish.step()
-            self._wishes = tuple(other for other in self._wishes if other is not wish)
+        while self._demands:
+            demand = self._demands[0]
+            yield demand.step()
+            self._demands = tuple(other for other in self._demands if other is not demand)
         for answer in self._answers:
             if answer.ready:
                 yield self._answered(answer)

@@ -53,8 +53,8 @@ class Ask(NamedTuple):
     since: float
 
 
-class Wish(NamedTuple):
-    """What a breaker wants to be done to the record.
+class Demand(NamedTuple):
+    """What a breaker demands to be done to the record.
 
     Attributes:
         epoch: in which it makes sense; None: in each.
@@ -194,16 +194,16 @@ class Link:
         """Let the circuit stay open, for all members, until the breaker's clock says so."""
         breaker, known = self._breaker(), self.known
         if breaker is not None and known is not None:
-            wish = Wish(known.epoch, _open_until, (known.epoch, ends_at, breaker._clock))
-            self.talker.request(partial(self.talker.want, self, breaker.name, wish))
+            demand = Demand(known.epoch, _open_until, (known.epoch, ends_at, breaker._clock))
+            self.talker.request(partial(self.talker.want, self, breaker.name, demand))
 
     def reset_for_all(self) -> None:
         """Close the circuit for all members."""
         breaker = self._breaker()
         talker = self.talker
         if breaker is not None:
-            wish = Wish(None, _reset, (talker.name, talker.clock(), talker.clock))
-            talker.request(partial(talker.want, self, breaker.name, wish))
+            demand = Demand(None, _reset, (talker.name, talker.clock(), talker.clock))
+            talker.request(partial(talker.want, self, breaker.name, demand))
 
     def follow_anew(self) -> None:
         """Follow no record until the next one is read: the breaker has gone its own way."""
@@ -281,7 +281,7 @@ class Link:
             return -1
         return period.streak + isinstance(period, OpenByItself)
 
-    def follow(self, record: Record | None, store_now: float, pending: bool) -> Wish | None:
+    def follow(self, record: Record | None, store_now: float, pending: bool) -> Demand | None:
         """Enter the period that the record asks for, if it does; return what must be done to the record, if anything.
 
         Args:
@@ -302,10 +302,10 @@ class Link:
             closed_alone = known is not None and known.open and isinstance(period, Closed)
             what = verdict(known, record, closed_alone, store_now)
             if what is Verdict.RESTORE and known is not None:
-                return Wish(known.epoch, changes.written_back, (known,))
+                return Demand(known.epoch, changes.written_back, (known,))
             if what is Verdict.CLOSE and known is not None:
                 arguments = known.epoch, "probes succeeded", talker.name
-                return Wish(known.epoch, changes.closed_in_absence, arguments)
+                return Demand(known.epoch, changes.closed_in_absence, arguments)
             following = None
             if record is not None and (what is Verdict.FOLLOW or (record.open and not pending)):
                 following = self._period_of(record, machine, period, now, store_now)
@@ -368,13 +368,13 @@ class Link:
                     self._asked = None
 
 
-def _longer(record: Record, breaker: CircuitBreaker, former: Period, now: float, store_now: float) -> Wish | None:
+def _longer(record: Record, breaker: CircuitBreaker, former: Period, now: float, store_now: float) -> Demand | None:
     """Return how all members stay open for as long as a server has asked this one for, if that is longer."""
     if not record.open or not isinstance(former, OpenByItself) or not former.is_longer(breaker.config):
         return None
     if former.ends_at - now <= record.remaining_s(store_now):
         return None
-    return Wish(record.epoch, _open_until, (record.epoch, former.ends_at, breaker._clock))
+    return Demand(record.epoch, _open_until, (record.epoch, former.ends_at, breaker._clock))
 
 
 def _open_until(epoch: int, ends_at: float, clock: Callable[[], float]) -> Step:

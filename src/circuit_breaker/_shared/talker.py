@@ -16,7 +16,7 @@ from .._common.events import INFO, WARNING, log, notify
 from .circuit import AWAY_AFTER_INTERVALS, LONGEST_PAUSE_INTERVALS, Circuit
 from .events import StoreFound, StoreLost
 from .identity import member_of
-from .link import Link, Wish, machine_of
+from .link import Demand, Link, machine_of
 from .protocol import MemberLine, Store, member_text
 from .record import Edit, Record, Step, printable
 from .states import Answer
@@ -172,10 +172,10 @@ class Talker(Worker):
         circuit.wake(self.clock())
         self._take_steps(circuit, circuit.urgent_steps())
 
-    def want(self, link: Link, name: str, wish: Wish) -> None:
+    def want(self, link: Link, name: str, demand: Demand) -> None:
         """Do to the record what a breaker wants; if that fails now, it is tried again after the next exchange."""
         circuit = self._circuit(name)
-        circuit.want(wish)
+        circuit.want(demand)
         self._take_in(circuit, link)
         self._take_steps(circuit, circuit.urgent_steps())
 
