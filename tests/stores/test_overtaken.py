@@ -11,6 +11,7 @@ import pytest
 from garbage import GARBAGE_IS_SEEN, collect
 from members import Fleet, Member, Unreachable
 from moments import interrupt_at
+from needs import needs_moments
 from overtaken import Overtaken
 
 from circuit_breaker import CircuitBreaker, CircuitMode, CircuitOpenError, CircuitState, Permit, StateChanged
@@ -112,6 +113,7 @@ SHARED = str(Path(process.__file__).parent)
 ASK_LASTS_S = 3.25  # three intervals, and what a caller waits
 
 
+@needs_moments
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one lands where a generator is closed
 def test_an_interrupt_of_an_ask_keeps_nobody_from_asking_later() -> None:
     for moment in count(1):

@@ -20,7 +20,7 @@ import pytest
 from failures import Down
 from garbage import collect
 from moments import interrupt_at
-from needs import needs_timer
+from needs import needs_moments, needs_timer
 from overtaken import Overtaken
 from patience import PATIENCE_S
 from places import do_between
@@ -919,6 +919,7 @@ def test_work_that_comes_as_the_thread_ends_waits_while_there_may_be_none() -> N
 # A thread that is interrupted as it starts another one
 
 
+@needs_moments
 def test_an_interrupt_of_the_start_keeps_no_work_from_being_done() -> None:
     inside = (worker.__file__, threading.__file__)
     for moment in count(1):

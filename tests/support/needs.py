@@ -25,6 +25,7 @@ needs_closed_coroutines = pytest.mark.skipif(
 needs_context_of_what_is_thrown = pytest.mark.skipif(
     not CPYTHON, reason="PyPy gives no context to what asyncio throws into a coroutine that handles an error"
 )
+needs_moments = pytest.mark.skipif(not CPYTHON, reason="PyPy lets interrupts come between any two instructions")
 needs_timer = pytest.mark.skipif(
     not CPYTHON or not hasattr(signal, "setitimer") or sys.gettrace() is not None,
     reason="interrupts may come between any two instructions here (PyPy), there is no interval timer, or there is a "
