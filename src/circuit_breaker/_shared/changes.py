@@ -158,7 +158,7 @@ def ordered(mode: CircuitMode, by: str) -> Step:
 
 
 def reset(by: str, asked_s: float = 0.0) -> Step:
-    """Begin afresh: closed, AUTO. What has begun since that was asked for, `asked_s` seconds ago, is left alone."""
+    """Begin afresh: closed, AUTO. A record that began later than `asked_s` seconds ago stays as it is."""
 
     def step(record: Record | None, now: float) -> Record | None:
         if record is not None and asked_s > 0 and 0 <= now - record.since <= asked_s:

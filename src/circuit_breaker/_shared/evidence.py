@@ -8,7 +8,7 @@ must open nothing but itself, so whatever opens the circuit for all takes what t
   fail and nobody succeeds, it is no coincidence. Each member tells its failures beside the total of successes that it
   has read. Once that total moves, what was told beside it is void, and each tells again what still holds. Beside what
   all have told, the store keeps what each has told: so a process knows what has arrived, whatever became of an answer,
-  and whatever the store has lost, and it is never told twice.
+  and whatever the store has lost, and never reports it twice.
 - The share of failures, or of slow calls, over the window reaches its threshold: in all answers, in those of the member
   that judges, and in those of all others.
 """
@@ -200,7 +200,9 @@ class Evidence:
             self._arrived = Told.of_number(arrived)
             self._mine = Told(*map(max, self._mine, self._arrived))
         else:
-            grown = self._read and latest.successes > self.all.successes  # else what is told beside it may be there
+            grown = (
+                self._read and latest.successes > self.all.successes
+            )  # else what others report beside it may be there
             if grown and any(self._mine):
                 self._void += self._names_told()
             self._quiet_since = now

@@ -17,7 +17,7 @@ from .reading.conditions import Condition
 from .reading.formats import CLF, EITHER, ISO, PER_SECOND, Column
 
 MOST: Final = 1_000_000_000  # calls, processes, retries
-LEAST_ORDINARY: Final = 1e-9  # the share that fails in ordinary times: no log has so many calls
+LEAST_ORDINARY: Final = 1e-9  # the share that fails in ordinary times: no log is long enough to show less
 
 # The settings that can be given by hand; the others are functions and exceptions, and no log has those.
 SETTINGS: Final = {

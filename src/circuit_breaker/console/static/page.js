@@ -8,7 +8,7 @@ const POLL_HIDDEN_MS = 5000;
 const HISTORY_AFTER_MS = 3000; // without news for so long, samples are missing
 const PATIENCE_MS = 8000;
 const OLD_MS = 5000;
-const MOST_WANTED = 100; // the server tells the processes of so many circuits at once
+const MOST_WANTED = 100; // the server gives the processes of at most 100 circuits at once
 
 const at = (id) => document.getElementById(id);
 const table = at("circuits");
